@@ -4,6 +4,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod conn;
+pub mod glob;
 pub mod keyspace;
 pub mod limits;
 pub mod log;

@@ -12,6 +12,35 @@ const _: () = assert!(KEY_BYTES_MAX + FIELD_BYTES_MAX + 64 <= 65_535);
 
 // ---- protocol --------------------------------------------------------------------------------
 
+/// Longest inline command, and longest line with a count or a length, in bytes (Redis's
+/// `PROTO_INLINE_MAX_SIZE`).
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Most arguments of a request (Redis 6's limit; later versions allow 2^31).
+pub const ARGS_MAX: usize = 1024 * 1024;
+/// Most arguments of a request before the client has authenticated (as Redis).
+pub const UNAUTHENTICATED_ARGS_MAX: usize = 10;
+/// Longest argument before the client has authenticated, in bytes (as Redis).
+pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+/// Longest request, in bytes, framing included (the default of Redis's
+/// `client-query-buffer-limit`).
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Places for arguments that a connection keeps allocated between requests.
+pub const ARGS_KEPT_MAX: usize = 1024;
+/// Deepest nesting of a reply that is read back (tests and tools).
+pub const REPLY_DEPTH_MAX: usize = 32;
+/// Longest decimal number that is parsed, in bytes (Redis's `MAX_LONG_DOUBLE_CHARS`).
+pub const NUMBER_BYTES_MAX: usize = 5 * 1024;
+/// Most bytes of user input that an error text repeats (as Redis).
+pub const ERROR_ECHO_BYTES_MAX: usize = 128;
+const _: () = assert!(
+    REQUEST_BYTES_MAX <= u32::MAX as usize,
+    "argument ranges are 32-bit"
+);
+const _: () = assert!(
+    STRING_BYTES_MAX <= REQUEST_BYTES_MAX,
+    "a value must fit in a request"
+);
+
 // ---- commit log ------------------------------------------------------------------------------
 
 // ---- store and checkpoint --------------------------------------------------------------------
