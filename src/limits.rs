@@ -51,3 +51,8 @@ const _: () = assert!(
 pub const SLOTS: u16 = 16_384;
 /// Most shard threads.
 pub const SHARDS_MAX: usize = 256;
+
+// ---- commands --------------------------------------------------------------------------------
+
+/// Longest name of a command or `container|subcommand`, in bytes.
+pub const COMMAND_NAME_BYTES_MAX: usize = 64;
