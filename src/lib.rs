@@ -7,6 +7,7 @@ pub mod conn;
 pub mod keyspace;
 pub mod limits;
 pub mod log;
+pub mod logging;
 pub mod metrics;
 pub mod number;
 pub mod reply;
