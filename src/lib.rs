@@ -8,6 +8,7 @@ pub mod glob;
 pub mod keyspace;
 pub mod limits;
 pub mod log;
+pub mod logging;
 pub mod metrics;
 pub mod number;
 pub mod reply;

@@ -56,3 +56,27 @@ pub const SHARDS_MAX: usize = 256;
 
 /// Longest name of a command or `container|subcommand`, in bytes.
 pub const COMMAND_NAME_BYTES_MAX: usize = 64;
+// ---- settings, logging, metrics --------------------------------------------------------------
+
+/// Most bytes that were released to one client and that it has not read, whatever the settings say.
+pub const OUTPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const _: () = assert!(
+    OUTPUT_BYTES_MAX > STRING_BYTES_MAX as u64,
+    "one value must fit"
+);
+/// Largest settings file, in bytes.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest password, in bytes, as in Redis.
+pub const PASSWORD_BYTES_MAX: usize = 512;
+/// Most numbered databases.
+pub const DATABASES_MAX: usize = 65_536;
+/// Arguments that a SLOWLOG entry keeps, the note on the missing ones included, as in Redis.
+pub const SLOWLOG_ARGS_MAX: usize = 32;
+/// Bytes of an argument that a SLOWLOG entry keeps, as in Redis.
+pub const SLOWLOG_ARG_BYTES_MAX: usize = 128;
+/// Most entries that SLOWLOG can be told to keep.
+pub const SLOWLOG_ENTRIES_MAX: usize = 1024 * 1024;
+/// Samples that LATENCY HISTORY keeps of an event, as in Redis.
+pub const LATENCY_SAMPLES_MAX: usize = 160;
+/// Kinds of events that the latency monitor keeps apart.
+pub const LATENCY_EVENTS_MAX: usize = 64;

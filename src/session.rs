@@ -12,7 +12,8 @@ use hashbrown::HashMap;
 use crate::clock::Clock;
 use crate::config::Live;
 use crate::keyspace::txn::WatchedKey;
-use crate::reply::{Protocol, Reject};
+use crate::reply::Reject;
+use crate::resp::Protocol;
 use crate::resp::decode::OwnedArgs;
 
 /// What the connection does after a session command.
@@ -238,7 +239,14 @@ pub struct Names {
 
 impl Client {
     /// The record of a new connection.
-    pub fn new(id: u64, shard: usize, (address, local_address): (String, String), fd: i32, unix: bool, now_ms: u64) -> Client {
+    pub fn new(
+        id: u64,
+        shard: usize,
+        (address, local_address): (String, String),
+        fd: i32,
+        unix: bool,
+        now_ms: u64,
+    ) -> Client {
         Client {
             id,
             address,
@@ -271,17 +279,26 @@ impl Client {
 
     /// The texts that it gave about itself.
     pub fn names(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.names
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// How its thread is woken.
     pub fn set_wake(&self, wake: Option<Arc<dyn Fn() + Send + Sync>>) {
-        *self.wake.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = wake;
+        *self
+            .wake
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = wake;
     }
 
     /// Wakes the connection, to look at its flags.
     pub fn wake(&self) {
-        let wake = self.wake.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let wake = self
+            .wake
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone();
         if let Some(wake) = wake {
             wake();
         }
@@ -311,7 +328,9 @@ pub struct Clients {
 
 impl Clients {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Client>>> {
-        self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.all
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// A new id.

@@ -28,6 +28,8 @@ pub mod keys;
 pub mod server;
 pub mod spec;
 pub mod strings;
+#[cfg(test)]
+pub mod transcript;
 
 /// Every family's list, in the order of the documentation.
 const FAMILIES: &[&[Row]] = &[
@@ -64,8 +66,12 @@ pub trait SessionCommand: Default + 'static {
     ///
     /// # Errors
     /// What the client is told.
-    fn run(&self, call: &mut SessionCall<'_>, args: Args<'_>, reply: &mut Reply<'_>)
-    -> Result<Next, Reject>;
+    fn run(
+        &self,
+        call: &mut SessionCall<'_>,
+        args: Args<'_>,
+        reply: &mut Reply<'_>,
+    ) -> Result<Next, Reject>;
 }
 
 /// Runs a parsed key command.
@@ -105,7 +111,7 @@ impl<C: KeyCommand> OfKeys<C> {
 
     fn run(txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let mut command = C::default();
-        spec::parse(C::GRAMMAR, &mut command, args, Self::WORDS)?;
+        spec::parse((C::SPEC.name, Self::WORDS), C::GRAMMAR, &mut command, args)?;
         command.run(txn, args, reply)
     }
 }
@@ -122,7 +128,7 @@ impl<C: SessionCommand> OfSession<C> {
         reply: &mut Reply<'_>,
     ) -> Result<Next, Reject> {
         let mut command = C::default();
-        spec::parse(C::GRAMMAR, &mut command, args, Self::WORDS)?;
+        spec::parse((C::SPEC.name, Self::WORDS), C::GRAMMAR, &mut command, args)?;
         command.run(call, args, reply)
     }
 }
@@ -150,7 +156,12 @@ impl Row {
 
     /// The row of a container of subcommands.
     pub const fn container(spec: &'static Spec) -> Row {
-        Row { spec, arity: -2, run: Run::Container, docs: Vec::new }
+        Row {
+            spec,
+            arity: -2,
+            run: Run::Container,
+            docs: Vec::new,
+        }
     }
 
     /// Whether all of `flags` are set.
@@ -162,7 +173,11 @@ impl Row {
     pub fn takes(&self, arguments: usize) -> bool {
         let arguments = arguments as i64;
         let arity = i64::from(self.arity);
-        if arity >= 0 { arguments == arity } else { arguments >= -arity }
+        if arity >= 0 {
+            arguments == arity
+        } else {
+            arguments >= -arity
+        }
     }
 
     /// The places of the keys in `args`.
@@ -174,26 +189,39 @@ impl Row {
         match self.spec.keys {
             Keys::None | Keys::All | Keys::Cursor(_) => Ok(KeyPlaces::default()),
             Keys::Range { first, last, step } => {
-                let last = if last >= 0 { last as u32 } else { count.saturating_sub(-last as u32) };
+                let last = if last >= 0 {
+                    last as u32
+                } else {
+                    count.saturating_sub(-last as u32)
+                };
                 if first >= count || last < first {
                     return Ok(KeyPlaces::default());
                 }
                 let last = last.min(count - 1);
-                Ok(KeyPlaces { first, count: (last - first) / step + 1, step })
+                Ok(KeyPlaces {
+                    first,
+                    count: (last - first) / step + 1,
+                    step,
+                })
             }
             Keys::Counted { count_at, step } => {
                 if count_at >= count {
                     return Ok(KeyPlaces::default());
                 }
-                let keys = parse_i64(args.get(count_at as usize)).ok_or_else(Reject::not_an_integer)?;
+                let keys = parse_i64(args.get(count_at as usize))
+                    .ok_or_else(|| Reject::not_an_integer())?;
                 if keys <= 0 {
-                    return Err(Reject::error("ERR numkeys should be greater than 0"));
+                    return Err(Reject::fixed("ERR numkeys should be greater than 0"));
                 }
                 let room = (count - count_at - 1) / step;
                 if keys > i64::from(room) {
                     return Err(Reject::syntax());
                 }
-                Ok(KeyPlaces { first: count_at + 1, count: keys as u32, step })
+                Ok(KeyPlaces {
+                    first: count_at + 1,
+                    count: keys as u32,
+                    step,
+                })
             }
         }
     }
@@ -212,7 +240,7 @@ pub struct KeyPlaces {
 
 impl KeyPlaces {
     /// The keys in order.
-    pub fn each(self, args: Args<'_>) -> impl Iterator<Item = &[u8]> {
+    pub fn each<'a>(self, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> {
         (0..self.count).map(move |index| args.get((self.first + index * self.step) as usize))
     }
 }
@@ -274,11 +302,18 @@ impl std::hash::Hasher for Fnv {
 
 impl Table {
     fn new() -> Table {
-        let rows: Vec<Row> = FAMILIES.iter().flat_map(|family| family.iter().copied()).collect();
+        let rows: Vec<Row> = FAMILIES
+            .iter()
+            .flat_map(|family| family.iter().copied())
+            .collect();
         let mut by_name = HashMap::with_hasher(FastHash);
         for (index, row) in rows.iter().enumerate() {
             let earlier = by_name.insert(row.spec.name.as_bytes(), RowId(index as u16));
-            assert!(earlier.is_none(), "two commands are called {}", row.spec.name);
+            assert!(
+                earlier.is_none(),
+                "two commands are called {}",
+                row.spec.name
+            );
         }
         Table { rows, by_name }
     }
@@ -309,7 +344,7 @@ impl Table {
     pub fn find(&self, args: Args<'_>) -> Result<RowId, Reject> {
         let name = args.get(0);
         let id = self.named(name).filter(|_| !name.contains(&b'|'));
-        let id = id.ok_or_else(|| Reject::unknown_command(args))?;
+        let id = id.ok_or_else(|| Reject::unknown_command(name, args.slice(1..).iter()))?;
         let row = self.row(id);
         let id = match row.run {
             Run::Container if args.len() > 1 => self.subcommand(row, args)?,
@@ -338,7 +373,10 @@ impl Table {
     /// The subcommands of a container.
     pub fn subcommands<'a>(&'a self, container: &'a str) -> impl Iterator<Item = &'a Row> {
         self.rows.iter().filter(move |row| {
-            row.spec.name.strip_prefix(container).is_some_and(|rest| rest.starts_with('|'))
+            row.spec
+                .name
+                .strip_prefix(container)
+                .is_some_and(|rest| rest.starts_with('|'))
         })
     }
 }
@@ -360,7 +398,11 @@ mod tests {
             if keyed && matches!(row.run, Run::Keys(_)) {
                 let write = row.has(flag::WRITE);
                 let read = row.has(flag::READONLY);
-                assert!(write != read, "{} must be either write or readonly", row.spec.name);
+                assert!(
+                    write != read,
+                    "{} must be either write or readonly",
+                    row.spec.name
+                );
             }
             if row.spec.across != Across::Atomic {
                 assert!(matches!(row.run, Run::Keys(_)), "{}", row.spec.name);

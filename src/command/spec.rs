@@ -26,7 +26,8 @@ pub struct Words {
 impl Words {
     /// The argument at `part` of each group, in order.
     pub fn each<'a>(self, args: Args<'a>, part: u32) -> impl Iterator<Item = &'a [u8]> + Clone {
-        (0..self.groups()).map(move |group| args.get((self.first + group * self.step + part) as usize))
+        (0..self.groups())
+            .map(move |group| args.get((self.first + group * self.step + part) as usize))
     }
 
     /// Number of groups.
@@ -258,7 +259,11 @@ impl Spec {
     /// A command that writes; its one key is the first argument unless said otherwise.
     pub const fn write(name: &'static str, group: Group, summary: &'static str) -> Spec {
         let mut spec = Spec::new(name, group, summary, flag::WRITE);
-        spec.keys = Keys::Range { first: 1, last: 1, step: 1 };
+        spec.keys = Keys::Range {
+            first: 1,
+            last: 1,
+            step: 1,
+        };
         spec.access = Access::ReadUpdate;
         spec
     }
@@ -266,7 +271,11 @@ impl Spec {
     /// A command that only reads; its one key is the first argument unless said otherwise.
     pub const fn read(name: &'static str, group: Group, summary: &'static str) -> Spec {
         let mut spec = Spec::new(name, group, summary, flag::READONLY);
-        spec.keys = Keys::Range { first: 1, last: 1, step: 1 };
+        spec.keys = Keys::Range {
+            first: 1,
+            last: 1,
+            step: 1,
+        };
         spec
     }
 
@@ -400,7 +409,15 @@ pub struct Arg<C: 'static> {
 
 impl<C> Arg<C> {
     const fn base(name: &'static str, doc: &'static str, kind: Type, set: Set<C>) -> Arg<C> {
-        Arg { name, doc, token: None, kind, optional: false, set, parts: &[] }
+        Arg {
+            name,
+            doc,
+            token: None,
+            kind,
+            optional: false,
+            set,
+            parts: &[],
+        }
     }
 
     /// A key.
@@ -511,12 +528,22 @@ impl<C> Arg<C> {
     }
 }
 
-/// Parses `args` (the name included) by `grammar` into `command`.
+/// Parses `args` by `grammar` into `command`; the command's own `name` has `from` words.
 ///
 /// # Errors
 /// Redis's `syntax error` for what no argument takes, and what the setters say.
-pub fn parse<C>(grammar: &'static [Arg<C>], command: &mut C, args: Args<'_>, from: u32) -> Result<(), Reject> {
-    let mut parser = Parser { args, at: from, count: args.len() as u32 };
+pub fn parse<C>(
+    (name, from): (&'static str, u32),
+    grammar: &'static [Arg<C>],
+    command: &mut C,
+    args: Args<'_>,
+) -> Result<(), Reject> {
+    let mut parser = Parser {
+        args,
+        name,
+        at: from,
+        count: args.len() as u32,
+    };
     let mut next = 0;
     // Required arguments have their places; they come first.
     while next < grammar.len() && !grammar[next].optional {
@@ -532,6 +559,7 @@ pub fn parse<C>(grammar: &'static [Arg<C>], command: &mut C, args: Args<'_>, fro
 
 struct Parser<'a> {
     args: Args<'a>,
+    name: &'static str,
     at: u32,
     count: u32,
 }
@@ -549,8 +577,12 @@ impl Parser<'_> {
                 .find_map(|(index, option)| alternative(option, word).map(|part| (index, part)));
             if let Some((index, part)) = by_token {
                 let option = &options[index];
-                let target = if matches!(option.set, Set::OneOf) { &option.parts[part] } else { option };
-                let seen = chosen.get_mut(index).ok_or_else(Reject::syntax)?;
+                let target = if matches!(option.set, Set::OneOf) {
+                    &option.parts[part]
+                } else {
+                    option
+                };
+                let seen = chosen.get_mut(index).ok_or_else(|| Reject::syntax())?;
                 let repeatable = matches!(target.set, Set::Flag(_)) && *seen == part as u8;
                 if *seen != u8::MAX && !repeatable {
                     return Err(Reject::syntax());
@@ -587,7 +619,11 @@ impl Parser<'_> {
     fn value<C>(&mut self, arg: &'static Arg<C>, command: &mut C) -> Result<(), Reject> {
         if let Some(token) = arg.token {
             let word = self.take()?;
-            if !self.args.get(word.0 as usize).eq_ignore_ascii_case(token.as_bytes()) {
+            if !self
+                .args
+                .get(word.0 as usize)
+                .eq_ignore_ascii_case(token.as_bytes())
+            {
                 return Err(Reject::syntax());
             }
         }
@@ -596,7 +632,7 @@ impl Parser<'_> {
             Set::Integer(set) => {
                 let word = self.take()?;
                 let number = parse_i64(self.args.get(word.0 as usize));
-                set(command, number.ok_or_else(Reject::not_an_integer)?);
+                set(command, number.ok_or_else(|| Reject::not_an_integer())?);
             }
             Set::Try(set) => {
                 let word = self.take()?;
@@ -612,9 +648,16 @@ impl Parser<'_> {
                 let step = arg.parts.len().max(1) as u32;
                 let count = self.count - self.at;
                 if count == 0 || !count.is_multiple_of(step) {
-                    return Err(Reject::wrong_arity_placeholder());
+                    return Err(Reject::wrong_arity(self.name));
                 }
-                set(command, Words { first: self.at, count, step });
+                set(
+                    command,
+                    Words {
+                        first: self.at,
+                        count,
+                        step,
+                    },
+                );
                 self.at = self.count;
             }
             Set::Counted(set) => self.counted(arg, set, command)?,
@@ -623,8 +666,10 @@ impl Parser<'_> {
                 self.at = self.count;
             }
             Set::OneOf => {
-                let word = self.args.get(self.at.min(self.count.saturating_sub(1)) as usize);
-                let part = alternative(arg, word).ok_or_else(Reject::syntax)?;
+                let word = self
+                    .args
+                    .get(self.at.min(self.count.saturating_sub(1)) as usize);
+                let part = alternative(arg, word).ok_or_else(|| Reject::syntax())?;
                 self.value(&arg.parts[part], command)?;
             }
             Set::Block => self.block(arg.parts, command)?,
@@ -657,9 +702,10 @@ impl Parser<'_> {
         command: &mut C,
     ) -> Result<(), Reject> {
         let word = self.take()?;
-        let groups = parse_i64(self.args.get(word.0 as usize)).ok_or_else(Reject::not_an_integer)?;
+        let groups =
+            parse_i64(self.args.get(word.0 as usize)).ok_or_else(|| Reject::not_an_integer())?;
         if groups <= 0 {
-            return Err(Reject::error("ERR numkeys should be greater than 0"));
+            return Err(Reject::fixed("ERR numkeys should be greater than 0"));
         }
         let step = arg.parts.len().max(1) as u32;
         let room = (self.count - self.at) / step;
@@ -667,7 +713,14 @@ impl Parser<'_> {
             return Err(Reject::syntax());
         }
         let count = groups as u32 * step;
-        set(command, Words { first: self.at, count, step });
+        set(
+            command,
+            Words {
+                first: self.at,
+                count,
+                step,
+            },
+        );
         self.at += count;
         Ok(())
     }
@@ -723,40 +776,65 @@ pub fn docs<C>(grammar: &[Arg<C>]) -> Vec<ArgDoc> {
 }
 
 /// Arity as Redis gives it: the name counts; negative when more may follow.
-pub fn arity<C>(grammar: &[Arg<C>], name_words: i32) -> i32 {
+pub const fn arity<C>(grammar: &[Arg<C>], name_words: i32) -> i32 {
     let mut fixed = name_words;
     let mut open = false;
-    for arg in grammar {
-        if arg.optional {
+    let mut index = 0;
+    while index < grammar.len() {
+        if grammar[index].optional {
             open = true;
-            continue;
+        } else {
+            let (least, more) = width(&grammar[index]);
+            fixed += least;
+            open |= more;
         }
-        let (least, more) = width(arg);
-        fixed += least;
-        open |= more;
+        index += 1;
     }
     if open { -fixed } else { fixed }
 }
 
-fn width<C>(arg: &Arg<C>) -> (i32, bool) {
-    let token = i32::from(arg.token.is_some());
-    let parts = |least: i32| {
-        arg.parts.iter().fold((least, false), |(sum, open), part| {
-            let (least, more) = if part.optional { (0, true) } else { width(part) };
-            (sum + least, open || more)
-        })
+/// How many words an argument takes at least, and whether it may take more.
+const fn width<C>(arg: &Arg<C>) -> (i32, bool) {
+    let token = if arg.token.is_some() { 1 } else { 0 };
+    let group = if arg.parts.is_empty() {
+        1
+    } else {
+        arg.parts.len() as i32
     };
     match arg.set {
         Set::Word(_) | Set::Integer(_) | Set::Try(_) => (token + 1, false),
         Set::Flag(_) => (1, false),
-        Set::Rest(_) => (token + (arg.parts.len().max(1)) as i32, true),
-        Set::Counted(_) => (token + 1 + (arg.parts.len().max(1)) as i32, true),
-        Set::Own(_) => (token + parts(0).0, true),
-        Set::Block => parts(token),
-        Set::OneOf => {
-            let least = arg.parts.iter().map(|part| width(part).0).min().unwrap_or(1);
-            let most = arg.parts.iter().map(|part| width(part).0).max().unwrap_or(1);
-            (least, most > least || arg.parts.iter().any(|part| width(part).1))
+        Set::Rest(_) => (token + group, true),
+        Set::Counted(_) => (token + 1 + group, true),
+        Set::Own(_) => (token + parts_width(arg.parts).0, true),
+        Set::Block => {
+            let (least, open) = parts_width(arg.parts);
+            (token + least, open)
         }
+        Set::OneOf => (1, true),
+    }
+}
+
+const fn parts_width<C>(parts: &[Arg<C>]) -> (i32, bool) {
+    let mut sum = 0;
+    let mut open = false;
+    let mut index = 0;
+    while index < parts.len() {
+        if parts[index].optional {
+            open = true;
+        } else {
+            let (least, more) = width(&parts[index]);
+            sum += least;
+            open |= more;
+        }
+        index += 1;
+    }
+    (sum, open)
+}
+
+impl<'a> Args<'a> {
+    /// The argument at a place that the parser has found.
+    pub fn word(&self, word: Word) -> &'a [u8] {
+        self.get(word.0 as usize)
     }
 }

@@ -11,7 +11,6 @@ use crate::limits::{
     DATABASES_MAX, PASSWORD_BYTES_MAX, SHARDS_MAX, SLOWLOG_ENTRIES_MAX, STRING_BYTES_MAX,
 };
 
-const KB: usize = 1 << 10;
 const MB: usize = 1 << 20;
 const GB: usize = 1 << 30;
 

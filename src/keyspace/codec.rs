@@ -408,12 +408,18 @@ fn mutation(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
     match tag {
         COUNT => {
             let slot = u16::try_from(take_u64(rest)?).map_err(|_| Undecodable("a slot"))?;
-            return Ok(Mutation::Count { slot, database: take_u32(rest)?, keys: take_u64(rest)? });
+            return Ok(Mutation::Count {
+                slot,
+                database: take_u32(rest)?,
+                keys: take_u64(rest)?,
+            });
         }
         DATABASES => {
             let next = take_u32(rest)?;
             let count = take_count(rest)?;
-            let ids = (0..count).map(|_| take_u32(rest)).collect::<Result<_, _>>()?;
+            let ids = (0..count)
+                .map(|_| take_u32(rest))
+                .collect::<Result<_, _>>()?;
             return Ok(Mutation::Databases { ids, next });
         }
         TOKEN_CEILING => return Ok(Mutation::TokenCeiling(take_u64(rest)?)),
@@ -424,19 +430,43 @@ fn mutation(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
     Ok(match tag {
         PUT => {
             let (stored, deadline_ms) = stored(rest)?;
-            Mutation::Put { database, key, deadline_ms, stored }
+            Mutation::Put {
+                database,
+                key,
+                deadline_ms,
+                stored,
+            }
         }
         DELETE => Mutation::Delete { database, key },
-        DEADLINE => Mutation::Deadline { database, key, deadline_ms: take_u64(rest)? },
+        DEADLINE => Mutation::Deadline {
+            database,
+            key,
+            deadline_ms: take_u64(rest)?,
+        },
         PART => {
             let (offset, total) = (take_u64(rest)?, take_u64(rest)?);
-            Mutation::Part { database, key, offset, bytes: take_bytes(rest)?, total }
+            Mutation::Part {
+                database,
+                key,
+                offset,
+                bytes: take_bytes(rest)?,
+                total,
+            }
         }
         FIELDS => {
             let (deadline_ms, generation) = (take_u64(rest)?, take_u64(rest)?);
             let (length, count) = (take_u64(rest)?, take_count(rest)?);
-            let fields = (0..count).map(|_| changed_field(rest)).collect::<Result<_, _>>()?;
-            Mutation::Fields { database, key, deadline_ms, generation, length, fields }
+            let fields = (0..count)
+                .map(|_| changed_field(rest))
+                .collect::<Result<_, _>>()?;
+            Mutation::Fields {
+                database,
+                key,
+                deadline_ms,
+                generation,
+                length,
+                fields,
+            }
         }
         ONCE => {
             let id = take_bytes(rest)?;
@@ -444,7 +474,12 @@ fn mutation(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
                 0 => None,
                 _ => Some(once(rest)?),
             };
-            Mutation::Once { database, key, id, record }
+            Mutation::Once {
+                database,
+                key,
+                id,
+                record,
+            }
         }
         _ => return Err(Undecodable("an unknown kind of mutation")),
     })
@@ -481,9 +516,18 @@ pub fn stored(rest: &mut Bytes) -> Result<(Stored, u64), Undecodable> {
             let fingerprint = optional(rest, 4)?;
             let state = take_bytes(rest)?;
             let done = flags & 1 != 0;
-            Stored::Value(Value::Cell(Box::new(Cell { token, owner, fingerprint, done, state })))
+            Stored::Value(Value::Cell(Box::new(Cell {
+                token,
+                owner,
+                fingerprint,
+                done,
+                state,
+            })))
         }
-        KIND_HASH => Stored::Hash { generation: take_u64(rest)?, length: take_u64(rest)? },
+        KIND_HASH => Stored::Hash {
+            generation: take_u64(rest)?,
+            length: take_u64(rest)?,
+        },
         _ => return Err(Undecodable("an unknown kind of value")),
     };
     Ok((stored, deadline_ms))
@@ -514,7 +558,11 @@ pub fn once(rest: &mut Bytes) -> Result<OnceBytes, Undecodable> {
         return Err(Undecodable("a record that ends early"));
     }
     let call = bytes::Buf::get_u128_le(rest);
-    Ok(OnceBytes { deadline_ms, call, reply: take_bytes(rest)? })
+    Ok(OnceBytes {
+        deadline_ms,
+        call,
+        reply: take_bytes(rest)?,
+    })
 }
 
 fn take_u8(rest: &mut Bytes) -> Result<u8, Undecodable> {

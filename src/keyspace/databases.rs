@@ -13,7 +13,10 @@ pub struct Databases {
 impl Databases {
     /// `count` fresh databases.
     pub fn new(count: usize) -> Databases {
-        Databases { ids: (0..count as u32).collect(), next: count as u32 }
+        Databases {
+            ids: (0..count as u32).collect(),
+            next: count as u32,
+        }
     }
 
     /// As they were logged; `count` numbers at least.

@@ -187,7 +187,10 @@ impl Keyspace {
 
     /// Sets the deadline of a key that exists (0: none).
     pub(super) fn set_deadline(&mut self, database: u32, key: &Key<'_>, deadline_ms: u64) {
-        let before_ms = self.tables.get(database, key).map_or(0, |entry| entry.deadline_ms());
+        let before_ms = self
+            .tables
+            .get(database, key)
+            .map_or(0, |entry| entry.deadline_ms());
         self.tables.set_deadline(database, key, deadline_ms);
         self.hint(database, key, before_ms, deadline_ms);
         self.written(database, key);
@@ -206,7 +209,12 @@ impl Keyspace {
         if after_ms == 0 || (before_ms != 0 && before_ms <= after_ms) {
             return;
         }
-        let hint = Hint { at_ms: after_ms, database, hash32: key.hash32(), slot: key.slot };
+        let hint = Hint {
+            at_ms: after_ms,
+            database,
+            hash32: key.hash32(),
+            slot: key.slot,
+        };
         self.deadlines.add(hint);
         let hints = self.deadlines.len();
         if hints >= DEADLINE_HINTS_WEED_MIN && hints.is_power_of_two() {
@@ -220,7 +228,8 @@ impl Keyspace {
         self.deadlines.retain(|hint| {
             let mut due = false;
             tables.scan_slot(hint.database, hint.slot, hint.hash32, 1, |entry| {
-                due |= entry.hash32() == hint.hash32 && due_ms(&entry.value(), entry.deadline_ms()) != 0;
+                due |= entry.hash32() == hint.hash32
+                    && due_ms(&entry.value(), entry.deadline_ms()) != 0;
             });
             due
         });
@@ -256,7 +265,11 @@ impl Keyspace {
 
     /// When something is due next, ms since the Unix epoch.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        if self.active_expiry { self.deadlines.next_ms() } else { None }
+        if self.active_expiry {
+            self.deadlines.next_ms()
+        } else {
+            None
+        }
     }
 
     /// Deletes what is past its deadline, at most `budget` hints; true when nothing due is left.
@@ -269,14 +282,15 @@ impl Keyspace {
                 return true;
             };
             let mut keys: Vec<(Bytes, u64)> = Vec::new();
-            self.tables.scan_slot(hint.database, hint.slot, hint.hash32, 1, |entry| {
-                if entry.hash32() == hint.hash32 {
-                    let due_ms = due_ms(&entry.value(), entry.deadline_ms());
-                    if due_ms != 0 {
-                        keys.push((Bytes::copy_from_slice(entry.key()), due_ms));
+            self.tables
+                .scan_slot(hint.database, hint.slot, hint.hash32, 1, |entry| {
+                    if entry.hash32() == hint.hash32 {
+                        let due_ms = due_ms(&entry.value(), entry.deadline_ms());
+                        if due_ms != 0 {
+                            keys.push((Bytes::copy_from_slice(entry.key()), due_ms));
+                        }
                     }
-                }
-            });
+                });
             for (key, due_ms) in keys {
                 let key = Key::new(&key, self.seed);
                 if due_ms > self.now_ms {
@@ -383,7 +397,12 @@ impl Keyspace {
     pub fn apply(&mut self, mutation: Mutation) {
         let slots = self.tables.slots();
         match mutation {
-            Mutation::Put { database, key, deadline_ms, stored } => {
+            Mutation::Put {
+                database,
+                key,
+                deadline_ms,
+                stored,
+            } => {
                 let key = Key::new(&key, self.seed);
                 if slots.contains(&key.slot) {
                     self.apply_put(database, &key, deadline_ms, stored);
@@ -395,20 +414,37 @@ impl Keyspace {
                     self.tables.delete(database, &key);
                 }
             }
-            Mutation::Deadline { database, key, deadline_ms } => {
+            Mutation::Deadline {
+                database,
+                key,
+                deadline_ms,
+            } => {
                 let key = Key::new(&key, self.seed);
                 if slots.contains(&key.slot) {
                     self.tables.set_deadline(database, &key, deadline_ms);
                     self.hint(database, &key, 0, deadline_ms);
                 }
             }
-            Mutation::Part { database, key, offset, bytes, total } => {
+            Mutation::Part {
+                database,
+                key,
+                offset,
+                bytes,
+                total,
+            } => {
                 let key = Key::new(&key, self.seed);
                 if slots.contains(&key.slot) {
                     self.apply_part(database, &key, offset as usize, &bytes, total as usize);
                 }
             }
-            Mutation::Fields { database, key, deadline_ms, generation, fields, .. } => {
+            Mutation::Fields {
+                database,
+                key,
+                deadline_ms,
+                generation,
+                fields,
+                ..
+            } => {
                 let key = Key::new(&key, self.seed);
                 if slots.contains(&key.slot) {
                     self.apply_fields(database, &key, (deadline_ms, generation), fields);
@@ -430,14 +466,22 @@ impl Keyspace {
         self.hint(database, key, 0, deadline_ms);
     }
 
-    fn apply_part(&mut self, database: u32, key: &Key<'_>, offset: usize, bytes: &[u8], total: usize) {
+    fn apply_part(
+        &mut self,
+        database: u32,
+        key: &Key<'_>,
+        offset: usize,
+        bytes: &[u8],
+        total: usize,
+    ) {
         let edited = self.tables.edit_string(database, key, |string| {
             write_part(string, offset, bytes, total);
         });
         if edited.is_none() {
             let mut string = bytes::BytesMut::new();
             write_part(&mut string, offset, bytes, total);
-            self.tables.put(database, key, Value::from_shared(string.freeze()), 0);
+            self.tables
+                .put(database, key, Value::from_shared(string.freeze()), 0);
         }
     }
 
@@ -485,7 +529,10 @@ impl Keyspace {
     }
 
     fn hint_loaded(&mut self, database: u32, key: &Key<'_>) {
-        let due = self.tables.get(database, key).map(|entry| (due_ms(&entry.value(), entry.deadline_ms())));
+        let due = self
+            .tables
+            .get(database, key)
+            .map(|entry| (due_ms(&entry.value(), entry.deadline_ms())));
         self.hint(database, key, 0, due.unwrap_or(0));
     }
 
@@ -546,7 +593,13 @@ fn seal_touch(tables: &Tables, seed: u64, batch: &mut BatchBuilder, touch: &Touc
                 let (offset, length) = (offset as usize, length as usize);
                 let end = (offset + length).min(string.len());
                 let bytes = Bytes::copy_from_slice(&string[offset.min(end)..end]);
-                batch.part(database, key.bytes, offset as u64, bytes, string.len() as u64);
+                batch.part(
+                    database,
+                    key.bytes,
+                    offset as u64,
+                    bytes,
+                    string.len() as u64,
+                );
             }
         }
         (_, ValueRef::String(string)) if string.len() > 1024 => {

@@ -58,7 +58,14 @@ impl Tokens {
     /// Draws a first block; its ceiling has to be logged and durable before the shard serves.
     pub fn new(source: TokenSource) -> Tokens {
         let current = source.draw().unwrap_or_default();
-        Tokens { source, current, spare: None, unlogged: false, spare_lsn: 0, durable_lsn: 0 }
+        Tokens {
+            source,
+            current,
+            spare: None,
+            unlogged: false,
+            spare_lsn: 0,
+            durable_lsn: 0,
+        }
     }
 
     /// The next token, or nothing while the next block's ceiling is not durable.

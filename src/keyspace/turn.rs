@@ -219,14 +219,17 @@ impl Turn {
         let touch = self.touch(database, key);
         match &mut touch.what {
             What::Whole => {}
-            What::Parts(parts) => match parts.last_mut() {
-                // Appending again and again, or the same place again.
-                Some(last) if offset >= last.0 && offset <= last.0 + last.1 => {
-                    last.1 = last.1.max(offset + length - last.0);
+            What::Parts(parts) => {
+                let many = parts.len() >= PARTS_MAX;
+                match parts.last_mut() {
+                    // Appending again and again, or the same place again.
+                    Some(last) if offset >= last.0 && offset <= last.0 + last.1 => {
+                        last.1 = last.1.max(offset + length - last.0);
+                    }
+                    _ if many => touch.what = What::Whole,
+                    _ => parts.push((offset, length)),
                 }
-                _ if parts.len() >= PARTS_MAX => touch.what = What::Whole,
-                _ => parts.push((offset, length)),
-            },
+            }
             What::Nothing => touch.what = What::Parts(SmallVec::from_slice(&[(offset, length)])),
             What::Deadline | What::Fields(_) => touch.what = What::Whole,
         }
@@ -253,7 +256,12 @@ impl Turn {
             return Wait::NONE;
         }
         let id = identity(database, hash);
-        let position = self.young.get(&id).or_else(|| self.old.get(&id)).copied().unwrap_or(0);
+        let position = self
+            .young
+            .get(&id)
+            .or_else(|| self.old.get(&id))
+            .copied()
+            .unwrap_or(0);
         if position & TURN_BIT != 0 {
             Wait::TURN
         } else if position > self.durable_lsn {
@@ -278,7 +286,14 @@ impl Turn {
     pub fn touches(&self) -> impl Iterator<Item = (&Touch, Key<'_>)> {
         self.touches.iter().map(|touch| {
             let bytes = slice(&self.keys, touch.key);
-            (touch, Key { bytes, slot: touch.slot, hash: touch.hash })
+            (
+                touch,
+                Key {
+                    bytes,
+                    slot: touch.slot,
+                    hash: touch.hash,
+                },
+            )
         })
     }
 
@@ -291,7 +306,10 @@ impl Turn {
 
     /// The turn was queued at `lsn`; the next one begins.
     pub fn sealed(&mut self, lsn: u64) {
-        assert!(lsn > self.last_lsn && lsn < TURN_BIT, "positions of a shard grow");
+        assert!(
+            lsn > self.last_lsn && lsn < TURN_BIT,
+            "positions of a shard grow"
+        );
         for touch in &self.touches {
             self.young.insert(identity(touch.database, touch.hash), lsn);
         }

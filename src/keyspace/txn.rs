@@ -128,7 +128,13 @@ impl<'a> Txn<'a> {
         let first = owners.first();
         let database = first.databases.id(number);
         let undo = std::mem::take(&mut first.undo);
-        Txn { owners, number, database, wait: Wait::NONE, undo }
+        Txn {
+            owners,
+            number,
+            database,
+            wait: Wait::NONE,
+            undo,
+        }
     }
 
     /// The writes stay. Returns what the reply has to wait for.
@@ -203,7 +209,9 @@ impl<'a> Txn<'a> {
     /// The next block of tokens is not durable yet.
     pub fn token(&mut self, key: &Key<'_>) -> Result<u64, Reject> {
         let token = self.owner(key).tokens.next();
-        token.ok_or(Reject::fixed("TRYAGAIN the next block of tokens is not on disk yet"))
+        token.ok_or(Reject::fixed(
+            "TRYAGAIN the next block of tokens is not on disk yet",
+        ))
     }
 
     fn owner(&mut self, key: &Key<'_>) -> &mut Keyspace {
@@ -298,7 +306,10 @@ impl<'a> Txn<'a> {
     pub fn put(&mut self, key: &Key<'_>, value: Value, deadline_ms: u64) {
         self.look(key);
         let database = self.database;
-        let before = self.owners.of(key.slot).put(database, key, value, deadline_ms);
+        let before = self
+            .owners
+            .of(key.slot)
+            .put(database, key, value, deadline_ms);
         self.undo.push(database, key, Before::Entry(before));
         self.wrote();
     }
@@ -326,7 +337,9 @@ impl<'a> Txn<'a> {
             return false;
         };
         let database = self.database;
-        self.owners.of(key.slot).set_deadline(database, key, deadline_ms);
+        self.owners
+            .of(key.slot)
+            .set_deadline(database, key, deadline_ms);
         self.undo.push(database, key, Before::Deadline(before_ms));
         self.wrote();
         true
@@ -382,7 +395,9 @@ impl<'a> Txn<'a> {
         bytes: &[u8],
     ) -> Result<usize, Reject> {
         let before = self.string(key)?.map(|text| text.len());
-        let end = offset.checked_add(bytes.len()).filter(|end| *end <= STRING_BYTES_MAX);
+        let end = offset
+            .checked_add(bytes.len())
+            .filter(|end| *end <= STRING_BYTES_MAX);
         let end = end.ok_or(Reject::string_too_long())?;
         let total = end.max(before.unwrap_or(0));
         let Some(before_total) = before else {
@@ -399,7 +414,8 @@ impl<'a> Txn<'a> {
             Some(ValueRef::String(_))
         );
         if !ordinary {
-            let mut string = BytesMut::from(&*self.string(key)?.map_or(Vec::new(), |text| text.to_vec()));
+            let mut string =
+                BytesMut::from(&*self.string(key)?.map_or(Vec::new(), |text| text.to_vec()));
             let deadline_ms = self.deadline_ms(key).unwrap_or(0);
             write_part(&mut string, offset, bytes, total);
             self.put(key, Value::from_bytes(&string), deadline_ms);
@@ -412,7 +428,12 @@ impl<'a> Txn<'a> {
             overwritten
         });
         owner.written(database, key);
-        owner.turn.touch_part(database, key, before_total.min(offset) as u32, (end - before_total.min(offset)) as u32);
+        owner.turn.touch_part(
+            database,
+            key,
+            before_total.min(offset) as u32,
+            (end - before_total.min(offset)) as u32,
+        );
         let part = Before::Part {
             offset: offset.min(before_total),
             bytes: overwritten.unwrap_or_default(),
@@ -458,7 +479,11 @@ impl<'a> Txn<'a> {
         owner.written(database, key);
         owner.turn.touch_field(database, key, name);
         let new = before.is_none();
-        let before = Before::Field { name: name.into(), hash: field_hash, field: before };
+        let before = Before::Field {
+            name: name.into(),
+            hash: field_hash,
+            field: before,
+        };
         self.undo.push(database, key, before);
         self.wrote();
         Ok(new)
@@ -485,7 +510,11 @@ impl<'a> Txn<'a> {
         drop(hash);
         owner.written(database, key);
         owner.turn.touch_field(database, key, name);
-        let before = Before::Field { name: name.into(), hash: field_hash, field: Some(field.clone()) };
+        let before = Before::Field {
+            name: name.into(),
+            hash: field_hash,
+            field: Some(field.clone()),
+        };
         self.undo.push(database, key, before);
         self.wrote();
         if empty {
@@ -530,7 +559,9 @@ impl<'a> Txn<'a> {
     pub fn count(&mut self) -> u64 {
         self.look_at_all();
         let database = self.database;
-        (0..self.owners.count()).map(|index| self.owners.nth(index).tables.count_db(database)).sum()
+        (0..self.owners.count())
+            .map(|index| self.owners.nth(index).tables.count_db(database))
+            .sum()
     }
 
     /// Visits keys in the order of slot and hash, from (slot, hash) on, until at least `budget`
@@ -552,7 +583,11 @@ impl<'a> Txn<'a> {
             if at.0 >= slots.end || left == 0 {
                 continue;
             }
-            let from = if at.0 < slots.start { (slots.start, 0) } else { at };
+            let from = if at.0 < slots.start {
+                (slots.start, 0)
+            } else {
+                at
+            };
             let now_ms = owner.now_ms;
             let next = owner.tables.scan(database, from.0, from.1, left, |entry| {
                 left = left.saturating_sub(1);
@@ -627,13 +662,21 @@ impl<'a> Txn<'a> {
         let existed = self.exists(key);
         let (number, database) = (self.number, self.database);
         let version = self.owner(key).watched.watch(database, key.bytes);
-        WatchedKey { number, database, key: key.bytes.into(), version, existed }
+        WatchedKey {
+            number,
+            database,
+            key: key.bytes.into(),
+            version,
+            existed,
+        }
     }
 
     /// Ends a watch.
     pub fn unwatch(&mut self, watched: &WatchedKey) {
         let key = self.key(&watched.key);
-        self.owner(&key).watched.unwatch(watched.database, &watched.key);
+        self.owner(&key)
+            .watched
+            .unwatch(watched.database, &watched.key);
     }
 
     /// Whether nobody wrote a watched key since. The reply depends on it.
@@ -646,7 +689,9 @@ impl<'a> Txn<'a> {
         // Deletes it if it is past its deadline, which counts as a change.
         let exists = self.exists(&key);
         let unchanged = if now_id == watched.database {
-            self.owner(&key).watched.unchanged(watched.database, &watched.key, watched.version)
+            self.owner(&key)
+                .watched
+                .unchanged(watched.database, &watched.key, watched.version)
         } else {
             self.wait = self.wait.max(self.owners.of(key.slot).turn.wait_for_all());
             !exists && !watched.existed
@@ -688,8 +733,11 @@ impl<'a> Owners<'a> {
         match self {
             Owners::One(keyspace) => keyspace,
             Owners::Several(keyspaces) => {
-                let index = keyspaces.iter().position(|keyspace| keyspace.slots().contains(&slot));
-                keyspaces[index.expect("the router lends every shard that a command's keys live in")]
+                let index = keyspaces
+                    .iter()
+                    .position(|keyspace| keyspace.slots().contains(&slot));
+                keyspaces
+                    [index.expect("the router lends every shard that a command's keys live in")]
             }
         }
     }

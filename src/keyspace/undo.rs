@@ -62,7 +62,13 @@ impl Undo {
         let start = self.keys.len() as u32;
         self.keys.extend_from_slice(key.bytes);
         let key_range = (start, key.bytes.len() as u32);
-        self.steps.push(Step { database, slot: key.slot, hash: key.hash, key: key_range, before });
+        self.steps.push(Step {
+            database,
+            slot: key.slot,
+            hash: key.hash,
+            key: key_range,
+            before,
+        });
     }
 
     /// Whether nothing was written.
@@ -81,8 +87,13 @@ impl Undo {
         while let Some(step) = self.steps.pop() {
             let (start, length) = step.key;
             let bytes = &self.keys[start as usize..(start + length) as usize];
-            let key = Key { bytes, slot: step.slot, hash: step.hash };
-            step.before.restore(owners.of(step.slot), step.database, &key);
+            let key = Key {
+                bytes,
+                slot: step.slot,
+                hash: step.hash,
+            };
+            step.before
+                .restore(owners.of(step.slot), step.database, &key);
         }
         self.keys.clear();
     }
@@ -98,14 +109,22 @@ impl Before {
                 keyspace.remove(database, key);
             }
             Before::Counter(number) => {
-                keyspace.tables.update_counter(database, key, |value, _| *value = number);
+                keyspace
+                    .tables
+                    .update_counter(database, key, |value, _| *value = number);
             }
             Before::Deadline(deadline_ms) => keyspace.set_deadline(database, key, deadline_ms),
-            Before::Part { offset, bytes, total } => {
-                keyspace.tables.edit_string(database, key, |string: &mut BytesMut| {
-                    string.truncate(total);
-                    string[offset..offset + bytes.len()].copy_from_slice(&bytes);
-                });
+            Before::Part {
+                offset,
+                bytes,
+                total,
+            } => {
+                keyspace
+                    .tables
+                    .edit_string(database, key, |string: &mut BytesMut| {
+                        string.truncate(total);
+                        string[offset..offset + bytes.len()].copy_from_slice(&bytes);
+                    });
             }
             Before::Field { name, hash, field } => {
                 if let Some(mut fields) = keyspace.tables.hash_mut(database, key) {

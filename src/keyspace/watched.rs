@@ -31,7 +31,10 @@ impl Watched {
         self.version += 1;
         let version = self.version;
         let watch = self.keys.entry((database, key.into()));
-        let watch = watch.or_insert(Watch { watchers: 0, version });
+        let watch = watch.or_insert(Watch {
+            watchers: 0,
+            version,
+        });
         watch.watchers += 1;
         watch.version
     }
@@ -64,6 +67,8 @@ impl Watched {
 
     /// Whether a key still has the version that `watch` returned.
     pub fn unchanged(&self, database: u32, key: &[u8], version: u64) -> bool {
-        self.keys.get(&(database, Box::from(key))).is_some_and(|watch| watch.version == version)
+        self.keys
+            .get(&(database, Box::from(key)))
+            .is_some_and(|watch| watch.version == version)
     }
 }
