@@ -26,7 +26,7 @@ pub enum Owners<'a> {
     /// One shard: all keys of the command live in it.
     One(&'a mut Keyspace),
     /// Several shards, lent to one place, in ascending order of their slots.
-    Several(&'a mut [&'a mut Keyspace]),
+    Several(&'a mut [Box<Keyspace>]),
 }
 
 /// A string as it lies in the table.
@@ -120,6 +120,7 @@ pub struct Txn<'a> {
     database: u32,
     wait: Wait,
     undo: Undo,
+    effect_bytes: u64,
 }
 
 impl<'a> Txn<'a> {
@@ -710,7 +711,7 @@ impl<'a> Owners<'a> {
     fn first_ref(&self) -> &Keyspace {
         match self {
             Owners::One(keyspace) => keyspace,
-            Owners::Several(keyspaces) => keyspaces[0],
+            Owners::Several(keyspaces) => &keyspaces[0],
         }
     }
 
@@ -724,7 +725,7 @@ impl<'a> Owners<'a> {
     fn nth(&mut self, index: usize) -> &mut Keyspace {
         match self {
             Owners::One(keyspace) => keyspace,
-            Owners::Several(keyspaces) => keyspaces[index],
+            Owners::Several(keyspaces) => &mut keyspaces[index],
         }
     }
 
