@@ -80,3 +80,16 @@ pub const SLOWLOG_ENTRIES_MAX: usize = 1024 * 1024;
 pub const LATENCY_SAMPLES_MAX: usize = 160;
 /// Kinds of events that the latency monitor keeps apart.
 pub const LATENCY_EVENTS_MAX: usize = 64;
+
+// ---- connections -----------------------------------------------------------------------------
+
+/// Commands that one connection may run before others have their turn.
+pub const TURN_COMMANDS_MAX: usize = 1_000;
+/// Bytes of requests that one connection may run before others have their turn.
+pub const TURN_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of replies that wait for the disk or for other shards before a connection stops reading.
+pub const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Replies on their way from other shards before a connection stops reading.
+pub const PLACES_MAX: usize = 10_000;
+/// Bytes that one read takes from a socket.
+pub const READ_BYTES_MAX: usize = 64 * 1024;
