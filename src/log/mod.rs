@@ -1,19 +1,47 @@
 //! The commit log: what is acknowledged is here first, on disk, in one order.
 //!
-//! Always true here: lsns are given out without gaps, under the queue's lock, in the order in which batches
-//! are written; `durable_lsn` only rises, and only after the disk confirmed everything up to it; after a
-//! `Fatal` nothing becomes durable any more. The log knows nothing of keys and values: payloads are opaque.
+//! Always true here: lsns are given out under the queue's lock, in the order in which batches are written;
+//! `durable_lsn` only rises, and only after the disk confirmed everything up to it; after a `Fatal` nothing
+//! becomes durable any more. The log knows nothing of keys and values: payloads are opaque.
+//!
+//! The way of a batch: `append` (queue) → committer (one record, one sync per group) → `durable_lsn`, which
+//! wakes who waits → `trim`, once the store has it. At a start: `open` → `Recovery::next` … → `finish`.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
-pub mod disk;
+use crate::limits::{LOG_SEGMENT_BYTES_DEFAULT, LOG_SPARE_SEGMENTS_MAX};
 
-/// Position of a batch in the log: 1 is the first batch, 0 is "nothing".
+mod committer;
+pub mod disk;
+mod queue;
+mod record;
+mod recover;
+mod runner;
+mod segment;
+pub mod sim_disk;
+mod space;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod wait;
+mod walk;
+
+pub use self::recover::{Recovery, Report, open, verify};
+pub use self::runner::Manual;
+pub use self::wait::{Subscription, Wake};
+
+use self::committer::Committer;
+use self::disk::Disk;
+use self::queue::Shared;
+
+/// Position of a batch in the log: 1 is the first batch, 0 is "nothing". Rising; not without gaps for the
+/// users of the log, because an empty record (the witness of an idle log, the first of a start) takes one.
 pub type Lsn = u64;
 
 /// What one shard turn hands to the log. Applied whole or not at all.
@@ -23,7 +51,7 @@ pub struct Batch {
     pub parts: Vec<Bytes>,
     /// Time of the turn, milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// What this turn obtained from `reserve`/`reserve_urgent`, in bytes; given back by `append`.
+    /// What this turn obtained from `reserve` or `reserve_urgent` in all, in bytes; `append` gives it back.
     pub reserved_bytes: u64,
 }
 
@@ -37,18 +65,45 @@ pub struct Position {
 
 /// When written records are forced to disk (`appendfsync`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sync {
+pub enum SyncMode {
     Always,
     EverySec,
     No,
 }
 
+/// A batch read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replayed {
+    pub lsn: Lsn,
+    pub time_ms: u64,
+    pub payload: Bytes,
+}
+
 /// What ends the process: a failed disk, or a data folder that must not be served.
 #[derive(Debug, Clone)]
 pub struct Fatal {
+    /// What is wrong and, where it is known, what to do.
     pub message: String,
     pub path: PathBuf,
     pub source: Option<Arc<io::Error>>,
+}
+
+impl Fatal {
+    pub fn new(message: String, path: &Path) -> Fatal {
+        Fatal {
+            message,
+            path: path.to_owned(),
+            source: None,
+        }
+    }
+
+    pub fn io(what: &str, path: &Path, error: io::Error) -> Fatal {
+        Fatal {
+            message: what.to_owned(),
+            path: path.to_owned(),
+            source: Some(Arc::new(error)),
+        }
+    }
 }
 
 impl fmt::Display for Fatal {
@@ -67,71 +122,64 @@ impl std::error::Error for Fatal {
     }
 }
 
-/// Monotonic microseconds from any beginning.
-pub type ClockUs = Arc<dyn Fn() -> u64 + Send + std::marker::Sync>;
-
-/// How a log is opened. `Options::new` fills everything but the folder id and the clock with defaults.
+/// How a log is opened.
 #[derive(Clone)]
 pub struct Options {
-    /// Identifies the data folder: random, drawn at creation, kept secret (it seeds the checksums).
+    /// Identifies the data folder: random, drawn at its creation, not to be seen by clients (it keys the
+    /// checksums, so that no payload can imitate a record).
     pub folder_id: u64,
+    /// Size of a segment, a multiple of 4096.
     pub segment_bytes: u64,
-    pub sync: Sync,
+    pub sync: SyncMode,
     /// Threads that append (shards): sizes the space kept for padding.
     pub writers: usize,
     /// Space kept for `reserve_urgent`, in bytes.
     pub set_aside_bytes: u64,
+    /// Recycled segments kept for reuse.
     pub spare_segments_max: usize,
-    pub clock_us: ClockUs,
+    /// Monotonic microseconds from any beginning: for intervals and latencies.
+    pub clock_us: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Called once, with what failed. Production: log one line and exit.
-    pub on_fatal: Arc<dyn Fn(&Fatal) + Send + std::marker::Sync>,
+    pub on_fatal: Arc<dyn Fn(&Fatal) + Send + Sync>,
 }
 
 impl Options {
-    pub fn new(_folder_id: u64, _clock_us: ClockUs) -> Options {
-        todo!()
+    /// Defaults for all but the folder and the clock; a failure is only reported to waiters.
+    pub fn new(folder_id: u64, clock_us: Arc<dyn Fn() -> u64 + Send + Sync>) -> Options {
+        Options {
+            folder_id,
+            segment_bytes: LOG_SEGMENT_BYTES_DEFAULT,
+            sync: SyncMode::Always,
+            writers: 1,
+            set_aside_bytes: LOG_SEGMENT_BYTES_DEFAULT / 4,
+            spare_segments_max: LOG_SPARE_SEGMENTS_MAX,
+            clock_us,
+            on_fatal: Arc::new(|_| {}),
+        }
     }
 }
 
-/// What `try_reserve` answers.
+/// The answer to a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserve {
     Granted,
-    /// Not at hand, being prepared: treat like a full queue and ask again when woken (`want_space`).
+    /// Not at hand yet, being prepared: like a full queue, ask again when woken (`want_space`).
     Busy,
     /// The disk is full: `-NOSPACE`.
     Full,
 }
 
-/// The log's handle; clones are the same log.
-#[derive(Clone)]
-pub struct Log {}
-
-/// A wake-up of one waiting thread. Dropping it ends it.
-pub struct Subscription {}
-
-impl Subscription {
-    /// Call me once when `durable_lsn() >= lsn` (at once, on this thread, if it already is), or when the
-    /// mode no longer waits. Of several calls before the wake-up the smallest lsn counts.
-    pub fn want(&self, _lsn: Lsn) {
-        todo!()
-    }
-
-    /// Call me once when space was added, or found to be used up.
-    pub fn want_space(&self) {
-        todo!()
-    }
-}
-
-/// A snapshot of what the log does.
+/// A snapshot of what the log does. Counts are since the start.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     pub groups: u64,
     pub batches: u64,
+    /// On disk, padding included; also what was found behind the store's position at the start.
     pub bytes: u64,
-    /// Entry i counts the groups with up to 2^i batches (bytes).
+    /// Entry i counts the groups of up to 2^i (and more than 2^(i-1)) batches, or bytes.
     pub batches_per_group: Vec<u64>,
     pub bytes_per_group: Vec<u64>,
+    pub syncs: u64,
     pub sync_p50_us: u64,
     pub sync_p99_us: u64,
     pub sync_p999_us: u64,
@@ -140,133 +188,193 @@ pub struct Stats {
     pub queue_bytes: u64,
     pub segments_in_use: usize,
     pub segments_spare: usize,
+    /// In the last full second.
     pub groups_per_second: u64,
+    /// The last attempt to allocate a segment found the disk full.
+    pub disk_full: bool,
+}
+
+/// The log's handle; clones are the same log. Dropping the last one closes it without waiting.
+#[derive(Clone)]
+pub struct Log {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.begin_close();
+    }
 }
 
 impl Log {
-    /// Queues a batch and gives it its lsn; never waits for I/O. Its space was reserved before.
-    pub fn append(&self, _batch: Batch) -> Lsn {
-        todo!()
+    fn start(committer: Committer) -> Result<Log, Fatal> {
+        let shared = committer.shared().clone();
+        let threads = Mutex::new(runner::start(committer)?);
+        Ok(Log {
+            handle: Arc::new(Handle { shared, threads }),
+        })
     }
-    /// The queue is at its bound: stop reading sockets until woken.
+
+    fn without_threads(shared: Arc<Shared>) -> Log {
+        Log {
+            handle: Arc::new(Handle {
+                shared,
+                threads: Mutex::new(Vec::new()),
+            }),
+        }
+    }
+
+    /// A log that is driven by hand, in `dir`; what it held is passed over.
+    pub fn manual(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(Log, Manual), Fatal> {
+        open(disk, dir, options, Position::default())?.finish_manual()
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// Queues a batch and gives it its lsn; never waits for I/O. Its space was reserved before: a batch
+    /// without a reservation ends the process when the disk is full.
+    pub fn append(&self, batch: Batch) -> Lsn {
+        self.shared().append(batch)
+    }
+
+    /// The queue is at its bound (or the log has failed): stop reading sockets until woken, `want_space`.
     pub fn queue_full(&self) -> bool {
-        todo!()
+        self.shared().queue_full()
     }
+
+    /// Everything up to this lsn is on disk.
     pub fn durable_lsn(&self) -> Lsn {
-        todo!()
+        self.shared().durable_lsn()
     }
+
     /// Highest lsn given out.
     pub fn last_lsn(&self) -> Lsn {
-        todo!()
+        self.shared().last_lsn()
     }
-    /// Up to where the output gate may release: `durable_lsn` in mode always, else `u64::MAX`.
+
+    /// Up to where the output gate may release: `durable_lsn` in mode always, otherwise `Lsn::MAX`.
     pub fn released_lsn(&self) -> Lsn {
-        todo!()
+        self.shared().released_lsn()
     }
+
     /// The last durable record.
     pub fn position(&self) -> Position {
-        todo!()
+        self.shared().position()
     }
-    pub fn subscribe(&self, _wake: Arc<dyn Fn() + Send + std::marker::Sync>) -> Subscription {
-        todo!()
+
+    /// `wake` is called by the committer (or by `want`, on the caller's thread): it must not block.
+    pub fn subscribe(&self, wake: Wake) -> Subscription {
+        self.shared().waiters.subscribe(&self.handle.shared, wake)
     }
-    /// Blocks until `lsn` is durable (asks for a sync in the modes that would not make one).
-    pub fn wait_durable(&self, _lsn: Lsn) -> Result<(), Fatal> {
-        todo!()
+
+    /// Blocks until `lsn`, which was given out, is durable; asks for a sync in the modes that would not
+    /// make one. An error if the log failed before that.
+    pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Fatal> {
+        self.shared().wait_durable(lsn)
     }
-    /// Segments wholly at or below `lsn` are recycled.
-    pub fn trim(&self, _lsn: Lsn) {
-        todo!()
+
+    /// Segments wholly at or below `lsn` are recycled: the store has what they held, durably.
+    pub fn trim(&self, lsn: Lsn) {
+        assert!(
+            lsn <= self.durable_lsn(),
+            "trimming the log to lsn {lsn}, which is not durable"
+        );
+        match self.shared().space.trim(lsn) {
+            Ok(()) => {
+                self.shared().counters.trimmed(lsn);
+                self.shared().waiters.space_changed();
+            }
+            Err(fatal) => self.shared().fail(fatal),
+        }
     }
-    /// Bytes on disk behind `lsn`, to within about a mebibyte.
-    pub fn bytes_since(&self, _lsn: Lsn) -> u64 {
-        todo!()
+
+    /// Bytes on disk behind `lsn`, up to a mebibyte too many.
+    pub fn bytes_since(&self, lsn: Lsn) -> u64 {
+        self.shared().counters.bytes_since(lsn)
     }
+
+    /// Bytes on disk behind the last trim, up to a mebibyte too many.
     pub fn bytes_since_trim(&self) -> u64 {
-        todo!()
+        self.shared().counters.bytes_since_trim()
     }
-    pub fn set_sync(&self, _sync: Sync) {
-        todo!()
+
+    pub fn sync_mode(&self) -> SyncMode {
+        self.shared().sync_mode()
     }
+
+    /// Takes effect at once; what was written so far is synced soon.
+    pub fn set_sync(&self, mode: SyncMode) {
+        self.shared().set_sync(mode);
+    }
+
     /// Makes everything appended so far durable soon, in every mode.
     pub fn request_sync(&self) {
-        todo!()
+        self.shared().request_sync();
     }
+
+    /// Space for `bytes` more of batches. Take a generous piece per turn rather than one per command.
     pub fn reserve(&self, bytes: u64) -> bool {
         self.try_reserve(bytes, false) == Reserve::Granted
     }
+
+    /// The same for what frees space (DEL, UNLINK, FLUSH, expiry): may use what is set aside.
     pub fn reserve_urgent(&self, bytes: u64) -> bool {
         self.try_reserve(bytes, true) == Reserve::Granted
     }
-    pub fn try_reserve(&self, _bytes: u64, _urgent: bool) -> Reserve {
-        todo!()
+
+    /// Tells "being prepared" (a large value, a burst) from "the disk is full".
+    pub fn try_reserve(&self, bytes: u64, urgent: bool) -> Reserve {
+        self.shared().space.reserve(bytes, urgent)
     }
-    pub fn unreserve(&self, _bytes: u64) {
-        todo!()
+
+    /// Gives back what was reserved and is not in the `reserved_bytes` of a batch.
+    pub fn unreserve(&self, bytes: u64) {
+        self.shared().space.unpromise(bytes);
     }
+
     pub fn stats(&self) -> Stats {
-        todo!()
+        let shared = self.shared();
+        let mut stats = Stats {
+            disk_full: shared.space.is_full(),
+            ..Stats::default()
+        };
+        shared.counters.snapshot(&mut stats, shared.now_us());
+        (stats.queue_batches, stats.queue_bytes) = shared.queued();
+        let (behind, spare) = shared.space.counts();
+        stats.segments_in_use = behind + 1;
+        stats.segments_spare = spare;
+        stats
     }
-    /// Drains the queue, syncs, ends the threads.
+
+    /// What the log failed of, if it did.
+    pub fn failed(&self) -> Option<Fatal> {
+        self.shared().failed().cloned()
+    }
+
+    /// Drains the queue, syncs, ends the threads. Nothing may be appended any more. A log driven by hand
+    /// is drained by its next steps.
     pub fn close(&self) -> Result<(), Fatal> {
-        todo!()
-    }
-    /// A log without threads on a fresh or existing folder; what it held is passed over.
-    pub fn manual(
-        _disk: Arc<dyn disk::Disk>,
-        _dir: &Path,
-        _options: Options,
-    ) -> Result<(Log, Manual), Fatal> {
-        todo!()
+        self.shared().begin_close();
+        for thread in std::mem::take(&mut *lock(&self.handle.threads)) {
+            // A thread that panicked has ended the process.
+            let _ = thread.join();
+        }
+        self.failed().map_or(Ok(()), Err)
     }
 }
 
-/// Drives a log that has no threads.
-pub struct Manual {}
-
-impl Manual {
-    /// One round: prepares space, then writes (and, if the mode asks for it, syncs) one group, or does
-    /// what is due when idle. True if it did anything.
-    pub fn step(&mut self) -> Result<bool, Fatal> {
-        todo!()
-    }
-}
-
-/// A batch read back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replayed {
-    pub lsn: Lsn,
-    pub time_ms: u64,
-    pub payload: Bytes,
-}
-
-/// An opened log that is being read back.
-pub struct Recovery {}
-
-impl Recovery {
-    /// The next batch behind the position given to `open`, in order; None at the end of the log.
-    pub fn next(&mut self) -> Result<Option<Replayed>, Fatal> {
-        todo!()
-    }
-    /// Time of the latest record seen, milliseconds since the epoch.
-    pub fn last_time_ms(&self) -> u64 {
-        todo!()
-    }
-    /// Makes what was read durable, cuts what was never acknowledged, starts the threads.
-    pub fn finish(self) -> Result<Log, Fatal> {
-        todo!()
-    }
-    pub fn finish_manual(self) -> Result<(Log, Manual), Fatal> {
-        todo!()
-    }
-}
-
-/// Opens the log in `dir` (created if missing), to be read from behind `from`.
-pub fn open(
-    _disk: Arc<dyn disk::Disk>,
-    _dir: &Path,
-    _options: Options,
-    _from: Position,
-) -> Result<Recovery, Fatal> {
-    todo!()
+/// A lock is never poisoned here: a panic ends the process.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
