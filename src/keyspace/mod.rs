@@ -2,6 +2,7 @@
 
 pub mod cell;
 pub mod entry;
+pub mod field;
 pub mod hash;
 pub mod key;
 pub mod segment;
@@ -10,11 +11,17 @@ pub mod sweep;
 pub mod value;
 
 mod arena;
+mod boxes;
 mod directory;
+mod scan;
+
+#[cfg(test)]
+mod model;
 
 pub use cell::Cell;
 pub use entry::{EntryRef, EntryState};
-pub use hash::{Field, FieldValue, Hash, HashMut};
+pub use field::{Field, FieldValue};
+pub use hash::{Hash, HashMut};
 pub use key::Key;
 pub use slot::{Database, DatabaseId, Presence, Tables};
 pub use sweep::{SweepCursor, Swept};
