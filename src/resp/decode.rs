@@ -560,3 +560,322 @@ impl std::fmt::Debug for OwnedArgs {
         self.args().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limits::ARGS_MAX;
+    use crate::resp::encode::encode_command;
+
+    const LIMITS: DecodeLimits = DecodeLimits {
+        args_max: ARGS_MAX,
+        bulk_bytes_max: 512 * 1024 * 1024,
+        request_bytes_max: REQUEST_BYTES_MAX,
+        authenticated: true,
+    };
+
+    /// The requests in `bytes`, which arrive in reads that end at `cuts`; an error is the last
+    /// item. `None` stands for a request that is skipped.
+    fn requests(
+        bytes: &[u8],
+        cuts: &[usize],
+        limits: &DecodeLimits,
+    ) -> Vec<Result<Option<Vec<Vec<u8>>>, String>> {
+        let (mut decoder, mut found, mut start) = (Decoder::new(), Vec::new(), 0);
+        for &arrived in cuts.iter().chain([&bytes.len()]) {
+            loop {
+                let buffer = &bytes[start..arrived];
+                match decoder.decode(buffer, limits) {
+                    Ok(Decoded::Incomplete { want }) => {
+                        assert!(want > 0);
+                        break;
+                    }
+                    Ok(Decoded::Request { consumed }) => {
+                        let args = decoder.args(buffer);
+                        found.push(Ok(Some(args.iter().map(<[u8]>::to_vec).collect())));
+                        start += consumed;
+                    }
+                    Ok(Decoded::Empty { consumed }) => {
+                        assert!(consumed > 0);
+                        found.push(Ok(None));
+                        start += consumed;
+                    }
+                    Err(error) => {
+                        found.push(Err(error.text().to_owned()));
+                        return found;
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn error_of(bytes: &[u8]) -> String {
+        let last = requests(bytes, &[], &LIMITS).pop().expect("no result");
+        last.expect_err("no error")
+    }
+
+    #[test]
+    fn every_split_gives_the_same_requests() {
+        let streams: [&[u8]; 6] = [
+            b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$12\r\n0123456789\r\n\r\n*1\r\n$4\r\nPING\r\n",
+            b"PING\r\n\r\nSET \"a b\" 'c'\n*0\r\n*-1\r\n*2\r\n$0\r\n\r\n$3\r\nabc\r\n",
+            b"*2\r\n$4\r\nINCR\r\n$1\r\nab\r\n",
+            b"*1\r\n:1\r\n",
+            b"INCR \"a\r\n",
+            b"*1a\r\n",
+        ];
+        for stream in streams {
+            let whole = requests(stream, &[], &LIMITS);
+            let bytewise: Vec<usize> = (0..stream.len()).collect();
+            assert_eq!(requests(stream, &bytewise, &LIMITS), whole);
+            for first in 0..stream.len() {
+                assert_eq!(requests(stream, &[first], &LIMITS), whole, "cut at {first}");
+                for second in first..stream.len() {
+                    assert_eq!(requests(stream, &[first, second], &LIMITS), whole);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn protocol_errors_have_the_words_of_redis() {
+        let cases: &[(&[u8], &str)] = &[
+            (b"*a\r\n", "invalid multibulk length"),
+            (b"*\r\n", "invalid multibulk length"),
+            (b"*+1\r\n", "invalid multibulk length"),
+            (b"*1\rx", "invalid multibulk length"),
+            (b"*1048577\r\n", "invalid multibulk length"),
+            (b"*2147483648\r\n", "invalid multibulk length"),
+            (b"*99999999999999999999\r\n", "invalid multibulk length"),
+            (b"*1\r\nx", "expected '$', got 'x'"),
+            (b"*1\r\n*1\r\n", "expected '$', got '*'"),
+            (b"*1\r\n\r\n", "expected '$', got '\\r'"),
+            (b"*1\r\n$-1\r\n", "invalid bulk length"),
+            (b"*1\r\n$a\r\n", "invalid bulk length"),
+            (b"*1\r\n$\r\n", "invalid bulk length"),
+            (b"*1\r\n$536870913\r\n", "invalid bulk length"),
+            (b"*1\r\n$9223372036854775807\r\n", "invalid bulk length"),
+            (b"*1\r\n$18446744073709551615\r\n", "invalid bulk length"),
+            (b"*1\r\n$1\r\nabc", "expected CRLF after bulk"),
+            (b"GET \"a\r\n", "unbalanced quotes in request"),
+        ];
+        for (bytes, text) in cases {
+            let input = bytes.escape_ascii();
+            assert_eq!(
+                error_of(bytes),
+                format!("Protocol error: {text}"),
+                "{input}"
+            );
+        }
+    }
+
+    #[test]
+    fn lines_without_an_end_are_refused() {
+        let line = |start: &str| [start.as_bytes(), &vec![b'1'; INLINE_BYTES_MAX]].concat();
+        assert_eq!(
+            error_of(&line("P")),
+            "Protocol error: too big inline request"
+        );
+        assert_eq!(
+            error_of(&line("*")),
+            "Protocol error: too big mbulk count string"
+        );
+        assert_eq!(
+            error_of(&line("*1\r\n$")),
+            "Protocol error: too big bulk count string"
+        );
+        let mut longest = vec![b'a'; INLINE_BYTES_MAX - 1];
+        longest.push(b'\n');
+        assert_eq!(requests(&longest, &[], &LIMITS).len(), 1);
+    }
+
+    #[test]
+    fn before_authentication_requests_are_small() {
+        let limits = DecodeLimits {
+            authenticated: false,
+            ..LIMITS
+        };
+        let refused = |bytes: &[u8]| requests(bytes, &[], &limits).pop().unwrap().unwrap_err();
+        let text = refused(b"*11\r\n");
+        assert_eq!(text, "Protocol error: unauthenticated multibulk length");
+        let text = refused(b"*1\r\n$16385\r\n");
+        assert_eq!(text, "Protocol error: unauthenticated bulk length");
+        assert!(requests(b"*10\r\n$16384\r\n", &[], &limits).is_empty());
+    }
+
+    #[test]
+    fn a_request_has_a_greatest_length() {
+        let limits = DecodeLimits {
+            request_bytes_max: 20,
+            ..LIMITS
+        };
+        let mut bytes = Vec::new();
+        encode_command(&[b"0123456789"], &mut bytes);
+        assert_eq!(bytes.len(), 21);
+        let found = requests(&bytes, &[], &limits);
+        assert_eq!(found, [Err("Protocol error: too big request".to_owned())]);
+        assert!(
+            requests(
+                &bytes,
+                &[],
+                &DecodeLimits {
+                    request_bytes_max: 21,
+                    ..LIMITS
+                }
+            )[0]
+            .is_ok()
+        );
+        // Together above what 32-bit ranges can tell, each argument within its limit.
+        let limits = DecodeLimits {
+            request_bytes_max: usize::MAX,
+            ..LIMITS
+        };
+        let header = Next::Header {
+            at: REQUEST_BYTES_MAX - 8,
+            scanned: 0,
+        };
+        let mut decoder = Decoder::new();
+        let far = decoder.arguments(&[], 1, header, &limits);
+        assert_eq!(far, Ok(Decoded::Incomplete { want: 1 }));
+    }
+
+    #[test]
+    fn a_claimed_count_takes_no_memory_and_a_large_one_is_given_back() {
+        let mut decoder = Decoder::new();
+        decoder.decode(b"*1048576\r\n", &LIMITS).unwrap();
+        assert!(decoder.ranges.capacity() <= ARGS_KEPT_MAX);
+
+        let mut bytes = Vec::new();
+        encode_command(&vec![&b"a"[..]; 5_000], &mut bytes);
+        let mut decoder = Decoder::new();
+        let consumed = bytes.len();
+        assert_eq!(
+            decoder.decode(&bytes, &LIMITS),
+            Ok(Decoded::Request { consumed })
+        );
+        assert_eq!(decoder.args(&bytes).len(), 5_000);
+        decoder.decode(b"PING\r\n", &LIMITS).unwrap();
+        assert!(decoder.ranges.capacity() <= ARGS_KEPT_MAX);
+    }
+
+    #[test]
+    fn a_long_argument_tells_how_much_is_missing() {
+        let mut decoder = Decoder::new();
+        let start = b"*1\r\n$1000\r\nabc";
+        assert_eq!(
+            decoder.decode(start, &LIMITS),
+            Ok(Decoded::Incomplete { want: 999 })
+        );
+    }
+
+    #[test]
+    fn ten_megabytes_of_garbage_are_refused_or_read() {
+        let mut state = 1u64;
+        let mut garbage = Vec::new();
+        while garbage.len() < 10 * 1024 * 1024 {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            garbage.extend_from_slice(&state.to_le_bytes());
+        }
+        // Whatever a protocol error ends, what follows is tried as a new connection.
+        for chunk in garbage.chunks(10_007) {
+            requests(chunk, &[chunk.len() / 2], &LIMITS);
+        }
+        assert!(error_of(&b"*1\r\n".repeat(2_500_000)).ends_with("got '*'"));
+        assert!(error_of(&vec![0; 10 * 1024 * 1024]).ends_with("too big inline request"));
+    }
+
+    #[test]
+    fn arguments_are_sliced_and_owned() {
+        let bytes = b"SET a 'b c'\n";
+        let mut decoder = Decoder::new();
+        decoder.decode(bytes, &LIMITS).unwrap();
+        let args = decoder.args(bytes);
+        assert_eq!(
+            (args.len(), args.get(2), args.try_get(3)),
+            (3, &b"b c"[..], None)
+        );
+        assert_eq!(args.bytes_total(), 7);
+        assert_eq!(
+            args.slice(1..).iter().collect::<Vec<_>>(),
+            [&b"a"[..], b"b c"]
+        );
+        assert!(args.slice(3..).is_empty() && args.slice(9..).is_empty());
+        let owned = OwnedArgs::from(args.slice(1..));
+        assert_eq!(format!("{owned:?}"), r#"["a", "b c"]"#);
+        assert_eq!(owned.heap_bytes(), 4);
+        let same = OwnedArgs::from_slices([&b"a"[..], b"b c"]);
+        assert!(same.args().iter().eq(owned.args().iter()));
+    }
+
+    fn arguments() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..12)
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_request_is_decoded_as_another_decoder_does(args in arguments(), tail in 0..9usize) {
+            let mut bytes = Vec::new();
+            encode_command(&args.iter().map(|arg| &arg[..]).collect::<Vec<_>>(), &mut bytes);
+            let consumed = bytes.len();
+            bytes.extend(std::iter::repeat_n(b'x', tail));
+            let mut decoder = Decoder::new();
+            prop_assert_eq!(decoder.decode(&bytes, &LIMITS), Ok(Decoded::Request { consumed }));
+            let decoded: Vec<_> = decoder.args(&bytes).iter().map(<[u8]>::to_vec).collect();
+            prop_assert_eq!(&decoded, &args);
+
+            use redis_protocol::resp2::{decode, types::OwnedFrame};
+            let frames = args.into_iter().map(OwnedFrame::BulkString).collect();
+            let oracle = decode::decode(&bytes).expect("refused by the other decoder");
+            prop_assert_eq!(oracle, Some((OwnedFrame::Array(frames), consumed)));
+        }
+
+        #[test]
+        fn a_split_makes_no_difference_to_damaged_requests(
+            args in arguments(),
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
+        ) {
+            let mut bytes = Vec::new();
+            encode_command(&args.iter().map(|arg| &arg[..]).collect::<Vec<_>>(), &mut bytes);
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+            cuts.sort_unstable();
+            prop_assert_eq!(requests(&bytes, &cuts, &LIMITS), requests(&bytes, &[], &LIMITS));
+        }
+    }
+
+    /// Run with `--release --ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn measure_a_command_of_three_arguments() {
+        let mut bytes = Vec::new();
+        for _ in 0..1_000 {
+            encode_command(&[b"INCRBY", b"counter:000000012345", b"17"], &mut bytes);
+        }
+        let (mut decoder, mut checksum, rounds) = (Decoder::new(), 0, 1_000);
+        let begin = std::time::Instant::now();
+        for _ in 0..rounds {
+            let mut start = 0;
+            while start < bytes.len() {
+                let buffer = &bytes[start..];
+                match decoder.decode(std::hint::black_box(buffer), &LIMITS) {
+                    Ok(Decoded::Request { consumed }) => {
+                        checksum += decoder.args(buffer).get(1).len();
+                        start += consumed;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let per_command = begin.elapsed().as_nanos() as f64 / (rounds * 1_000) as f64;
+        println!("{per_command:.1} ns per command ({checksum})");
+    }
+}
