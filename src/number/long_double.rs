@@ -16,9 +16,9 @@ use crate::limits::NUMBER_BYTES_MAX;
 pub struct LongDouble(X87DoubleExtended);
 
 impl LongDouble {
-    /// Reads a number: decimal, with or without exponent, or `inf`/`infinity`. Refused: space around
-    /// it, NaN, what is too large or too small, `NUMBER_BYTES_MAX` bytes and more (as Redis does),
-    /// and hexadecimal (which Redis takes).
+    /// Reads a number: decimal, with or without exponent, or `inf`/`infinity`. Refused: space
+    /// around it, NaN, what is too large or too small, `NUMBER_BYTES_MAX` bytes and more (as Redis
+    /// does), and hexadecimal (which Redis takes).
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() >= NUMBER_BYTES_MAX {
             return None;
@@ -39,11 +39,6 @@ impl LongDouble {
     /// An integer, exactly.
     pub fn from_i64(value: i64) -> Self {
         LongDouble(X87DoubleExtended::from_i128(value.into()).value)
-    }
-
-    /// The sum. Infinite above the range; NaN for `inf` and `-inf`.
-    pub fn add(self, other: Self) -> Self {
-        LongDouble((self.0 + other.0).value)
     }
 
     /// Whether it is neither infinite nor NaN.
@@ -80,6 +75,15 @@ impl LongDouble {
         if &out[out_start..] == b"-0" {
             out.remove(out_start);
         }
+    }
+}
+
+impl std::ops::Add for LongDouble {
+    type Output = Self;
+
+    /// The sum. Infinite above the range; NaN for `inf` and `-inf`.
+    fn add(self, other: Self) -> Self {
+        LongDouble((self.0 + other.0).value)
     }
 }
 
@@ -151,7 +155,7 @@ mod tests {
     /// What INCRBYFLOAT answers.
     fn sum(stored: &str, increment: &str) -> Option<String> {
         let sum = LongDouble::parse(stored.as_bytes())?;
-        let sum = sum.add(LongDouble::parse(increment.as_bytes())?);
+        let sum = sum + LongDouble::parse(increment.as_bytes())?;
         let mut text = Vec::new();
         sum.append_human(&mut text);
         Some(String::from_utf8(text).expect("not ASCII"))
@@ -374,16 +378,11 @@ mod tests {
         let infinite = LongDouble::parse(b"Infinity").expect("infinity is a number");
         let opposite = LongDouble::parse(b"-INF").expect("infinity is a number");
         let one = LongDouble::from_i64(1);
-        for value in [
-            infinite,
-            opposite,
-            infinite.add(one),
-            infinite.add(opposite),
-        ] {
+        for value in [infinite, opposite, infinite + one, infinite + opposite] {
             assert!(!value.is_finite());
         }
         let largest = LongDouble::parse(b"1.18e4932").expect("below the maximum");
-        assert!(largest.is_finite() && !largest.add(largest).is_finite());
+        assert!(largest.is_finite() && !(largest + largest).is_finite());
     }
 
     #[test]

@@ -10,10 +10,8 @@
 //! where the reads split the bytes.
 
 use std::borrow::Cow;
-use std::ops::RangeFrom;
 
 use memchr::memchr;
-use smallvec::SmallVec;
 
 use crate::limits::{
     ARGS_KEPT_MAX, INLINE_BYTES_MAX, REQUEST_BYTES_MAX, UNAUTHENTICATED_ARGS_MAX,
@@ -21,6 +19,8 @@ use crate::limits::{
 };
 use crate::number::parse_i64;
 use crate::resp::inline;
+
+pub use crate::resp::args::{Args, OwnedArgs, Range32};
 
 /// What a request may ask for. Made anew when the configuration or the authentication changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +33,6 @@ pub struct DecodeLimits {
     pub request_bytes_max: usize,
     /// False until a required authentication succeeded: then Redis's small limits hold.
     pub authenticated: bool,
-}
-
-/// Start (inclusive) and end (exclusive) of an argument, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Range32 {
-    /// First byte.
-    pub start: u32,
-    /// One behind the last byte.
-    pub end: u32,
 }
 
 /// What `Decoder::decode` found.
@@ -290,10 +281,7 @@ impl Decoder {
         } else {
             buffer
         };
-        Args {
-            bytes,
-            ranges: &self.ranges,
-        }
+        Args::new(bytes, &self.ranges)
     }
 }
 
@@ -412,152 +400,6 @@ fn read_long_number(
             value: None,
             next: line_end + 2,
         }),
-    }
-}
-
-/// The arguments of a request, borrowed: bytes and the ranges in them. The first is the name.
-#[derive(Clone, Copy)]
-pub struct Args<'a> {
-    bytes: &'a [u8],
-    ranges: &'a [Range32],
-}
-
-impl<'a> Args<'a> {
-    /// How many there are.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.ranges.len()
-    }
-
-    /// Whether there is none.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
-    /// Argument `index`. Panics if there are not so many: the table checks the arity before.
-    #[inline]
-    pub fn get(&self, index: usize) -> &'a [u8] {
-        let range = self.ranges[index];
-        &self.bytes[range.start as usize..range.end as usize]
-    }
-
-    /// Argument `index`, if there is one.
-    #[inline]
-    pub fn try_get(&self, index: usize) -> Option<&'a [u8]> {
-        let range = self.ranges.get(index)?;
-        Some(&self.bytes[range.start as usize..range.end as usize])
-    }
-
-    /// The arguments from `from.start` on; none if there are not so many.
-    #[inline]
-    pub fn slice(&self, from: RangeFrom<usize>) -> Args<'a> {
-        let ranges = self.ranges.get(from).unwrap_or(&[]);
-        Args {
-            bytes: self.bytes,
-            ranges,
-        }
-    }
-
-    /// All arguments in order.
-    #[inline]
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + use<'a> {
-        let bytes = self.bytes;
-        self.ranges
-            .iter()
-            .map(move |range| &bytes[range.start as usize..range.end as usize])
-    }
-
-    /// The sum of the arguments' lengths, in bytes.
-    pub fn bytes_total(&self) -> usize {
-        self.ranges
-            .iter()
-            .map(|range| (range.end - range.start) as usize)
-            .sum()
-    }
-}
-
-impl std::fmt::Debug for Args<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list()
-            .entries(self.iter().map(String::from_utf8_lossy))
-            .finish()
-    }
-}
-
-/// The arguments of a request that outlives its read buffer: queued by MULTI, or sent to another
-/// shard. One buffer holds the bytes of all.
-#[derive(Clone, Default)]
-pub struct OwnedArgs {
-    bytes: Box<[u8]>,
-    ranges: SmallVec<[Range32; 4]>,
-}
-
-impl OwnedArgs {
-    /// From any arguments in order. Panics above 4 GiB together: no request is so long.
-    pub fn from_slices<'s>(arguments: impl IntoIterator<Item = &'s [u8]>) -> Self {
-        let mut bytes = Vec::new();
-        let mut ranges = SmallVec::new();
-        for argument in arguments {
-            let start = bytes.len();
-            bytes.extend_from_slice(argument);
-            assert!(
-                bytes.len() <= u32::MAX as usize,
-                "arguments of more than 4 GiB"
-            );
-            ranges.push(Range32 {
-                start: start as u32,
-                end: bytes.len() as u32,
-            });
-        }
-        OwnedArgs {
-            bytes: bytes.into_boxed_slice(),
-            ranges,
-        }
-    }
-
-    /// The arguments, borrowed.
-    #[inline]
-    pub fn args(&self) -> Args<'_> {
-        Args {
-            bytes: &self.bytes,
-            ranges: &self.ranges,
-        }
-    }
-
-    /// Bytes of memory outside the struct itself.
-    pub fn heap_bytes(&self) -> usize {
-        let spilled = if self.ranges.spilled() {
-            self.ranges.capacity()
-        } else {
-            0
-        };
-        self.bytes.len() + spilled * size_of::<Range32>()
-    }
-}
-
-impl From<Args<'_>> for OwnedArgs {
-    fn from(args: Args<'_>) -> Self {
-        let mut bytes = Vec::with_capacity(args.bytes_total());
-        let mut ranges = SmallVec::with_capacity(args.len());
-        for argument in args.iter() {
-            let start = bytes.len() as u32;
-            bytes.extend_from_slice(argument);
-            ranges.push(Range32 {
-                start,
-                end: bytes.len() as u32,
-            });
-        }
-        OwnedArgs {
-            bytes: bytes.into_boxed_slice(),
-            ranges,
-        }
-    }
-}
-
-impl std::fmt::Debug for OwnedArgs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.args().fmt(f)
     }
 }
 
@@ -789,36 +631,16 @@ mod tests {
         assert!(error_of(&vec![0; 10 * 1024 * 1024]).ends_with("too big inline request"));
     }
 
-    #[test]
-    fn arguments_are_sliced_and_owned() {
-        let bytes = b"SET a 'b c'\n";
-        let mut decoder = Decoder::new();
-        decoder.decode(bytes, &LIMITS).unwrap();
-        let args = decoder.args(bytes);
-        assert_eq!(
-            (args.len(), args.get(2), args.try_get(3)),
-            (3, &b"b c"[..], None)
-        );
-        assert_eq!(args.bytes_total(), 7);
-        assert_eq!(
-            args.slice(1..).iter().collect::<Vec<_>>(),
-            [&b"a"[..], b"b c"]
-        );
-        assert!(args.slice(3..).is_empty() && args.slice(9..).is_empty());
-        let owned = OwnedArgs::from(args.slice(1..));
-        assert_eq!(format!("{owned:?}"), r#"["a", "b c"]"#);
-        assert_eq!(owned.heap_bytes(), 4);
-        let same = OwnedArgs::from_slices([&b"a"[..], b"b c"]);
-        assert!(same.args().iter().eq(owned.args().iter()));
-    }
-
     fn arguments() -> impl Strategy<Value = Vec<Vec<u8>>> {
         proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..12)
     }
 
     proptest! {
         #[test]
-        fn an_encoded_request_is_decoded_as_another_decoder_does(args in arguments(), tail in 0..9usize) {
+        fn an_encoded_request_is_decoded_as_another_decoder_does(
+            args in arguments(),
+            tail in 0..9usize,
+        ) {
             let mut bytes = Vec::new();
             encode_command(&args.iter().map(|arg| &arg[..]).collect::<Vec<_>>(), &mut bytes);
             let consumed = bytes.len();
