@@ -287,8 +287,8 @@ impl Walker {
         };
         let message = format!(
             "the commit log does not join the store, which was written up to lsn {} ({:08x}): \
-             {found}; store and log must be of the same moment: put back the log folder that belongs to the \
-             store, or restore the whole data folder from a backup",
+             {found}; store and log must be of the same moment: put back the log folder that belongs \
+             to the store, or restore the whole data folder from a backup",
             from.lsn, from.chain
         );
         Fatal::new(message, &self.dir)
@@ -338,8 +338,7 @@ fn list(disk: &dyn Disk, dir: &Path, folder_id: u64, writable: bool) -> Result<F
         match SegmentHeader::decode(&block[..read]) {
             SegmentKind::Ours(header) if header.folder_id != folder_id => {
                 let message = "this log segment belongs to another data folder: put back the \
-                               log folder \
-                               that belongs to this one";
+                               log folder that belongs to this one";
                 return Err(Fatal::new(message.to_owned(), &path));
             }
             SegmentKind::Ours(header) if bytes >= LOG_BLOCK_BYTES => {
