@@ -287,8 +287,8 @@ impl Walker {
         };
         let message = format!(
             "the commit log does not join the store, which was written up to lsn {} ({:08x}): \
-             {found}; store and log must be of the same moment: put back the log folder that belongs \
-             to the store, or restore the whole data folder from a backup",
+             {found}; store and log must be of the same moment: put back the log folder that \
+             belongs to the store, or restore the whole data folder from a backup",
             from.lsn, from.chain
         );
         Fatal::new(message, &self.dir)
