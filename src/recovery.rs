@@ -59,22 +59,9 @@ pub fn recover(
 ) -> Result<Recovered, Fatal> {
     let databases =
         Databases::restored(meta.databases.clone(), meta.next_database_id, plan.databases);
-    let mut replay = read_log(log, progress)?;
-    if let Some((ids, next)) = replay.databases.take() {
-        replay.map = Some(Databases::restored(ids, next, plan.databases));
-    }
+    let replay = read_log(log, progress)?;
     let tokens = TokenSource::above(meta.token_ceiling.max(replay.token_ceiling));
-    let mut keyspaces: Vec<Box<Keyspace>> = (0..plan.routes.shards())
-        .map(|shard| {
-            Box::new(Keyspace::new(Origin {
-                slots: plan.routes.slots(shard),
-                seed: plan.seed,
-                databases: databases.clone(),
-                tokens: tokens.clone(),
-                random_seed: plan.random_seed.wrapping_add(shard as u64),
-            }))
-        })
-        .collect();
+    let mut keyspaces = empty(plan, &databases, &tokens);
     let time_ms = log.last_time_ms().max(meta.time_ms);
     load_rows(store, &mut keyspaces, plan, &databases, progress)?;
     let batches = replay.batches.len() as u64;
@@ -95,12 +82,41 @@ pub fn recover(
     Ok(Recovered { keyspaces, tokens, keys, batches, time_ms, dead_databases: dead })
 }
 
+/// Keyspaces as the store alone has them, for a log with nothing behind it.
+///
+/// # Errors
+/// Damage, with its place.
+pub fn load(
+    store: &dyn Store,
+    meta: &Meta,
+    plan: Plan,
+    tokens: TokenSource,
+) -> Result<Vec<Box<Keyspace>>, Fatal> {
+    let databases =
+        Databases::restored(meta.databases.clone(), meta.next_database_id, plan.databases);
+    let mut keyspaces = empty(plan, &databases, &tokens);
+    load_rows(store, &mut keyspaces, plan, &databases, &mut |_| {})?;
+    for keyspace in &mut keyspaces {
+        keyspace.set_now_ms(meta.time_ms);
+    }
+    Ok(keyspaces)
+}
+
+fn empty(plan: Plan, databases: &Databases, tokens: &TokenSource) -> Vec<Box<Keyspace>> {
+    let origin = |shard: usize| Origin {
+        slots: plan.routes.slots(shard),
+        seed: plan.seed,
+        databases: databases.clone(),
+        tokens: tokens.clone(),
+        random_seed: plan.random_seed.wrapping_add(shard as u64),
+    };
+    (0..plan.routes.shards()).map(|shard| Box::new(Keyspace::new(origin(shard)))).collect()
+}
+
 #[derive(Default)]
 struct Replay {
     batches: Vec<Bytes>,
     token_ceiling: u64,
-    databases: Option<(Vec<u32>, u32)>,
-    map: Option<Databases>,
 }
 
 /// Reads the log's batches; what concerns all shards is taken out on the way.
@@ -108,12 +124,9 @@ fn read_log(log: &mut Recovery, progress: &mut dyn FnMut(String)) -> Result<Repl
     let mut replay = Replay::default();
     while let Some(batch) = log.next()? {
         for mutation in Mutations::of(batch.payload.clone()) {
-            match mutation.map_err(|error| undecodable(batch.lsn, &error))? {
-                Mutation::TokenCeiling(ceiling) => {
-                    replay.token_ceiling = replay.token_ceiling.max(ceiling);
-                }
-                Mutation::Databases { ids, next } => replay.databases = Some((ids, next)),
-                _ => {}
+            let mutation = mutation.map_err(|error| undecodable(batch.lsn, &error))?;
+            if let Mutation::TokenCeiling(ceiling) = mutation {
+                replay.token_ceiling = replay.token_ceiling.max(ceiling);
             }
         }
         replay.batches.push(batch.payload);

@@ -82,6 +82,10 @@ pub struct SweepSlice {
     pub slice: crate::store::checkpoint::Slice,
     /// Nothing follows.
     pub complete: bool,
+    /// Rows of hashes that are gone are among them.
+    pub retired: bool,
+    /// At the beginning: the shard's map of databases, and the next unused id.
+    pub databases: Option<(Vec<u32>, u32)>,
 }
 
 /// A message to a shard thread.

@@ -413,6 +413,17 @@ impl Worker {
         catch_up(&self.metrics.keyspace_misses, stats.misses);
         catch_up(&self.metrics.expired_keys, stats.expired);
         self.metrics.turns.add(1);
+        let mut keys = 0;
+        for (number, &id) in keyspace.databases().ids().iter().enumerate() {
+            let count = keyspace.tables().count_db(id);
+            keys += count;
+            // Hints are at least the deadlines there are.
+            let deadlines = (keyspace.deadline_hints() as u64).min(count);
+            self.shared.keyspace.set(self.id, number, count, deadlines);
+        }
+        self.metrics.keys.set(keys);
+        self.metrics.resident_keys.set(keys);
+        self.metrics.resident_bytes.set(keyspace.tables().bytes() as u64);
     }
 
     /// The log is durable up to here: held replies may go.

@@ -49,6 +49,8 @@ impl Worker {
         match step {
             SweepStep::Begin => {
                 let retired_all = keyspace.take_retired();
+                let map = keyspace.databases();
+                slice.databases = Some((map.ids().to_vec(), map.next()));
                 self.sweeping = Some(Sweeping {
                     cursor: keyspace.tables_mut().sweep_begin(),
                     retired: retired_all.clone().into_iter().peekable(),
@@ -57,7 +59,10 @@ impl Worker {
                 });
             }
             SweepStep::Next => match &mut self.sweeping {
-                Some(sweeping) => sweeping.next(keyspace, &mut slice),
+                Some(sweeping) => {
+                    slice.retired = !sweeping.retired_all.is_empty();
+                    sweeping.next(keyspace, &mut slice);
+                }
                 None => slice.complete = true,
             },
             SweepStep::Finished(stored) => {
