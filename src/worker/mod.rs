@@ -315,6 +315,14 @@ impl Worker {
         }
     }
 
+    /// Makes sure that the connection is looked at again when its next held bytes are released.
+    pub fn watch(&mut self, id: ConnId) {
+        if let Some(mut conn) = self.take(id) {
+            self.watch_gate(&mut conn);
+            self.put_back(conn);
+        }
+    }
+
     /// Gives a client up that does not read what it asked for.
     ///
     /// # Errors
