@@ -136,13 +136,149 @@ impl Decoder {
     /// the same bytes again with more behind them; otherwise what follows the consumed bytes.
     ///
     /// After an error the stream has no meaning any more, and the decoder must not be used again.
+    #[inline]
     pub fn decode(
         &mut self,
         buffer: &[u8],
         limits: &DecodeLimits,
     ) -> Result<Decoded, ProtocolError> {
-        let _ = (buffer, limits);
-        todo!()
+        match self.progress {
+            Progress::Start => self.start(buffer, limits),
+            Progress::Inline { scanned } => self.inline(buffer, scanned),
+            Progress::Count { scanned } => self.count(buffer, scanned, limits),
+            Progress::Header {
+                remaining,
+                at,
+                scanned,
+            } => self.arguments(buffer, remaining, Next::Header { at, scanned }, limits),
+            Progress::Body {
+                remaining,
+                start,
+                len,
+            } => self.arguments(buffer, remaining, Next::Body { start, len }, limits),
+        }
+    }
+
+    fn start(&mut self, buffer: &[u8], limits: &DecodeLimits) -> Result<Decoded, ProtocolError> {
+        self.ranges.clear();
+        self.ranges.shrink_to(ARGS_KEPT_MAX);
+        if self.in_unquoted {
+            self.unquoted = Vec::new();
+            self.in_unquoted = false;
+        }
+        match buffer.first() {
+            None => Ok(Decoded::Incomplete { want: 1 }),
+            Some(b'*') => self.count(buffer, 1, limits),
+            Some(_) => self.inline(buffer, 0),
+        }
+    }
+
+    fn inline(&mut self, buffer: &[u8], scanned: usize) -> Result<Decoded, ProtocolError> {
+        let searched = buffer.len().min(INLINE_BYTES_MAX);
+        let Some(found) = memchr(b'\n', &buffer[scanned..searched]) else {
+            if searched == INLINE_BYTES_MAX {
+                return Err(ProtocolError::new("Protocol error: too big inline request"));
+            }
+            self.progress = Progress::Inline { scanned: searched };
+            return Ok(Decoded::Incomplete { want: 1 });
+        };
+        let line = &buffer[..scanned + found];
+        let consumed = line.len() + 1;
+        self.progress = Progress::Start;
+        self.in_unquoted = inline::split(line, &mut self.ranges, &mut self.unquoted)?;
+        Ok(if self.ranges.is_empty() {
+            Decoded::Empty { consumed }
+        } else {
+            Decoded::Request { consumed }
+        })
+    }
+
+    fn count(
+        &mut self,
+        buffer: &[u8],
+        scanned: usize,
+        limits: &DecodeLimits,
+    ) -> Result<Decoded, ProtocolError> {
+        let too_long = "Protocol error: too big mbulk count string";
+        let (number, next) = match read_number(buffer, 1, scanned, too_long)? {
+            Number::Incomplete { scanned } => {
+                self.progress = Progress::Count { scanned };
+                return Ok(Decoded::Incomplete { want: 1 });
+            }
+            Number::Found { value, next } => (value, next),
+        };
+        let invalid = ProtocolError::new("Protocol error: invalid multibulk length");
+        let count = number
+            .filter(|&count| count <= limits.args_max as i64)
+            .ok_or(invalid)?;
+        if count > UNAUTHENTICATED_ARGS_MAX as i64 && !limits.authenticated {
+            return Err(ProtocolError::new(
+                "Protocol error: unauthenticated multibulk length",
+            ));
+        }
+        if count <= 0 {
+            self.progress = Progress::Start;
+            return Ok(Decoded::Empty { consumed: next });
+        }
+        let header = Next::Header {
+            at: next,
+            scanned: next + 1,
+        };
+        self.arguments(buffer, count as usize, header, limits)
+    }
+
+    fn arguments(
+        &mut self,
+        buffer: &[u8],
+        mut remaining: usize,
+        mut next: Next,
+        limits: &DecodeLimits,
+    ) -> Result<Decoded, ProtocolError> {
+        loop {
+            let (start, len) = match next {
+                Next::Body { start, len } => (start, len),
+                Next::Header { at, scanned } => match read_header(buffer, at, scanned, limits)? {
+                    Header::Found { start, len } => (start, len),
+                    Header::Incomplete { scanned } => {
+                        self.progress = Progress::Header {
+                            remaining,
+                            at,
+                            scanned,
+                        };
+                        return Ok(Decoded::Incomplete { want: 1 });
+                    }
+                },
+            };
+            let end = start + len;
+            let Some(line_end) = buffer.get(end..end + 2) else {
+                self.progress = Progress::Body {
+                    remaining,
+                    start,
+                    len,
+                };
+                return Ok(Decoded::Incomplete {
+                    want: end + 2 - buffer.len(),
+                });
+            };
+            if line_end != b"\r\n" {
+                return Err(ProtocolError::new(
+                    "Protocol error: expected CRLF after bulk",
+                ));
+            }
+            self.ranges.push(Range32 {
+                start: start as u32,
+                end: end as u32,
+            });
+            remaining -= 1;
+            if remaining == 0 {
+                self.progress = Progress::Start;
+                return Ok(Decoded::Request { consumed: end + 2 });
+            }
+            next = Next::Header {
+                at: end + 2,
+                scanned: end + 3,
+            };
+        }
     }
 
     /// The arguments of the request that `decode` found last, until it is called again. `buffer`
@@ -158,6 +294,124 @@ impl Decoder {
             bytes,
             ranges: &self.ranges,
         }
+    }
+}
+
+/// Where `Decoder::arguments` goes on; as in `Progress`.
+#[derive(Clone, Copy)]
+enum Next {
+    Header { at: usize, scanned: usize },
+    Body { start: usize, len: usize },
+}
+
+enum Header {
+    Incomplete { scanned: usize },
+    Found { start: usize, len: usize },
+}
+
+/// Reads the `$<length>` line at `at`. The argument that it announces ends, with its CRLF, within
+/// `REQUEST_BYTES_MAX`.
+#[inline]
+fn read_header(
+    buffer: &[u8],
+    at: usize,
+    scanned: usize,
+    limits: &DecodeLimits,
+) -> Result<Header, ProtocolError> {
+    match buffer.get(at) {
+        Some(b'$') => {}
+        Some(&other) => return Err(expected_dollar(other)),
+        None => return Ok(Header::Incomplete { scanned }),
+    }
+    let too_long = "Protocol error: too big bulk count string";
+    let (value, start) = match read_number(buffer, at + 1, scanned, too_long)? {
+        Number::Incomplete { scanned } => return Ok(Header::Incomplete { scanned }),
+        Number::Found { value, next } => (value, next),
+    };
+    let len = value.and_then(|len| usize::try_from(len).ok());
+    let Some(len) = len.filter(|&len| len <= limits.bulk_bytes_max) else {
+        return Err(ProtocolError::new("Protocol error: invalid bulk length"));
+    };
+    if len > UNAUTHENTICATED_BULK_BYTES_MAX && !limits.authenticated {
+        return Err(ProtocolError::new(
+            "Protocol error: unauthenticated bulk length",
+        ));
+    }
+    let request_bytes_max = limits.request_bytes_max.min(REQUEST_BYTES_MAX);
+    if start.saturating_add(len).saturating_add(2) > request_bytes_max {
+        return Err(ProtocolError::new("Protocol error: too big request"));
+    }
+    Ok(Header::Found { start, len })
+}
+
+#[cold]
+fn expected_dollar(found: u8) -> ProtocolError {
+    let found = found.escape_ascii();
+    ProtocolError {
+        text: Cow::Owned(format!("Protocol error: expected '$', got '{found}'")),
+    }
+}
+
+enum Number {
+    /// No carriage return before `scanned`.
+    Incomplete { scanned: usize },
+    /// `None` if the line is no number. `next` is the first byte behind the line.
+    Found { value: Option<i64>, next: usize },
+}
+
+/// Reads the line at `at`. A line longer than `INLINE_BYTES_MAX` is an error with the text
+/// `too_long`. `scanned` may lie behind the end of `buffer`.
+#[inline]
+fn read_number(
+    buffer: &[u8],
+    at: usize,
+    scanned: usize,
+    too_long: &'static str,
+) -> Result<Number, ProtocolError> {
+    match buffer.get(at..) {
+        Some([digit @ b'0'..=b'9', b'\r', b'\n', ..]) => Ok(Number::Found {
+            value: Some((digit - b'0') as i64),
+            next: at + 3,
+        }),
+        Some([tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', ..]) => {
+            let value = (tens - b'0') * 10 + (ones - b'0');
+            Ok(Number::Found {
+                value: Some(value as i64),
+                next: at + 4,
+            })
+        }
+        _ => read_long_number(buffer, at, scanned, too_long),
+    }
+}
+
+fn read_long_number(
+    buffer: &[u8],
+    at: usize,
+    scanned: usize,
+    too_long: &'static str,
+) -> Result<Number, ProtocolError> {
+    let searched = buffer.len().min(at + INLINE_BYTES_MAX);
+    let scanned = scanned.max(at).min(searched);
+    let Some(found) = memchr(b'\r', &buffer[scanned..searched]) else {
+        if searched == at + INLINE_BYTES_MAX {
+            return Err(ProtocolError::new(too_long));
+        }
+        return Ok(Number::Incomplete { scanned: searched });
+    };
+    let line_end = scanned + found;
+    match buffer.get(line_end + 1) {
+        None => Ok(Number::Incomplete { scanned: line_end }),
+        Some(b'\n') => {
+            let value = parse_i64(&buffer[at..line_end]);
+            Ok(Number::Found {
+                value,
+                next: line_end + 2,
+            })
+        }
+        Some(_) => Ok(Number::Found {
+            value: None,
+            next: line_end + 2,
+        }),
     }
 }
 
