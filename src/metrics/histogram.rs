@@ -108,8 +108,8 @@ impl HistogramSnapshot {
         self.sum.checked_div(self.count).unwrap_or(0)
     }
 
-    /// The value that `percent` (0 to 100) of the values do not exceed, rounded up to its step; 0 if
-    /// nothing was counted. 100 is the largest value.
+    /// The value that `percent` (0 to 100) of the values do not exceed, rounded up to its step. 100
+    /// is the largest value; 0 if nothing was counted.
     pub fn percentile(&self, percent: f64) -> u64 {
         let rank = ((percent / 100.0) * self.count as f64).ceil().max(1.0) as u64;
         let mut seen = 0;

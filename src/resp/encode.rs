@@ -162,3 +162,79 @@ fn read_bulk(body: &[u8], len: usize) -> Result<Option<&[u8]>, Malformed> {
         Some(framed) => framed.strip_suffix(b"\r\n").map(Some).ok_or(Malformed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::Reply;
+    use crate::resp::Protocol;
+
+    fn write_all(reply: &mut Reply<'_>) {
+        reply.map(2);
+        reply.bulk(b"a\r\nb");
+        reply.double(1.5);
+        reply.bulk(b"");
+        reply.set(1);
+        reply.boolean(true);
+        reply.push(2);
+        reply.null();
+        reply.boolean(false);
+        reply.array(2);
+        reply.verbatim(*b"txt", b"some text");
+        reply.big_number("-123456789012345678901234567890");
+        reply.integer(i64::MIN);
+        reply.simple("OK");
+        reply.error(&crate::reply::Reject::syntax());
+    }
+
+    #[test]
+    fn a_transcoded_reply_is_the_one_written_in_resp2() {
+        let (mut resp2, mut resp3, mut transcoded) = (Vec::new(), Vec::new(), b"+1\r\n".to_vec());
+        write_all(&mut Reply::new(&mut resp2, Protocol::Resp2));
+        write_all(&mut Reply::new(&mut resp3, Protocol::Resp3));
+        transcode_to_resp2(&resp3, &mut transcoded).unwrap();
+        assert_eq!(
+            transcoded[4..].escape_ascii().to_string(),
+            resp2.escape_ascii().to_string()
+        );
+
+        let mut again = Vec::new();
+        transcode_to_resp2(&resp2, &mut again).unwrap();
+        assert_eq!(again, resp2, "RESP2 is left as it is");
+        again.clear();
+        transcode_to_resp2(b"!7\r\nERR a\nb\r\n", &mut again).unwrap();
+        assert_eq!(again, b"-ERR a b\r\n");
+    }
+
+    #[test]
+    fn a_malformed_reply_leaves_the_output_alone() {
+        let malformed: [&[u8]; 16] = [
+            b"x\r\n",
+            b"\r\n",
+            b"\n",
+            b"+OK\n",
+            b"+OK",
+            b":a\r\n",
+            b"$3\r\nab\r\n",
+            b"$-2\r\n",
+            b"*-2\r\n",
+            b"%9223372036854775807\r\n",
+            b"$9223372036854775807\r\n",
+            b"=3\r\ntxt\r\n",
+            b"#x\r\n",
+            b"_x\r\n",
+            b"$1\r\naxx",
+            b"+OK\r\n$5\r\n",
+        ];
+        for bytes in malformed {
+            let mut out = b"before".to_vec();
+            let input = bytes.escape_ascii();
+            assert_eq!(
+                transcode_to_resp2(bytes, &mut out),
+                Err(Malformed),
+                "{input}"
+            );
+            assert_eq!(out, b"before");
+        }
+    }
+}

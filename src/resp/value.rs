@@ -181,3 +181,74 @@ fn quote(bytes: &[u8], out: &mut String) {
 fn lossy(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn render(encoded: &[u8]) -> String {
+        let (value, bytes) = Value::parse(encoded).unwrap().unwrap();
+        assert_eq!(bytes, encoded.len());
+        value.render()
+    }
+
+    #[test]
+    fn replies_are_printed_as_redis_cli_prints_them() {
+        assert_eq!(render(b"+OK\r\n"), "OK\n");
+        assert_eq!(render(b"-ERR no\r\n"), "(error) ERR no\n");
+        assert_eq!(render(b":-5\r\n"), "(integer) -5\n");
+        assert_eq!(render(b"$-1\r\n"), "(nil)\n");
+        assert_eq!(render(b"*-1\r\n"), "(nil)\n");
+        assert_eq!(render(b"_\r\n"), "(nil)\n");
+        assert_eq!(render(b",1.5\r\n"), "(double) 1.5\n");
+        assert_eq!(render(b"#t\r\n"), "(true)\n");
+        assert_eq!(render(b"=5\r\ntxt:a\r\n"), "a\n");
+        assert_eq!(
+            render(b"$9\r\na\"\\\r\n\t\x07\x08\xff\r\n"),
+            "\"a\\\"\\\\\\r\\n\\t\\a\\b\\xff\"\n"
+        );
+        assert_eq!(render(b"*0\r\n"), "(empty array)\n");
+        assert_eq!(render(b"%0\r\n"), "(empty hash)\n");
+        assert_eq!(render(b"~0\r\n"), "(empty set)\n");
+        assert_eq!(render(b"~1\r\n:1\r\n"), "1~ (integer) 1\n");
+        let pairs = b"%2\r\n+a\r\n:1\r\n+b\r\n*2\r\n:2\r\n:3\r\n";
+        let printed = "1# a => (integer) 1\n2# b => 1) (integer) 2\n   2) (integer) 3\n";
+        assert_eq!(render(pairs), printed);
+    }
+
+    #[test]
+    fn nested_arrays_are_indented() {
+        let mut encoded = b"*10\r\n*2\r\n:1\r\n*1\r\n:2\r\n".to_vec();
+        encoded.extend(b"+x\r\n".repeat(9));
+        let printed = render(&encoded);
+        let mut lines = printed.lines();
+        assert_eq!(lines.next(), Some(" 1) 1) (integer) 1"));
+        assert_eq!(lines.next(), Some("    2) 1) (integer) 2"));
+        assert_eq!(lines.next(), Some(" 2) x"));
+        assert_eq!(lines.last(), Some("10) x"));
+    }
+
+    #[test]
+    fn deep_nesting_and_huge_counts_are_refused() {
+        assert_eq!(Value::parse(&b"*1\r\n".repeat(100_000)), Err(Malformed));
+        let deepest = [&b"*1\r\n".repeat(REPLY_DEPTH_MAX)[..], b":1\r\n"].concat();
+        assert!(Value::parse(&deepest).unwrap().is_some());
+        assert_eq!(Value::parse(b"*9223372036854775807\r\n"), Ok(None));
+        assert_eq!(Value::parse(b"*-5\r\n"), Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_read_or_refused(bytes in "[-*$:+%~>,#_=0-3a\r\n]{0,60}") {
+            if let Ok(Some((value, length))) = Value::parse(bytes.as_bytes()) {
+                prop_assert!(length <= bytes.len());
+                for end in 0..length {
+                    prop_assert_eq!(Value::parse(&bytes.as_bytes()[..end]), Ok(None));
+                }
+                value.render();
+            }
+        }
+    }
+}
