@@ -412,9 +412,9 @@ impl SessionCommand for ReplyOf {
         "action",
         "which replies are sent",
         &[
-            Arg::flag("ON", "all", |reply| reply.mode = ReplyMode::On),
-            Arg::flag("OFF", "none", |reply| reply.mode = ReplyMode::Off),
-            Arg::flag("SKIP", "not the next one", |reply| {
+            Arg::flag("ON", "all", |reply: &mut ReplyOf| reply.mode = ReplyMode::On),
+            Arg::flag("OFF", "none", |reply: &mut ReplyOf| reply.mode = ReplyMode::Off),
+            Arg::flag("SKIP", "not the next one", |reply: &mut ReplyOf| {
                 reply.mode = ReplyMode::SkipNext
             }),
         ],
@@ -640,7 +640,7 @@ impl SessionCommand for Tracking {
         "status",
         "ON or OFF, and options",
         &[],
-        |tracking, args, at| {
+        |tracking: &mut Tracking, args, at| {
             tracking.off = args.get(at as usize).eq_ignore_ascii_case(b"OFF");
             if tracking.off || args.get(at as usize).eq_ignore_ascii_case(b"ON") {
                 Ok(())

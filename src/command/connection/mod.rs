@@ -267,7 +267,7 @@ impl SessionCommand for Ping {
         .with(flag::FAST)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .reply("PONG, or the message.");
-    const GRAMMAR: &'static [Arg<Self>] = &[Arg::text("message", "is sent back", |ping, word| {
+    const GRAMMAR: &'static [Arg<Self>] = &[Arg::text("message", "is sent back", |ping: &mut Ping, word| {
         ping.message = Some(word)
     })
     .optional()];
