@@ -325,7 +325,8 @@ impl Node {
     fn write(&mut self, bytes: &[u8], offset: usize) {
         let end = offset + bytes.len();
         if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
+            let growth = vec![0; end - self.bytes.len()];
+            self.bytes.extend_from_slice(&growth);
         }
         self.bytes[offset..end].copy_from_slice(bytes);
         for sector in offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {

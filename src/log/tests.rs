@@ -37,7 +37,9 @@ fn options(clock: &Arc<AtomicU64>, fatals: &Arc<AtomicUsize>) -> Options {
     let mut options = Options::new(0x5eed, Arc::new(move || clock.load(SeqCst)));
     options.segment_bytes = SEGMENT_BYTES;
     options.set_aside_bytes = SEGMENT_BYTES / 4;
-    options.on_fatal = Arc::new(move |_| drop(fatals.fetch_add(1, SeqCst)));
+    options.on_fatal = Arc::new(move |_| {
+        fatals.fetch_add(1, SeqCst);
+    });
     options
 }
 
@@ -234,16 +236,7 @@ fn a_last_record_flipped_or_cut_anywhere_is_cut_when_it_has_no_witness() {
 
         let disk = rig.disk.fork(at);
         disk.overwrite(&file(1), place + at, &vec![0; (BLOCK - at) as usize]);
-        let zeros = if at + 1 == record {
-            panic!("payload ends in zero")
-        } else {
-            at
-        };
-        assert_eq!(
-            reopened(&disk).unwrap(),
-            ["one", "two"],
-            "zeros from {zeros}"
-        );
+        assert_eq!(reopened(&disk).unwrap(), ["one", "two"], "zeros from {at}");
 
         let disk = rig.disk.fork(at);
         disk.truncate(&file(1), place + at);
@@ -305,9 +298,9 @@ fn a_middle_record_flipped_anywhere_is_refused() {
     let mut rig = Rig::new();
     rig.commit(&["one", "two"]);
     let place = rig.log.stats().bytes + BLOCK;
-    let long = "middle ".repeat(900);
+    let long = "middle ".repeat(120);
     rig.commit(&[&long, "four", "five"]);
-    for at in (0..64 + 16 + long.len() as u64).step_by(3).chain(0..90) {
+    for at in 0..64 + 16 + long.len() as u64 {
         let disk = rig.disk.fork(at);
         disk.flip_bit(&file(1), place + at, at as u32);
         let error = reopened(&disk).unwrap_err();
@@ -316,7 +309,7 @@ fn a_middle_record_flipped_anywhere_is_refused() {
             "{at}: {error}"
         );
         let report = verify(
-            &disk.disk(),
+            &*disk.disk(),
             dir(),
             rig.options.folder_id,
             Position::default(),
@@ -445,11 +438,9 @@ fn what_recovery_hands_out_is_durable_even_after_a_failed_sync_and_a_kill() {
     let (mut rig, _) = Rig::on(&disk, SyncMode::EverySec).unwrap();
     rig.manual.run().unwrap();
     rig.append("in the page cache");
+    rig.advance_us(LOG_EVERYSEC_US);
     disk.fail_nth(Call::Sync, 1, std::io::ErrorKind::Other);
-    assert!(
-        rig.manual.run().is_err(),
-        "the first sync of everysec is due at once"
-    );
+    assert!(rig.manual.run().is_err(), "a second is over");
     disk.kill();
     let (_rig, replayed) = Rig::on(&disk, SyncMode::Always).unwrap();
     assert_eq!(texts(&replayed), ["in the page cache"]);
@@ -489,9 +480,9 @@ fn a_full_disk_refuses_reservations_keeps_its_promises_and_resumes_by_itself() {
     rig.disk.set_space(Some(space));
     let woken = Arc::new(AtomicUsize::new(0));
     let wake = woken.clone();
-    let subscription = rig
-        .log
-        .subscribe(Arc::new(move || drop(wake.fetch_add(1, SeqCst))));
+    let subscription = rig.log.subscribe(Arc::new(move || {
+        wake.fetch_add(1, SeqCst);
+    }));
     subscription.want_space();
     let mut appended = 0;
     let refused = loop {
@@ -709,16 +700,18 @@ fn everysec_syncs_each_second_and_no_only_when_asked() {
     assert_eq!(rig.log.durable_lsn(), 2);
 
     rig.log.set_sync(SyncMode::No);
-    rig.append("nobody asks");
+    rig.manual.run().unwrap();
+    let lsn = rig.append("nobody asks");
     rig.advance_us(10 * LOG_EVERYSEC_US);
     rig.manual.run().unwrap();
-    assert_eq!(rig.log.durable_lsn(), 2);
+    assert!(rig.log.durable_lsn() < lsn);
     rig.log.request_sync();
     rig.manual.run().unwrap();
-    assert!(rig.log.durable_lsn() >= 3);
+    assert!(rig.log.durable_lsn() >= lsn);
 
-    rig.append("unsynced when the mode changes");
+    let lsn = rig.append("unsynced when the mode changes");
     rig.manual.run().unwrap();
+    assert!(rig.log.durable_lsn() < lsn);
     let lsn = rig.append("in mode always");
     rig.log.set_sync(SyncMode::Always);
     assert!(rig.log.released_lsn() < lsn - 1);

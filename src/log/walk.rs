@@ -371,7 +371,8 @@ impl Window {
         let end = self.start + self.bytes.len() as u64;
         let here = self.path == segment.path && offset >= self.start;
         if !here || offset + bytes as u64 > end {
-            self.bytes.resize(LOG_PIECE_BYTES.max(bytes), 0);
+            let rest = segment.bytes.saturating_sub(offset);
+            self.bytes = vec![0; (LOG_PIECE_BYTES as u64).min(rest).max(bytes as u64) as usize];
             let read = read(segment, &mut self.bytes, offset)?;
             self.bytes.truncate(read);
             self.start = offset;
