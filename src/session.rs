@@ -16,7 +16,7 @@ use crate::config::{DebugCommand, Live};
 use crate::keyspace::txn::WatchedKey;
 use crate::reply::Reject;
 use crate::resp::Protocol;
-use crate::resp::decode::OwnedArgs;
+use crate::resp::decode::{Args, OwnedArgs};
 
 /// The version of Redis that clients are told: they switch features on it.
 pub const REDIS_VERSION: &str = "7.2.0";
@@ -444,6 +444,26 @@ pub fn permitted(row: &Row, client: &Client, allowed: DebugCommand) -> Result<()
              option in the configuration file, and then restart the server.",
         )),
     }
+}
+
+/// The call as MONITOR and SLOWLOG show it, where that is not the call itself: without passwords.
+pub fn redacted(row: &Row, args: Args<'_>) -> Option<OwnedArgs> {
+    if !row.has(flag::SECRET) {
+        return None;
+    }
+    // What follows AUTH (the command, or HELLO's option) and requirepass in CONFIG SET.
+    let mut hidden = 0;
+    let words = args.iter().map(|word| {
+        let shown = if hidden > 0 { &b"(redacted)"[..] } else { word };
+        hidden = match word.to_ascii_lowercase().as_slice() {
+            _ if hidden > 0 => hidden - 1,
+            b"auth" => 2,
+            b"requirepass" => 1,
+            _ => 0,
+        };
+        shown
+    });
+    Some(OwnedArgs::from_slices(words))
 }
 
 /// The error for a command that a session must not run here.

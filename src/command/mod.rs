@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use crate::command::spec::{Across, Arg, ArgDoc, Flags, Keys, Spec, flag};
+use crate::command::spec::{Arg, ArgDoc, Flags, Keys, Spec};
 use crate::keyspace::txn::Txn;
 use crate::limits::COMMAND_NAME_BYTES_MAX;
 use crate::number::parse_i64;
@@ -223,7 +223,7 @@ impl Row {
                     return Ok(KeyPlaces::default());
                 }
                 let keys = parse_i64(args.get(count_at as usize))
-                    .ok_or_else(|| Reject::not_an_integer())?;
+                    .ok_or(Reject::not_an_integer())?;
                 if keys <= 0 {
                     return Err(Reject::fixed("ERR numkeys should be greater than 0"));
                 }
@@ -404,6 +404,7 @@ pub fn table() -> &'static Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::spec::{Across, flag};
 
     #[test]
     fn a_command_writes_or_reads_or_needs_no_key() {

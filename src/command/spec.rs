@@ -129,6 +129,8 @@ pub mod flag {
     pub const NO_ASYNC_LOADING: Flags = 1 << 18;
     /// DEBUG: refused unless `enable-debug-command` allows it.
     pub const PROTECTED: Flags = 1 << 19;
+    /// May carry a password, which MONITOR and SLOWLOG do not show.
+    pub const SECRET: Flags = 1 << 20;
 
     /// Bit and name, in the order of `COMMAND INFO`.
     pub const NAMES: &[(Flags, &str)] = &[
@@ -629,7 +631,7 @@ impl Parser<'_> {
                 } else {
                     option
                 };
-                let seen = chosen.get_mut(index).ok_or_else(|| Reject::syntax())?;
+                let seen = chosen.get_mut(index).ok_or(Reject::syntax())?;
                 let repeatable = matches!(target.set, Set::Flag(_)) && *seen == part as u8;
                 if *seen != u8::MAX && !repeatable {
                     return Err(Reject::syntax());
@@ -679,7 +681,7 @@ impl Parser<'_> {
             Set::Integer(set) => {
                 let word = self.take()?;
                 let number = parse_i64(self.args.get(word.0 as usize));
-                set(command, number.ok_or_else(|| Reject::not_an_integer())?);
+                set(command, number.ok_or(Reject::not_an_integer())?);
             }
             Set::Try(set) => {
                 let word = self.take()?;
@@ -716,7 +718,7 @@ impl Parser<'_> {
                 let word = self
                     .args
                     .get(self.at.min(self.count.saturating_sub(1)) as usize);
-                let part = alternative(arg, word).ok_or_else(|| Reject::syntax())?;
+                let part = alternative(arg, word).ok_or(Reject::syntax())?;
                 self.value(&arg.parts[part], command)?;
             }
             Set::Block => self.block(arg.parts, command)?,
@@ -750,7 +752,7 @@ impl Parser<'_> {
     ) -> Result<(), Reject> {
         let word = self.take()?;
         let groups =
-            parse_i64(self.args.get(word.0 as usize)).ok_or_else(|| Reject::not_an_integer())?;
+            parse_i64(self.args.get(word.0 as usize)).ok_or(Reject::not_an_integer())?;
         if groups <= 0 {
             return Err(Reject::fixed("ERR numkeys should be greater than 0"));
         }

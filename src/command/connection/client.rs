@@ -33,7 +33,7 @@ impl Container for ClientHelp {
     const HELP: Spec = Spec::help("client|help", Group::Connection);
 }
 
-const fn own(name: &'static str, summary: &'static str) -> Spec {
+pub(super) const fn own(name: &'static str, summary: &'static str) -> Spec {
     Spec::session(name, Group::Connection, summary).with(OWN)
 }
 
@@ -130,7 +130,9 @@ impl SessionCommand for SetInfo {
         Arg::text("attribute", "LIB-NAME or LIB-VER", |set, word| {
             set.attribute = word
         }),
-        Arg::text("value", "printable, no blanks", |set, word| set.value = word),
+        Arg::text("value", "printable, no blanks", |set, word| {
+            set.value = word
+        }),
     ];
 
     fn run(
@@ -226,13 +228,19 @@ impl SessionCommand for List {
             Arg::text("type", "normal, master, replica or pubsub", |_, _| ())
                 .after("TYPE")
                 .optional(),
-            Arg::rest("client-id", "connections with these numbers", &[], |_, _| ())
-                .of(Type::Integer)
-                .after("ID")
-                .optional(),
+            Arg::rest(
+                "client-id",
+                "connections with these numbers",
+                &[],
+                |_, _| (),
+            )
+            .of(Type::Integer)
+            .after("ID")
+            .optional(),
         ],
         List::parse,
     )
+    .of(Type::OneOf)
     .optional()];
 
     fn run(
@@ -412,8 +420,12 @@ impl SessionCommand for ReplyOf {
         "action",
         "which replies are sent",
         &[
-            Arg::flag("ON", "all", |reply: &mut ReplyOf| reply.mode = ReplyMode::On),
-            Arg::flag("OFF", "none", |reply: &mut ReplyOf| reply.mode = ReplyMode::Off),
+            Arg::flag("ON", "all", |reply: &mut ReplyOf| {
+                reply.mode = ReplyMode::On
+            }),
+            Arg::flag("OFF", "none", |reply: &mut ReplyOf| {
+                reply.mode = ReplyMode::Off
+            }),
             Arg::flag("SKIP", "not the next one", |reply: &mut ReplyOf| {
                 reply.mode = ReplyMode::SkipNext
             }),
@@ -468,7 +480,13 @@ impl SessionCommand for Pause {
         .reply("OK.");
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::parsed("timeout", "milliseconds", Type::Integer, Pause::timeout),
-        Arg::parsed("mode", "WRITE, or ALL (the default)", Type::Text, Pause::mode).optional(),
+        Arg::parsed(
+            "mode",
+            "WRITE, or ALL (the default)",
+            Type::Text,
+            Pause::mode,
+        )
+        .optional(),
     ];
 
     fn run(
@@ -485,7 +503,9 @@ impl SessionCommand for Pause {
         let earlier_ms = clients.paused_until_ms.fetch_max(until_ms, Relaxed);
         // A pause is never shortened or eased by a later one, as in Redis.
         let still_all = earlier_ms > call.now_ms && clients.paused_all.load(Relaxed);
-        clients.paused_all.store(still_all || !self.writes_only, Relaxed);
+        clients
+            .paused_all
+            .store(still_all || !self.writes_only, Relaxed);
         reply.ok();
         Ok(Next::Done)
     }
@@ -560,143 +580,12 @@ impl SessionCommand for Unblock {
         let client = id.and_then(|id| call.shared.clients.get(id));
         let waiting = client.filter(|client| client.blocked.load(Relaxed));
         if let Some(client) = &waiting {
-            client.unblock.store(1 + u32::from(self.with_error), Relaxed);
+            client
+                .unblock
+                .store(1 + u32::from(self.with_error), Relaxed);
             client.wake();
         }
         reply.integer(i64::from(waiting.is_some()));
         Ok(Next::Done)
-    }
-}
-
-/// CLIENT GETREDIR
-#[derive(Default)]
-pub(super) struct GetRedir;
-
-impl SessionCommand for GetRedir {
-    const SPEC: Spec = own(
-        "client|getredir",
-        "Tells where invalidation messages are sent.",
-    )
-    .since("6.0.0")
-    .reply("-1: tracking is off.");
-    const GRAMMAR: &'static [Arg<Self>] = &[];
-
-    fn run(
-        &self,
-        _call: &mut SessionCall<'_>,
-        _args: Args<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Result<Next, Reject> {
-        reply.integer(-1);
-        Ok(Next::Done)
-    }
-}
-
-/// CLIENT TRACKINGINFO
-#[derive(Default)]
-pub(super) struct TrackingInfo;
-
-impl SessionCommand for TrackingInfo {
-    const SPEC: Spec = own(
-        "client|trackinginfo",
-        "Tells the state of client-side caching.",
-    )
-    .since("6.2.0")
-    .reply("Map: flags, redirect, prefixes.");
-    const GRAMMAR: &'static [Arg<Self>] = &[];
-
-    fn run(
-        &self,
-        _call: &mut SessionCall<'_>,
-        _args: Args<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Result<Next, Reject> {
-        reply.map(3);
-        reply.bulk(b"flags");
-        reply.set(1);
-        reply.bulk(b"off");
-        reply.bulk(b"redirect");
-        reply.integer(-1);
-        reply.bulk(b"prefixes");
-        reply.array(0);
-        Ok(Next::Done)
-    }
-}
-
-/// CLIENT TRACKING
-#[derive(Default)]
-pub(super) struct Tracking {
-    off: bool,
-}
-
-impl SessionCommand for Tracking {
-    const SPEC: Spec = own(
-        "client|tracking",
-        "Client-side caching; it is not supported and can only be switched off.",
-    )
-    .since("6.0.0")
-    .reply("OK for OFF, otherwise an error.");
-    const GRAMMAR: &'static [Arg<Self>] = &[Arg::own(
-        "status",
-        "ON or OFF, and options",
-        &[],
-        |tracking: &mut Tracking, args, at| {
-            tracking.off = args.get(at as usize).eq_ignore_ascii_case(b"OFF");
-            if tracking.off || args.get(at as usize).eq_ignore_ascii_case(b"ON") {
-                Ok(())
-            } else {
-                Err(Reject::syntax())
-            }
-        },
-    )
-    .of(Type::Text)];
-
-    fn run(
-        &self,
-        _call: &mut SessionCall<'_>,
-        _args: Args<'_>,
-        reply: &mut Reply<'_>,
-    ) -> Result<Next, Reject> {
-        if !self.off {
-            return Err(Reject::fixed(
-                "ERR CLIENT TRACKING is not supported by this server",
-            ));
-        }
-        reply.ok();
-        Ok(Next::Done)
-    }
-}
-
-/// CLIENT CACHING
-#[derive(Default)]
-pub(super) struct Caching;
-
-impl SessionCommand for Caching {
-    const SPEC: Spec = own(
-        "client|caching",
-        "Belongs to client-side caching, which is not supported.",
-    )
-    .since("6.0.0")
-    .reply("An error.");
-    const GRAMMAR: &'static [Arg<Self>] = &[Arg::one_of(
-        "mode",
-        "whether the next command is tracked",
-        &[
-            Arg::flag("YES", "it is", |_| ()),
-            Arg::flag("NO", "it is not", |_| ()),
-        ],
-    )
-    .required()];
-
-    fn run(
-        &self,
-        _call: &mut SessionCall<'_>,
-        _args: Args<'_>,
-        _reply: &mut Reply<'_>,
-    ) -> Result<Next, Reject> {
-        Err(Reject::fixed(
-            "ERR CLIENT CACHING can be called only when the client is in tracking mode with \
-             OPTIN or OPTOUT mode enabled",
-        ))
     }
 }

@@ -42,13 +42,21 @@ impl Filter {
         Arg::text("laddr", "connected to", |_, _| ())
             .after("LADDR")
             .optional(),
-        Arg::text("skipme", "YES (the default) or NO: also the own one", |_, _| ())
-            .after("SKIPME")
-            .optional(),
-        Arg::integer("maxage", "connected for at least so many seconds", |_, _| ())
-            .after("MAXAGE")
-            .optional()
-            .of(Type::Integer),
+        Arg::text(
+            "skipme",
+            "YES (the default) or NO: also the own one",
+            |_, _| (),
+        )
+        .after("SKIPME")
+        .optional(),
+        Arg::integer(
+            "maxage",
+            "connected for at least so many seconds",
+            |_, _| (),
+        )
+        .after("MAXAGE")
+        .optional()
+        .of(Type::Integer),
     ];
 
     /// The connection from an address, whoever that is.
@@ -79,9 +87,9 @@ impl Filter {
         match option.to_ascii_uppercase().as_slice() {
             b"ID" => {
                 let id = parse_i64(value).and_then(|id| u64::try_from(id).ok());
-                let id = id.filter(|id| *id > 0).ok_or(Reject::fixed(
-                    "ERR client-id should be greater than 0",
-                ))?;
+                let id = id
+                    .filter(|id| *id > 0)
+                    .ok_or(Reject::fixed("ERR client-id should be greater than 0"))?;
                 self.id = Some(id);
             }
             b"TYPE" => self.nobody = !client_type(value)?,
@@ -108,10 +116,12 @@ impl Filter {
     pub(super) fn fits(&self, client: &Client, own_id: u64, now_ms: u64) -> bool {
         let age_s = now_ms.saturating_sub(client.created_ms) / 1000;
         let same = |wanted: &Option<Vec<u8>>, has: &str| {
-            wanted.as_ref().is_none_or(|wanted| wanted == has.as_bytes())
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| wanted == has.as_bytes())
         };
-        !self.nobody
-            && !(self.skip_me && client.id == own_id)
+        let spared = self.nobody || (self.skip_me && client.id == own_id);
+        !spared
             && self.id.is_none_or(|id| id == client.id)
             && same(&self.address, &client.address)
             && same(&self.local_address, &client.local_address)

@@ -6,6 +6,7 @@
 
 mod client;
 mod filter;
+mod tracking;
 
 use crate::command::docs::Help;
 use crate::command::spec::{Arg, Group, Spec, Type, Word, flag};
@@ -39,20 +40,16 @@ pub const COMMANDS: &[Row] = &[
     Row::session::<client::Pause>(),
     Row::session::<client::Unpause>(),
     Row::session::<client::Unblock>(),
-    Row::session::<client::GetRedir>(),
-    Row::session::<client::TrackingInfo>(),
-    Row::session::<client::Tracking>(),
-    Row::session::<client::Caching>(),
+    Row::session::<tracking::GetRedir>(),
+    Row::session::<tracking::TrackingInfo>(),
+    Row::session::<tracking::Tracking>(),
+    Row::session::<tracking::Caching>(),
     Row::session::<Help<client::ClientHelp>>(),
 ];
 
 /// Flags of the commands that a client may send before anything else.
-const FIRST: u32 = flag::NOSCRIPT
-    | flag::LOADING
-    | flag::STALE
-    | flag::FAST
-    | flag::NO_AUTH
-    | flag::ALLOW_BUSY;
+const FIRST: u32 =
+    flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::NO_AUTH | flag::ALLOW_BUSY;
 
 /// Whether a client may have this name or tell this about its library: printable, no blanks.
 fn is_plain(text: &[u8]) -> bool {
@@ -142,7 +139,7 @@ impl SessionCommand for Hello {
         "Chooses the protocol, optionally logs in and names the connection.",
     )
     .since("6.0.0")
-    .with(FIRST)
+    .with(FIRST | flag::SECRET)
     .reply("Map: what the server is.");
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::own(
         "arguments",
@@ -218,7 +215,7 @@ struct Auth {
 
 impl SessionCommand for Auth {
     const SPEC: Spec = Spec::session("auth", Group::Connection, "Logs the connection in.")
-        .with(FIRST | flag::SKIP_MONITOR | flag::SKIP_SLOWLOG)
+        .with(FIRST | flag::SECRET)
         .reply("OK, or an error.");
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::own(
         "credentials",
@@ -267,9 +264,18 @@ impl SessionCommand for Ping {
         .with(flag::FAST)
         .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
         .reply("PONG, or the message.");
-    const GRAMMAR: &'static [Arg<Self>] = &[Arg::text("message", "is sent back", |ping: &mut Ping, word| {
-        ping.message = Some(word)
-    })
+    const GRAMMAR: &'static [Arg<Self>] = &[Arg::own(
+        "message",
+        "is sent back",
+        &[],
+        |ping: &mut Ping, args, at| {
+            if args.len() as u32 > at + 1 {
+                return Err(Reject::wrong_arity("ping"));
+            }
+            ping.message = Some(Word(at));
+            Ok(())
+        },
+    )
     .optional()];
 
     fn run(
@@ -278,9 +284,6 @@ impl SessionCommand for Ping {
         args: Args<'_>,
         reply: &mut Reply<'_>,
     ) -> Result<Next, Reject> {
-        if args.len() > 2 {
-            return Err(Reject::wrong_arity("ping"));
-        }
         match self.message {
             Some(message) => reply.bulk(args.word(message)),
             None => reply.simple("PONG"),
@@ -299,10 +302,9 @@ impl SessionCommand for Echo {
     const SPEC: Spec = Spec::session("echo", Group::Connection, "Sends the message back.")
         .with(flag::LOADING | flag::STALE | flag::FAST)
         .reply("Bulk string: the message.");
-    const GRAMMAR: &'static [Arg<Self>] =
-        &[Arg::text("message", "is sent back", |echo, word| {
-            echo.message = word
-        })];
+    const GRAMMAR: &'static [Arg<Self>] = &[Arg::text("message", "is sent back", |echo, word| {
+        echo.message = word
+    })];
 
     fn run(
         &self,
@@ -325,9 +327,10 @@ impl SessionCommand for Select {
     const SPEC: Spec = Spec::session("select", Group::Connection, "Chooses the database.")
         .with(flag::LOADING | flag::STALE | flag::FAST)
         .reply("OK.");
-    const GRAMMAR: &'static [Arg<Self>] = &[Arg::integer("index", "from 0 up", |select, number| {
-        select.number = number
-    })];
+    const GRAMMAR: &'static [Arg<Self>] =
+        &[Arg::integer("index", "from 0 up", |select, number| {
+            select.number = number
+        })];
 
     fn run(
         &self,
@@ -352,8 +355,9 @@ impl SessionCommand for Quit {
     const SPEC: Spec = Spec::session("quit", Group::Connection, "Closes the connection.")
         .with(FIRST | flag::IMMEDIATE)
         .reply("OK.");
-    const GRAMMAR: &'static [Arg<Self>] =
-        &[Arg::own("ignored", "", &[], |_, _, _| Ok(())).of(Type::Text).optional()];
+    const GRAMMAR: &'static [Arg<Self>] = &[Arg::own("ignored", "", &[], |_, _, _| Ok(()))
+        .of(Type::Text)
+        .optional()];
 
     fn run(
         &self,

@@ -46,7 +46,9 @@ fn lines(container: &str) -> Vec<String> {
     let upper = container.to_uppercase();
     let title = format!("{upper} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
     let mut lines = vec![title];
-    let itself = table().named(container.as_bytes()).map(|id| table().row(id));
+    let itself = table()
+        .named(container.as_bytes())
+        .map(|id| table().row(id));
     if let Some(row) = itself.filter(|row| !matches!(row.run, crate::command::Run::Container)) {
         lines.push("(no subcommand)".to_owned());
         lines.push(format!("    {}", row.spec.summary));

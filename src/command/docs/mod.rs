@@ -316,16 +316,15 @@ fn write_arguments(arguments: &[ArgDoc], keys: &mut i64, reply: &mut Reply<'_>) 
         if arg.multiple {
             flags.push("multiple");
         }
-        let pairs = 2
-            + [
-                is_key,
-                arg.token.is_some(),
-                !flags.is_empty(),
-                !arg.parts.is_empty(),
-            ]
-            .iter()
-            .filter(|there| **there)
-            .count();
+        let pairs = 2 + [
+            is_key,
+            arg.token.is_some(),
+            !flags.is_empty(),
+            !arg.parts.is_empty(),
+        ]
+        .iter()
+        .filter(|there| **there)
+        .count();
         reply.map(pairs);
         reply.bulk(b"name");
         let name = arg.name.to_ascii_lowercase();
@@ -366,9 +365,18 @@ mod tests {
                 write_info(row, &mut reply);
                 write_docs(row, &mut reply);
                 let whole = crate::resp::value::Value::parse(&out).expect("well-formed");
-                assert_eq!(whole.map(|(_, len)| len), Some(out.len()), "{}", row.spec.name);
+                assert_eq!(
+                    whole.map(|(_, len)| len),
+                    Some(out.len()),
+                    "{}",
+                    row.spec.name
+                );
             }
-            assert!(!row.spec.summary.is_empty(), "{} has no summary", row.spec.name);
+            assert!(
+                !row.spec.summary.is_empty(),
+                "{} has no summary",
+                row.spec.name
+            );
             assert_eq!(row.spec.name, row.spec.name.to_lowercase());
             let container = row.spec.name.split('|').next().expect("a first part");
             let container = table().named(container.as_bytes()).expect("its container");
@@ -386,7 +394,10 @@ mod tests {
         assert_eq!(flags(row("incr")), ["write", "denyoom", "fast"]);
         assert_eq!(categories(row("incr")), ["write", "string", "fast"]);
         assert_eq!(categories(row("config")), ["slow"]);
-        assert_eq!(categories(row("config|get")), ["admin", "slow", "dangerous"]);
+        assert_eq!(
+            categories(row("config|get")),
+            ["admin", "slow", "dangerous"]
+        );
         assert_eq!(categories(row("dbsize")), ["keyspace", "read", "fast"]);
         assert_eq!(row("client|no-evict").arity, 3);
         assert_eq!(row("client|kill").arity, -3);

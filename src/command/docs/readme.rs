@@ -35,7 +35,10 @@ pub fn markdown() -> String {
             continue;
         }
         // Writing to a String cannot fail.
-        let _ = write!(text, "\n### {heading}\n\n| command | what it does |\n| --- | --- |\n");
+        let _ = write!(
+            text,
+            "\n### {heading}\n\n| command | what it does |\n| --- | --- |\n"
+        );
         for row in rows {
             let usage = usage(row).replace('|', "\\|");
             let _ = writeln!(text, "| `{usage}` | {} |", row.spec.summary);

@@ -81,10 +81,12 @@ impl SessionCommand for Cat {
     .with(ANYBODY)
     .reply("Array of names.");
     const GRAMMAR: &'static [Arg<Self>] =
-        &[Arg::text("category", "only this one", |cat: &mut Self, word| {
-            cat.category = Some(word)
-        })
-        .optional()];
+        &[
+            Arg::text("category", "only this one", |cat: &mut Self, word| {
+                cat.category = Some(word)
+            })
+            .optional(),
+        ];
 
     fn run(
         &self,
@@ -94,7 +96,9 @@ impl SessionCommand for Cat {
     ) -> Result<Next, Reject> {
         let Some(word) = self.category else {
             reply.array(CATEGORIES.len());
-            CATEGORIES.iter().for_each(|name| reply.bulk(name.as_bytes()));
+            CATEGORIES
+                .iter()
+                .for_each(|name| reply.bulk(name.as_bytes()));
             return Ok(Next::Done);
         };
         let wanted = args.word(word).to_ascii_lowercase();

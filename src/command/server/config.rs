@@ -72,6 +72,7 @@ pub(super) struct Set {
 
 impl SessionCommand for Set {
     const SPEC: Spec = admin("config|set", "Changes settings, all of them or none.")
+        .with(flag::SECRET)
         .complexity("O(N) where N is the number of settings")
         .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
         .reply("OK.");
@@ -127,9 +128,12 @@ impl SessionCommand for ResetStat {
 pub(super) struct Rewrite;
 
 impl SessionCommand for Rewrite {
-    const SPEC: Spec = admin("config|rewrite", "Writes the settings into the settings file.")
-        .since("2.8.0")
-        .reply("OK.");
+    const SPEC: Spec = admin(
+        "config|rewrite",
+        "Writes the settings into the settings file.",
+    )
+    .since("2.8.0")
+    .reply("OK.");
     const GRAMMAR: &'static [Arg<Self>] = &[];
 
     fn run(

@@ -37,8 +37,11 @@ pub(super) struct Sleep {
 }
 
 impl SessionCommand for Sleep {
-    const SPEC: Spec =
-        debug("debug|sleep", "Blocks the connection's thread for so many seconds.").reply("OK.");
+    const SPEC: Spec = debug(
+        "debug|sleep",
+        "Blocks the connection's thread for so many seconds.",
+    )
+    .reply("OK.");
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::parsed(
         "seconds",
         "may be a fraction",
@@ -96,9 +99,13 @@ impl SessionCommand for Reload {
     const SPEC: Spec = debug("debug|reload", "Recovers everything from disk, in place.")
         .complexity("O(N) where N is the number of keys")
         .reply("OK.");
-    const GRAMMAR: &'static [Arg<Self>] =
-        &[Arg::own("option", "NOSAVE, NOFLUSH or MERGE: for compatibility", &[], |_, _, _| Ok(()))
-            .optional()];
+    const GRAMMAR: &'static [Arg<Self>] = &[Arg::own(
+        "option",
+        "NOSAVE, NOFLUSH or MERGE: for compatibility",
+        &[],
+        |_, _, _| Ok(()),
+    )
+    .optional()];
 
     fn run(
         &self,

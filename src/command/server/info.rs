@@ -48,7 +48,9 @@ const SECTIONS: &[Section] = &[
     section("commandstats", "Commandstats", false, stats::commands),
     section("errorstats", "Errorstats", true, stats::errors),
     section("latencystats", "Latencystats", false, stats::latencies),
-    section("cluster", "Cluster", true, |_, lines| lines.add("cluster_enabled", 0)),
+    section("cluster", "Cluster", true, |_, lines| {
+        lines.add("cluster_enabled", 0)
+    }),
     section("tallyman", "Tallyman", true, stats::tallyman),
     section("keyspace", "Keyspace", true, stats::keyspace),
 ];

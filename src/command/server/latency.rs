@@ -8,9 +8,12 @@ use crate::resp::decode::Args;
 use crate::session::{Next, SessionCall};
 
 /// The container.
-pub(super) const LATENCY: Spec =
-    Spec::container("latency", Group::Server, "Shows what took long, and how long.")
-        .since("2.8.13");
+pub(super) const LATENCY: Spec = Spec::container(
+    "latency",
+    Group::Server,
+    "Shows what took long, and how long.",
+)
+.since("2.8.13");
 
 /// LATENCY HELP.
 pub(super) struct LatencyHelp;
@@ -67,10 +70,11 @@ pub(super) struct History {
 impl SessionCommand for History {
     const SPEC: Spec = admin("latency|history", "Shows the samples of an event.")
         .reply("Array: Unix time and milliseconds of each.");
-    const GRAMMAR: &'static [Arg<Self>] =
-        &[Arg::text("event", "its name", |history: &mut Self, word| {
-            history.event = word
-        })];
+    const GRAMMAR: &'static [Arg<Self>] = &[Arg::text(
+        "event",
+        "its name",
+        |history: &mut Self, word| history.event = word,
+    )];
 
     fn run(
         &self,
@@ -124,8 +128,8 @@ impl SessionCommand for Reset {
 pub(super) struct Doctor;
 
 impl SessionCommand for Doctor {
-    const SPEC: Spec = admin("latency|doctor", "Says what took long and what may help.")
-        .reply("Text.");
+    const SPEC: Spec =
+        admin("latency|doctor", "Says what took long and what may help.").reply("Text.");
     const GRAMMAR: &'static [Arg<Self>] = &[];
 
     fn run(
@@ -203,10 +207,13 @@ impl Histogram {
 }
 
 impl SessionCommand for Histogram {
-    const SPEC: Spec = admin("latency|histogram", "Shows how the times of commands are spread.")
-        .since("7.0.0")
-        .complexity("O(N) where N is the number of commands with times")
-        .reply("Map: for each command how often it ran, and how many took at most so many us.");
+    const SPEC: Spec = admin(
+        "latency|histogram",
+        "Shows how the times of commands are spread.",
+    )
+    .since("7.0.0")
+    .complexity("O(N) where N is the number of commands with times")
+    .reply("Map: for each command how often it ran, and how many took at most so many us.");
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::rest(
         "command",
         "names; all that ran if none is given",

@@ -54,13 +54,18 @@ impl KeyCommand for Usage {
     .reply("Integer: bytes; null if there is no key.");
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the key", |usage, word| usage.key = word),
-        Arg::parsed("count", "for compatibility", Type::Integer, |_: &mut Self, text, _| {
-            let count = parse_i64(text).ok_or(Reject::not_an_integer())?;
-            if count < 0 {
-                return Err(Reject::syntax());
-            }
-            Ok(())
-        })
+        Arg::parsed(
+            "count",
+            "for compatibility",
+            Type::Integer,
+            |_: &mut Self, text, _| {
+                let count = parse_i64(text).ok_or(Reject::not_an_integer())?;
+                if count < 0 {
+                    return Err(Reject::syntax());
+                }
+                Ok(())
+            },
+        )
         .after("SAMPLES")
         .optional(),
     ];
@@ -99,7 +104,13 @@ impl SessionCommand for Stats {
         use Figure::{Count, Share};
         let usage = process::Usage::now();
         let dataset = call.shared.engine.keyspace_bytes();
-        let keys: u64 = call.shared.engine.keyspace().iter().map(|(_, keys, _)| keys).sum();
+        let keys: u64 = call
+            .shared
+            .engine
+            .keyspace()
+            .iter()
+            .map(|(_, keys, _)| keys)
+            .sum();
         let clients = call.shared.clients.list();
         let clients_bytes = clients.iter().map(|client| {
             let relaxed = std::sync::atomic::Ordering::Relaxed;
@@ -117,11 +128,20 @@ impl SessionCommand for Stats {
             ("aof.buffer", Count(0)),
             ("lua.caches", Count(0)),
             ("functions.caches", Count(0)),
-            ("overhead.total", Count(usage.resident_bytes.saturating_sub(dataset))),
+            (
+                "overhead.total",
+                Count(usage.resident_bytes.saturating_sub(dataset)),
+            ),
             ("keys.count", Count(keys)),
-            ("keys.bytes-per-key", Count(dataset.checked_div(keys).unwrap_or(0))),
+            (
+                "keys.bytes-per-key",
+                Count(dataset.checked_div(keys).unwrap_or(0)),
+            ),
             ("dataset.bytes", Count(dataset)),
-            ("dataset.percentage", Share(percent(dataset, usage.resident_bytes))),
+            (
+                "dataset.percentage",
+                Share(percent(dataset, usage.resident_bytes)),
+            ),
             (
                 "peak.percentage",
                 Share(percent(usage.resident_bytes, usage.resident_peak_bytes)),
@@ -184,9 +204,12 @@ impl SessionCommand for Doctor {
 pub(super) struct Purge;
 
 impl SessionCommand for Purge {
-    const SPEC: Spec = about("memory|purge", "For compatibility: memory is given back by itself.")
-        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
-        .reply("OK.");
+    const SPEC: Spec = about(
+        "memory|purge",
+        "For compatibility: memory is given back by itself.",
+    )
+    .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+    .reply("OK.");
     const GRAMMAR: &'static [Arg<Self>] = &[];
 
     fn run(

@@ -189,16 +189,26 @@ impl KeyCommand for SwapDb {
         .categories(&["keyspace"])
         .reply("OK.");
     const GRAMMAR: &'static [Arg<Self>] = &[
-        Arg::parsed("index1", "a database", Type::Integer, |swap: &mut Self, text, _| {
-            let invalid = Reject::fixed("ERR invalid first DB index");
-            swap.first = parse_i64(text).ok_or(invalid)?;
-            Ok(())
-        }),
-        Arg::parsed("index2", "another one", Type::Integer, |swap: &mut Self, text, _| {
-            let invalid = Reject::fixed("ERR invalid second DB index");
-            swap.second = parse_i64(text).ok_or(invalid)?;
-            Ok(())
-        }),
+        Arg::parsed(
+            "index1",
+            "a database",
+            Type::Integer,
+            |swap: &mut Self, text, _| {
+                let invalid = Reject::fixed("ERR invalid first DB index");
+                swap.first = parse_i64(text).ok_or(invalid)?;
+                Ok(())
+            },
+        ),
+        Arg::parsed(
+            "index2",
+            "another one",
+            Type::Integer,
+            |swap: &mut Self, text, _| {
+                let invalid = Reject::fixed("ERR invalid second DB index");
+                swap.second = parse_i64(text).ok_or(invalid)?;
+                Ok(())
+            },
+        ),
     ];
 
     fn run(&self, txn: &mut Txn<'_>, _args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
@@ -274,14 +284,22 @@ impl SessionCommand for Shutdown {
             "whether a last checkpoint is made",
             &[
                 Arg::flag("NOSAVE", "no", |stop: &mut Self| stop.no_save = true),
-                Arg::flag("SAVE", "yes, the default", |stop: &mut Self| stop.save = true),
+                Arg::flag("SAVE", "yes, the default", |stop: &mut Self| {
+                    stop.save = true
+                }),
             ],
         ),
-        Arg::flag("NOW", "for compatibility: no replica is waited for", |stop: &mut Self| {
+        Arg::flag(
+            "NOW",
+            "for compatibility: no replica is waited for",
+            |stop: &mut Self| stop.other = true,
+        ),
+        Arg::flag("FORCE", "for compatibility", |stop: &mut Self| {
             stop.other = true
         }),
-        Arg::flag("FORCE", "for compatibility", |stop: &mut Self| stop.other = true),
-        Arg::flag("ABORT", "call a stop off", |stop: &mut Self| stop.abort = true),
+        Arg::flag("ABORT", "call a stop off", |stop: &mut Self| {
+            stop.abort = true
+        }),
     ];
 
     fn run(
@@ -334,8 +352,7 @@ struct BgSave {
 }
 
 impl SessionCommand for BgSave {
-    const SPEC: Spec =
-        saves("bgsave", "Begins a checkpoint.").reply("Background saving started.");
+    const SPEC: Spec = saves("bgsave", "Begins a checkpoint.").reply("Background saving started.");
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::flag(
         "SCHEDULE",
         "afterwards, where one is under way",
@@ -439,13 +456,20 @@ impl SessionCommand for Wait {
     .tips(&["request_policy:all_shards", "response_policy:agg_min"])
     .reply("0, at once if no replica is asked for, otherwise after the timeout.");
     const GRAMMAR: &'static [Arg<Self>] = &[
-        Arg::integer("numreplicas", "how many to wait for", |wait: &mut Self, replicas| {
-            wait.replicas = replicas
-        }),
-        Arg::parsed("timeout", "milliseconds; 0: no limit", Type::Integer, |wait: &mut Self, text, _| {
-            wait.timeout_ms = timeout_ms(text)?;
-            Ok(())
-        }),
+        Arg::integer(
+            "numreplicas",
+            "how many to wait for",
+            |wait: &mut Self, replicas| wait.replicas = replicas,
+        ),
+        Arg::parsed(
+            "timeout",
+            "milliseconds; 0: no limit",
+            Type::Integer,
+            |wait: &mut Self, text, _| {
+                wait.timeout_ms = timeout_ms(text)?;
+                Ok(())
+            },
+        ),
     ];
 
     fn run(
@@ -482,16 +506,25 @@ impl SessionCommand for WaitAof {
     .notes("There are no replicas: asking for some waits out the timeout.")
     .reply("Array of two integers: 1 if it is on this server's disk, and 0 replicas.");
     const GRAMMAR: &'static [Arg<Self>] = &[
-        Arg::integer("numlocal", "1 to wait for this server's disk", |wait: &mut Self, local| {
-            wait.local = local
-        }),
-        Arg::integer("numreplicas", "how many to wait for", |wait: &mut Self, replicas| {
-            wait.replicas = replicas
-        }),
-        Arg::parsed("timeout", "milliseconds; 0: no limit", Type::Integer, |wait: &mut Self, text, _| {
-            wait.timeout_ms = timeout_ms(text)?;
-            Ok(())
-        }),
+        Arg::integer(
+            "numlocal",
+            "1 to wait for this server's disk",
+            |wait: &mut Self, local| wait.local = local,
+        ),
+        Arg::integer(
+            "numreplicas",
+            "how many to wait for",
+            |wait: &mut Self, replicas| wait.replicas = replicas,
+        ),
+        Arg::parsed(
+            "timeout",
+            "milliseconds; 0: no limit",
+            Type::Integer,
+            |wait: &mut Self, text, _| {
+                wait.timeout_ms = timeout_ms(text)?;
+                Ok(())
+            },
+        ),
     ];
 
     fn run(
@@ -528,7 +561,9 @@ impl SessionCommand for Lolwut {
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::own(
         "version",
         "which picture; there is one",
-        &[Arg::integer("version", "any", |_, _| ()).after("VERSION").optional()],
+        &[Arg::integer("version", "any", |_, _| ())
+            .after("VERSION")
+            .optional()],
         |_, args, at| {
             let version = args.try_get(at as usize + 1);
             let asked = args.get(at as usize).eq_ignore_ascii_case(b"VERSION");

@@ -45,7 +45,10 @@ impl Usage {
 fn kilobytes(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) * 1024
+    number
+        .and_then(|text| text.parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
 
 #[cfg(test)]

@@ -12,9 +12,12 @@ use crate::session::{Next, SessionCall};
 const ENTRIES_SHOWN: usize = 10;
 
 /// The container.
-pub(super) const SLOWLOG: Spec =
-    Spec::container("slowlog", Group::Server, "Shows the commands that took long.")
-        .since("2.2.12");
+pub(super) const SLOWLOG: Spec = Spec::container(
+    "slowlog",
+    Group::Server,
+    "Shows the commands that took long.",
+)
+.since("2.2.12");
 
 /// SLOWLOG HELP.
 pub(super) struct SlowlogHelp;
@@ -45,9 +48,11 @@ impl SessionCommand for Get {
         "how many; -1 for all, 10 if left out",
         Type::Integer,
         |get: &mut Self, text, _| {
-            let count = parse_i64(text).filter(|count| *count >= -1).ok_or(Reject::fixed(
-                "ERR count should be greater than or equal to -1",
-            ))?;
+            let count = parse_i64(text)
+                .filter(|count| *count >= -1)
+                .ok_or(Reject::fixed(
+                    "ERR count should be greater than or equal to -1",
+                ))?;
             get.count = Some(usize::try_from(count).unwrap_or(usize::MAX));
             Ok(())
         },

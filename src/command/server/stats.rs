@@ -66,7 +66,10 @@ fn uptime_s(call: &SessionCall<'_>) -> u64 {
 
 pub(super) fn server(call: &SessionCall<'_>, lines: &mut Lines) {
     let shared = call.shared;
-    let config_file = shared.settings.file().map(|path| path.display().to_string());
+    let config_file = shared
+        .settings
+        .file()
+        .map(|path| path.display().to_string());
     let executable = std::env::current_exe().map(|path| path.display().to_string());
     lines.add("redis_version", REDIS_VERSION);
     lines.add("redis_git_sha1", "00000000");
@@ -99,7 +102,11 @@ pub(super) fn server(call: &SessionCall<'_>, lines: &mut Lines) {
 pub(super) fn clients(call: &SessionCall<'_>, lines: &mut Lines) {
     let clients = call.shared.clients.list();
     let largest = |bytes: fn(&crate::session::Client) -> usize| {
-        clients.iter().map(|client| bytes(client)).max().unwrap_or(0)
+        clients
+            .iter()
+            .map(|client| bytes(client))
+            .max()
+            .unwrap_or(0)
     };
     let count = |is: fn(&crate::session::Client) -> bool| {
         clients.iter().filter(|client| is(client)).count()
@@ -115,14 +122,23 @@ pub(super) fn clients(call: &SessionCall<'_>, lines: &mut Lines) {
         "client_recent_max_output_buffer",
         largest(|client| client.output_bytes.load(Relaxed)),
     );
-    lines.add("blocked_clients", count(|client| client.blocked.load(Relaxed)));
+    lines.add(
+        "blocked_clients",
+        count(|client| client.blocked.load(Relaxed)),
+    );
     lines.add("tracking_clients", 0);
     lines.add("pubsub_clients", 0);
-    lines.add("watching_clients", count(|client| client.watching.load(Relaxed) > 0));
+    lines.add(
+        "watching_clients",
+        count(|client| client.watching.load(Relaxed) > 0),
+    );
     lines.add("clients_in_timeout_table", 0);
     lines.add(
         "total_watched_keys",
-        clients.iter().map(|client| client.watching.load(Relaxed)).sum::<usize>(),
+        clients
+            .iter()
+            .map(|client| client.watching.load(Relaxed))
+            .sum::<usize>(),
     );
     lines.add("total_blocking_keys", 0);
     lines.add("total_blocking_keys_on_nokey", 0);
@@ -138,18 +154,28 @@ pub(super) fn memory(call: &SessionCall<'_>, lines: &mut Lines) {
     lines.bytes("used_memory", used_total);
     lines.bytes("used_memory_rss", usage.resident_bytes);
     lines.bytes("used_memory_peak", peak);
-    lines.add("used_memory_peak_perc", format_args!("{:.2}%", percent(used_total, peak)));
+    lines.add(
+        "used_memory_peak_perc",
+        format_args!("{:.2}%", percent(used_total, peak)),
+    );
     lines.add("used_memory_overhead", used_total - used);
     lines.add("used_memory_startup", 0);
     lines.add("used_memory_dataset", used);
-    lines.add("used_memory_dataset_perc", format_args!("{:.2}%", percent(used, used_total)));
+    lines.add(
+        "used_memory_dataset_perc",
+        format_args!("{:.2}%", percent(used, used_total)),
+    );
     lines.add("allocator_allocated", used_total);
     lines.add("allocator_active", usage.resident_bytes);
     lines.add("allocator_resident", usage.resident_bytes);
     lines.bytes("total_system_memory", usage.machine_bytes);
     lines.bytes("used_memory_lua", 0);
     lines.bytes("used_memory_scripts", 0);
-    lines.zeros(&["number_of_cached_scripts", "number_of_functions", "number_of_libraries"]);
+    lines.zeros(&[
+        "number_of_cached_scripts",
+        "number_of_functions",
+        "number_of_libraries",
+    ]);
     let maxmemory = call.shared.settings.settings().maxmemory_bytes as u64;
     lines.bytes("maxmemory", maxmemory);
     lines.add("maxmemory_policy", "noeviction");
@@ -168,19 +194,27 @@ pub(super) fn memory(call: &SessionCall<'_>, lines: &mut Lines) {
         "mem_clients_slaves",
     ]);
     let clients = call.shared.clients.list();
-    let buffers = clients.iter().map(|client| {
-        client.query_bytes.load(Relaxed) + client.output_bytes.load(Relaxed)
-    });
+    let buffers = clients
+        .iter()
+        .map(|client| client.query_bytes.load(Relaxed) + client.output_bytes.load(Relaxed));
     lines.add("mem_clients_normal", buffers.sum::<usize>());
     lines.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     lines.add("mem_allocator", "mimalloc");
-    lines.zeros(&["active_defrag_running", "lazyfree_pending_objects", "lazyfreed_objects"]);
+    lines.zeros(&[
+        "active_defrag_running",
+        "lazyfree_pending_objects",
+        "lazyfreed_objects",
+    ]);
 }
 
 pub(super) fn persistence(call: &SessionCall<'_>, lines: &mut Lines) {
     let engine = &call.shared.engine;
     let runs = i32::from(engine.checkpoint_runs());
-    let status = if engine.last_checkpoint_ok() { "ok" } else { "err" };
+    let status = if engine.last_checkpoint_ok() {
+        "ok"
+    } else {
+        "err"
+    };
     lines.zeros(&[
         "loading",
         "async_loading",
@@ -190,7 +224,10 @@ pub(super) fn persistence(call: &SessionCall<'_>, lines: &mut Lines) {
     ]);
     lines.add("current_fork_perc", "0.00");
     lines.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
-    lines.add("rdb_changes_since_last_save", engine.changes_since_checkpoint());
+    lines.add(
+        "rdb_changes_since_last_save",
+        engine.changes_since_checkpoint(),
+    );
     lines.add("rdb_bgsave_in_progress", runs);
     lines.add("rdb_last_save_time", engine.last_checkpoint_s());
     lines.add("rdb_last_bgsave_status", status);
@@ -211,7 +248,11 @@ pub(super) fn persistence(call: &SessionCall<'_>, lines: &mut Lines) {
     lines.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
     // A failed write ends the process.
     lines.add("aof_last_write_status", "ok");
-    lines.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    lines.zeros(&[
+        "aof_last_cow_size",
+        "module_fork_in_progress",
+        "module_fork_last_cow_size",
+    ]);
     lines.add("aof_current_size", engine.log_bytes());
     lines.zeros(&[
         "aof_base_size",
@@ -226,11 +267,26 @@ pub(super) fn stats(call: &SessionCall<'_>, lines: &mut Lines) {
     let shared = call.shared;
     let metrics = &shared.metrics;
     let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
-    lines.add("total_connections_received", shared.clients.accepted.load(Relaxed));
-    lines.add("total_commands_processed", metrics.total(|s| &s.commands_processed));
-    lines.add("instantaneous_ops_per_sec", metrics.commands_per_second.per_second());
-    lines.add("total_net_input_bytes", metrics.total(|s| &s.net_input_bytes));
-    lines.add("total_net_output_bytes", metrics.total(|s| &s.net_output_bytes));
+    lines.add(
+        "total_connections_received",
+        shared.clients.accepted.load(Relaxed),
+    );
+    lines.add(
+        "total_commands_processed",
+        metrics.total(|s| &s.commands_processed),
+    );
+    lines.add(
+        "instantaneous_ops_per_sec",
+        metrics.commands_per_second.per_second(),
+    );
+    lines.add(
+        "total_net_input_bytes",
+        metrics.total(|s| &s.net_input_bytes),
+    );
+    lines.add(
+        "total_net_output_bytes",
+        metrics.total(|s| &s.net_output_bytes),
+    );
     lines.zeros(&["total_net_repl_input_bytes", "total_net_repl_output_bytes"]);
     let input = metrics.net_input_bytes_per_second.per_second();
     let output = metrics.net_output_bytes_per_second.per_second();
@@ -273,8 +329,14 @@ pub(super) fn stats(call: &SessionCall<'_>, lines: &mut Lines) {
     ]);
     lines.add("total_error_replies", metrics.total(|s| &s.error_replies));
     lines.zeros(&["dump_payload_sanitizations"]);
-    lines.zeros(&["io_threaded_reads_processed", "io_threaded_writes_processed"]);
-    lines.add("acl_access_denied_auth", metrics.total(|s| &s.auth_failures));
+    lines.zeros(&[
+        "io_threaded_reads_processed",
+        "io_threaded_writes_processed",
+    ]);
+    lines.add(
+        "acl_access_denied_auth",
+        metrics.total(|s| &s.auth_failures),
+    );
     lines.add(
         "client_query_buffer_limit_disconnections",
         metrics.total(|s| &s.query_buffer_disconnections),
@@ -340,7 +402,12 @@ pub(super) fn latencies(call: &SessionCall<'_>, lines: &mut Lines) {
         let at = |percent: f64| times.percentile(percent) as f64 / 1000.0;
         lines.add(
             &format!("latency_percentiles_usec_{}", row.spec.name),
-            format_args!("p50={:.3},p99={:.3},p99.9={:.3}", at(50.0), at(99.0), at(99.9)),
+            format_args!(
+                "p50={:.3},p99={:.3},p99.9={:.3}",
+                at(50.0),
+                at(99.0),
+                at(99.9)
+            ),
         );
     }
 }

@@ -12,8 +12,7 @@ use crate::session::{Next, SessionCall};
 pub(super) struct CommandHelp;
 
 impl Container for CommandHelp {
-    const HELP: Spec =
-        Spec::help("command|help", Group::Server).categories(&["connection"]);
+    const HELP: Spec = Spec::help("command|help", Group::Server).categories(&["connection"]);
 }
 
 const fn about(name: &'static str, summary: &'static str) -> Spec {
@@ -184,9 +183,11 @@ impl SessionCommand for List {
             "filter",
             "which ones",
             &[
-                Arg::text("module-name", "of a module; there is none", |list: &mut Self, word| {
-                    list.module = Some(word)
-                })
+                Arg::text(
+                    "module-name",
+                    "of a module; there is none",
+                    |list: &mut Self, word| list.module = Some(word),
+                )
                 .after("MODULE"),
                 Arg::text("category", "of an ACL category", |list: &mut Self, word| {
                     list.category = Some(word)
@@ -237,7 +238,8 @@ impl Called {
             }
         })?;
         let places = table().row(id).key_places(call);
-        let places = places.map_err(|_| Reject::fixed("ERR Invalid arguments specified for command"))?;
+        let places =
+            places.map_err(|_| Reject::fixed("ERR Invalid arguments specified for command"))?;
         if places.count == 0 {
             return Err(Reject::fixed("ERR The command has no key arguments"));
         }
