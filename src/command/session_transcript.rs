@@ -11,7 +11,9 @@ use crate::command::{Run, table};
 use crate::config::{DebugCommand, Live, Settings};
 use crate::metrics::Metrics;
 use crate::reply::{Reject, Reply};
-use crate::session::{Client, Clients, Engine, Next, Session, SessionCall, Shared, permitted};
+use crate::session::{
+    Client, Clients, Engine, KeyCounts, Next, Session, SessionCall, Shared, permitted,
+};
 
 /// The time at which a transcript begins, ms since the Unix epoch.
 const START_MS: u64 = 1_700_000_000_000;
@@ -22,7 +24,7 @@ struct FakeEngine {
 }
 
 impl Engine for FakeEngine {
-    fn info(&self) -> Vec<(String, String)> {
+    fn info(&self, _metrics: &Metrics) -> Vec<(String, String)> {
         vec![("durable_lsn".to_owned(), "7".to_owned())]
     }
 
@@ -44,14 +46,6 @@ impl Engine for FakeEngine {
 
     fn log_bytes(&self) -> u64 {
         4_096
-    }
-
-    fn keyspace(&self) -> Vec<(usize, u64, u64)> {
-        vec![(0, 5, 2), (3, 1, 0)]
-    }
-
-    fn keyspace_bytes(&self) -> u64 {
-        1_000
     }
 }
 
@@ -81,6 +75,9 @@ impl SessionTranscript {
         change(&mut settings);
         let authenticated = settings.requirepass.is_empty();
         let checkpoint_runs = Arc::new(AtomicBool::new(false));
+        let keyspace = KeyCounts::new(1, settings.databases);
+        keyspace.set(0, 0, 5, 2);
+        keyspace.set(0, 3, 1, 0);
         let shared = Arc::new(Shared {
             settings: Live::new(settings, None),
             clients: Clients::default(),
@@ -93,6 +90,7 @@ impl SessionTranscript {
             port: AtomicU32::new(6379),
             dir: "/data".to_owned(),
             shards: 1,
+            keyspace,
             monitors: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });

@@ -103,11 +103,11 @@ impl SessionCommand for Stats {
     ) -> Result<Next, Reject> {
         use Figure::{Count, Share};
         let usage = process::Usage::now();
-        let dataset = call.shared.engine.keyspace_bytes();
+        let dataset = call.shared.metrics.level(|shard| &shard.resident_bytes);
         let keys: u64 = call
             .shared
-            .engine
-            .keyspace()
+            .keyspace
+            .databases()
             .iter()
             .map(|(_, keys, _)| keys)
             .sum();
@@ -185,7 +185,7 @@ impl SessionCommand for Doctor {
         reply: &mut Reply<'_>,
     ) -> Result<Next, Reject> {
         let maxmemory = call.shared.settings.settings().maxmemory_bytes as u64;
-        let keyspace = call.shared.engine.keyspace_bytes();
+        let keyspace = call.shared.metrics.level(|shard| &shard.resident_bytes);
         let text = match maxmemory {
             0 => "maxmemory is 0: keys stay in memory however many there are.\n",
             limit if keyspace > limit / 10 * 9 => {

@@ -146,7 +146,7 @@ pub(super) fn clients(call: &SessionCall<'_>, lines: &mut Lines) {
 
 pub(super) fn memory(call: &SessionCall<'_>, lines: &mut Lines) {
     let usage = Usage::now();
-    let used = call.shared.engine.keyspace_bytes();
+    let used = call.shared.metrics.level(|shard| &shard.resident_bytes);
     // What is counted never exceeds what the process holds, whichever was read first.
     let used_total = usage.resident_bytes.max(used);
     let peak = usage.resident_peak_bytes.max(used_total);
@@ -413,13 +413,13 @@ pub(super) fn latencies(call: &SessionCall<'_>, lines: &mut Lines) {
 }
 
 pub(super) fn tallyman(call: &SessionCall<'_>, lines: &mut Lines) {
-    for (name, value) in call.shared.engine.info() {
+    for (name, value) in call.shared.engine.info(&call.shared.metrics) {
         lines.add(&name, value);
     }
 }
 
 pub(super) fn keyspace(call: &SessionCall<'_>, lines: &mut Lines) {
-    for (number, keys, deadlines) in call.shared.engine.keyspace() {
+    for (number, keys, deadlines) in call.shared.keyspace.databases() {
         lines.add(
             &format!("db{number}"),
             format_args!("keys={keys},expires={deadlines},avg_ttl=0"),
