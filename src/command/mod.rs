@@ -222,8 +222,7 @@ impl Row {
                 if count_at >= count {
                     return Ok(KeyPlaces::default());
                 }
-                let keys = parse_i64(args.get(count_at as usize))
-                    .ok_or(Reject::not_an_integer())?;
+                let keys = parse_i64(args.get(count_at as usize)).ok_or(Reject::not_an_integer())?;
                 if keys <= 0 {
                     return Err(Reject::fixed("ERR numkeys should be greater than 0"));
                 }

@@ -299,9 +299,14 @@ impl Spec {
 
     /// The HELP of a container.
     pub const fn help(name: &'static str, group: Group) -> Spec {
-        Spec::new(name, group, "Prints this help.", flag::LOADING | flag::STALE)
-            .since("5.0.0")
-            .reply("Array of status replies: usage and summary of each subcommand.")
+        Spec::new(
+            name,
+            group,
+            "Prints this help.",
+            flag::LOADING | flag::STALE,
+        )
+        .since("5.0.0")
+        .reply("Array of status replies: usage and summary of each subcommand.")
     }
 
     /// A command without keys, run by the connection itself.
@@ -751,8 +756,7 @@ impl Parser<'_> {
         command: &mut C,
     ) -> Result<(), Reject> {
         let word = self.take()?;
-        let groups =
-            parse_i64(self.args.get(word.0 as usize)).ok_or(Reject::not_an_integer())?;
+        let groups = parse_i64(self.args.get(word.0 as usize)).ok_or(Reject::not_an_integer())?;
         if groups <= 0 {
             return Err(Reject::fixed("ERR numkeys should be greater than 0"));
         }
