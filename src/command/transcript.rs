@@ -10,7 +10,8 @@ use crate::keyspace::{Databases, Wait};
 use crate::limits::SLOTS;
 use crate::reply::Reply;
 use crate::resp::Protocol;
-use crate::resp::decode::{Decoded, Decoder, OwnedArgs};
+use crate::resp::decode::{DecodeLimits, Decoded, Decoder, OwnedArgs};
+use crate::resp::value::Value;
 
 /// A shard, and a user who types commands.
 pub struct Transcript {
@@ -65,15 +66,7 @@ impl Transcript {
 
     /// The reply to a command line, as redis-cli prints it.
     pub fn run(&mut self, line: &str) -> String {
-        let mut buffer = line.as_bytes().to_vec();
-        buffer.extend_from_slice(b"\r\n");
-        let mut decoder = Decoder::new();
-        let decoded = decoder
-            .decode(&buffer, &Default::default())
-            .expect("a well-formed line");
-        assert!(matches!(decoded, Decoded::Request { .. }), "a whole line");
-        let args = OwnedArgs::from_slices(decoder.args(&buffer).iter());
-        self.run_args(&args)
+        self.run_args(&words(line))
     }
 
     /// The reply to a command given as arguments, as redis-cli prints it.
@@ -105,8 +98,7 @@ impl Transcript {
             }
         }
         self.seal();
-        let value = crate::resp::value::Value::parse_whole(&out).expect("a well-formed reply");
-        value.render()
+        rendered(&out)
     }
 
     fn seal(&mut self) {
@@ -170,6 +162,33 @@ impl Transcript {
     pub fn last_batch_bytes(&self) -> usize {
         self.log.last().map_or(0, |batch| batch.len())
     }
+}
+
+/// The arguments of a command line.
+pub fn words(line: &str) -> OwnedArgs {
+    let mut buffer = line.as_bytes().to_vec();
+    buffer.extend_from_slice(b"\r\n");
+    let limits = DecodeLimits {
+        args_max: 1024,
+        bulk_bytes_max: 1 << 20,
+        request_bytes_max: 1 << 20,
+        authenticated: true,
+    };
+    let mut decoder = Decoder::new();
+    let decoded = decoder
+        .decode(&buffer, &limits)
+        .expect("a well-formed line");
+    assert!(matches!(decoded, Decoded::Request { .. }), "a whole line");
+    OwnedArgs::from_slices(decoder.args(&buffer).iter())
+}
+
+/// One reply, as redis-cli prints it.
+pub fn rendered(reply: &[u8]) -> String {
+    let (value, bytes) = Value::parse(reply)
+        .expect("a well-formed reply")
+        .expect("a whole reply");
+    assert_eq!(bytes, reply.len(), "more than one reply");
+    value.render()
 }
 
 impl Default for Transcript {
