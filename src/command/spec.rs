@@ -401,6 +401,8 @@ pub struct Arg<C: 'static> {
     pub kind: Type,
     /// May be left out.
     pub optional: bool,
+    /// May be given only once; otherwise the last one counts, as in Redis.
+    pub once: bool,
     /// How it is taken.
     pub set: Set<C>,
     /// Parts of a block, alternatives of a choice, members of a repeated group.
@@ -415,6 +417,7 @@ impl<C> Arg<C> {
             token: None,
             kind,
             optional: false,
+            once: false,
             set,
             parts: &[],
         }
@@ -521,6 +524,12 @@ impl<C> Arg<C> {
         self
     }
 
+    /// Giving it twice is a syntax error.
+    pub const fn once(mut self) -> Arg<C> {
+        self.once = true;
+        self
+    }
+
     /// Another type in the documentation.
     pub const fn of(mut self, kind: Type) -> Arg<C> {
         self.kind = kind;
@@ -583,8 +592,8 @@ impl Parser<'_> {
                     option
                 };
                 let seen = chosen.get_mut(index).ok_or_else(|| Reject::syntax())?;
-                let repeatable = matches!(target.set, Set::Flag(_)) && *seen == part as u8;
-                if *seen != u8::MAX && !repeatable {
+                let repeats = *seen == part as u8 && !target.once;
+                if *seen != u8::MAX && !repeats {
                     return Err(Reject::syntax());
                 }
                 *seen = part as u8;
