@@ -5,6 +5,7 @@ pub mod codec;
 pub mod databases;
 pub mod deadlines;
 pub mod entry;
+pub mod field;
 pub mod hash;
 pub mod key;
 pub mod owned;
@@ -19,12 +20,18 @@ pub mod value;
 pub mod watched;
 
 mod arena;
+mod boxes;
 mod directory;
+mod scan;
+
+#[cfg(test)]
+mod model;
 
 pub use cell::Cell;
 pub use databases::Databases;
 pub use entry::{EntryRef, EntryState};
-pub use hash::{Field, FieldValue, Hash, HashMut};
+pub use field::{Field, FieldValue};
+pub use hash::{Hash, HashMut};
 pub use key::Key;
 pub use owned::Keyspace;
 pub use slot::{Database, DatabaseId, Presence, Tables};

@@ -1,11 +1,17 @@
 //! The tables of a shard: one directory of segments per (database id, slot).
+//!
+//! Always true: what a database counts is the sum over its slots. A deleted key stays as a
+//! tombstone, invisible to `get`, scans and counts, until the store has seen its deletion.
 
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rand::Rng;
 
-use super::{EntryRef, HashMut, Key, SweepCursor, Swept, Value};
+use super::directory::{Place, SlotTable};
+use super::entry::{DIRTY, TOMBSTONE};
+use super::segment::{Given, Segment, Tally};
+use super::{EntryRef, EntryState, HashMut, Key, Value, parse_counter};
 
 /// The logged identity of a database; SELECT's numbers are mapped to it elsewhere.
 pub type DatabaseId = u32;
@@ -20,51 +26,211 @@ pub enum Presence<'a> {
     Absent,
 }
 
-/// The tables of a database that was dropped; dropping this frees them.
+/// The tables of one database. A dropped one is handed out, and freed where it is dropped.
 pub struct Database {
-    todo: (),
+    pub(super) id: DatabaseId,
+    pub(super) tables: Box<[Option<Box<SlotTable>>]>,
+    pub(super) tally: Tally,
 }
 
 /// All entries of a contiguous range of slots.
 pub struct Tables {
     slots: Range<u16>,
+    /// In the order of their ids.
+    pub(super) databases: Vec<Database>,
+    stamp: u8,
+    /// The number of the last sweep that began; 0: none did.
+    pub(super) sweep: u32,
+    pub(super) sweep_runs: bool,
+    /// Where a sweep took tombstones or hashes that have to be tidied up.
+    pub(super) unsettled: Vec<(DatabaseId, u16)>,
+    /// The same for the sweep that runs.
+    pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16)>,
 }
 
-#[allow(unused_variables)]
 impl Tables {
     /// Empty tables for `slots`.
     pub fn new(slots: Range<u16>) -> Tables {
-        todo!()
+        Tables {
+            slots,
+            databases: Vec::new(),
+            stamp: 0,
+            sweep: 0,
+            sweep_runs: false,
+            unsettled: Vec::new(),
+            unsettled_by_sweep: Vec::new(),
+        }
     }
+
     /// The slots that are owned here.
     pub fn slots(&self) -> Range<u16> {
         self.slots.clone()
     }
-    /// Sets the coarse clock that uses are stamped with from now on.
-    pub fn set_stamp(&mut self, stamp: u8) {}
-    /// The live entry of a key. Does not check the deadline, does not stamp.
-    pub fn get(&self, database: DatabaseId, key: &Key) -> Option<EntryRef<'_>> {
-        todo!()
+
+    /// Sets the coarse clock (of any unit, wrapping) that uses are stamped with from now on.
+    pub fn set_stamp(&mut self, stamp: u8) {
+        self.stamp = stamp;
     }
+
+    // ---- reads -------------------------------------------------------------------------------
+
+    /// The live entry of a key. Does not check the deadline, does not stamp.
+    #[inline]
+    pub fn get(&self, database: DatabaseId, key: &Key) -> Option<EntryRef<'_>> {
+        match self.presence(database, key) {
+            Presence::Live(entry) => Some(entry),
+            _ => None,
+        }
+    }
+
     /// Like `get`, and stamps the entry as used.
     pub fn get_touched(&mut self, database: DatabaseId, key: &Key) -> Option<EntryRef<'_>> {
-        todo!()
+        let (stamp, running) = (self.stamp, self.running_sweep());
+        let table = self.table_mut(database, key.slot)?;
+        let place = table.find(key)?;
+        table.segment_mut(place).0.touch(place.cell(), stamp);
+        let table = &*table;
+        (table.raw(place).kind() != TOMBSTONE).then(|| table.entry(place, running))
     }
+
     /// Like `get`, and tells a deleted key from one that the table does not know.
+    #[inline]
     pub fn presence(&self, database: DatabaseId, key: &Key) -> Presence<'_> {
-        todo!()
+        let table = self.table(database, key.slot);
+        let Some((table, place)) = table.and_then(|table| Some((table, table.find(key)?))) else {
+            return Presence::Absent;
+        };
+        match table.raw(place).kind() {
+            TOMBSTONE => Presence::Tombstone,
+            _ => Presence::Live(table.entry(place, self.running_sweep())),
+        }
     }
+
+    /// Live entries of a slot in a database.
+    pub fn count(&self, slot: u16, database: DatabaseId) -> u64 {
+        self.table(database, slot)
+            .map_or(0, |table| table.tally.live as u64)
+    }
+
+    /// Live entries of a database.
+    pub fn count_db(&self, database: DatabaseId) -> u64 {
+        self.database(database)
+            .map_or(0, |database| database.tally.live as u64)
+    }
+
+    /// The ids that have entries or tombstones (or had some since they were last dropped),
+    /// ascending.
+    pub fn databases(&self) -> impl Iterator<Item = DatabaseId> {
+        self.databases.iter().map(|database| database.id)
+    }
+
+    /// Visits live entries of `slot` in hash order from `from_hash32` on, until at least `budget`
+    /// were visited; entries of one hash are visited together. Returns the hash to go on from, or
+    /// `None` at the end of the slot. A key that stays is visited, whatever happens in between.
+    pub fn scan_slot(
+        &self,
+        database: DatabaseId,
+        slot: u16,
+        from_hash32: u32,
+        budget: usize,
+        mut f: impl FnMut(EntryRef<'_>),
+    ) -> Option<u32> {
+        let table = self.table(database, slot)?;
+        table
+            .scan(from_hash32, budget, self.running_sweep(), &mut f)
+            .1
+    }
+
+    /// Like `scan_slot`, going on into the next slots. Returns the next (slot, hash) or `None` at
+    /// the end of the last slot that is owned here.
+    pub fn scan(
+        &self,
+        database: DatabaseId,
+        slot: u16,
+        from_hash32: u32,
+        budget: usize,
+        mut f: impl FnMut(EntryRef<'_>),
+    ) -> Option<(u16, u32)> {
+        let (mut visited, mut from) = (0, from_hash32);
+        for slot in slot.max(self.slots.start)..self.slots.end {
+            if visited >= budget.max(1) {
+                return Some((slot, from));
+            }
+            if let Some(table) = self.table(database, slot) {
+                let rest = budget.max(1) - visited;
+                let (more, next) = table.scan(from, rest, self.running_sweep(), &mut f);
+                if let Some(next) = next {
+                    return Some((slot, next));
+                }
+                visited += more;
+            }
+            from = 0;
+        }
+        None
+    }
+
+    /// A live entry of the database, each with the same probability.
+    pub fn random<R: Rng + ?Sized>(
+        &self,
+        database: DatabaseId,
+        rng: &mut R,
+    ) -> Option<EntryRef<'_>> {
+        let database = self.database(database)?;
+        let live = database.tally.live as u64;
+        if live == 0 {
+            return None;
+        }
+        let mut place = ((u128::from(rng.next_u64()) * u128::from(live)) >> 64) as usize;
+        for table in database.tables.iter().flatten() {
+            if place < table.tally.live {
+                return table.nth(place, self.running_sweep());
+            }
+            place -= table.tally.live;
+        }
+        None
+    }
+
+    /// Memory of all tables, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.databases
+            .iter()
+            .map(|database| database.tally.bytes)
+            .sum()
+    }
+
+    // ---- writes ------------------------------------------------------------------------------
+
     /// Gives a counter's value and deadline to `f`; `None` when the key is missing or not a
     /// counter. The entry becomes dirty if `f` changes the value.
+    #[inline]
     pub fn update_counter<R>(
         &mut self,
         database: DatabaseId,
         key: &Key,
         f: impl FnOnce(&mut i64, u64) -> R,
     ) -> Option<R> {
-        todo!()
+        let (stamp, index) = (self.stamp, self.slot_index(key.slot));
+        let database = self.database_mut(database)?;
+        let table = database.tables.get_mut(index)?.as_deref_mut()?;
+        let place = table.find(key)?;
+        let (segment, tally) = table.segment_mut(place);
+        let old = segment.counter_at(place.cell())?;
+        let mut new = old;
+        let result = f(&mut new, segment.raw(place.cell()).deadline_ms());
+        segment.touch(place.cell(), stamp);
+        if new != old {
+            let before = segment.dirty();
+            segment.write_counter(place.cell(), new);
+            let more = segment.dirty() - before;
+            tally.dirty += more;
+            database.tally.dirty += more;
+        }
+        Some(result)
     }
-    /// Sets value and deadline (0: none); returns what was there.
+
+    /// Sets value and deadline (0: none); returns what was there. A hash has to be new or to come
+    /// from this very key (`Hash::with_generation` otherwise); a `Bytes` should not keep a larger
+    /// buffer alive.
     pub fn set(
         &mut self,
         database: DatabaseId,
@@ -72,17 +238,24 @@ impl Tables {
         value: Value,
         deadline_ms: u64,
     ) -> Option<(Value, u64)> {
-        todo!()
+        let previous = self.take(database, key);
+        self.write(database, key, Given::from(value), deadline_ms);
+        previous
     }
+
     /// Like `set`, without returning (and building) what was there.
     pub fn put(&mut self, database: DatabaseId, key: &Key, value: Value, deadline_ms: u64) {
-        todo!()
+        self.write(database, key, Given::from(value), deadline_ms);
     }
+
     /// Like `put` for a string (or its counter), copied from `bytes`.
     pub fn put_bytes(&mut self, database: DatabaseId, key: &Key, bytes: &[u8], deadline_ms: u64) {
-        todo!()
+        let given = parse_counter(bytes).map_or(Given::Text(bytes), Given::Counter);
+        self.write(database, key, given, deadline_ms);
     }
-    /// Puts what the store has: the entry is clean. No change where the table knows the key.
+
+    /// Puts what the store has: the entry is clean. False, and no change, where the table knows
+    /// the key already, as live or deleted.
     pub fn load(
         &mut self,
         database: DatabaseId,
@@ -90,120 +263,439 @@ impl Tables {
         value: Value,
         deadline_ms: u64,
     ) -> bool {
-        todo!()
+        if !matches!(self.presence(database, key), Presence::Absent) {
+            return false;
+        }
+        let stamp = self.stamp;
+        self.with_table(database, key.slot, |table| {
+            table.insert(key, Given::from(value), deadline_ms, 0, stamp);
+        });
+        true
     }
+
     /// The hash, to be changed; the entry becomes dirty. `None`: missing or not a hash.
     pub fn hash_mut(&mut self, database: DatabaseId, key: &Key) -> Option<HashMut<'_>> {
-        todo!()
+        let (stamp, index) = (self.stamp, self.slot_index(key.slot));
+        let database = self.database_mut(database)?;
+        let table = database.tables.get_mut(index)?.as_deref_mut()?;
+        let place = table.find(key)?;
+        let (segment, tally) = table.segment_mut(place);
+        segment.hash_at(place.cell())?;
+        let before = segment.dirty();
+        segment.mark_dirty(place.cell());
+        segment.touch(place.cell(), stamp);
+        let more = segment.dirty() - before;
+        tally.dirty += more;
+        database.tally.dirty += more;
+        let (hash, bytes) = segment.hash_at(place.cell())?;
+        Some(HashMut::new(
+            hash,
+            [bytes, &mut tally.bytes, &mut database.tally.bytes],
+        ))
     }
+
     /// Gives a string (a counter's or a cell's as well) to `f` to change in place; it is copied
     /// only when somebody shares it, and is an ordinary string afterwards. The deadline stays.
+    /// `None`: missing or a hash.
     pub fn edit_string<R>(
         &mut self,
         database: DatabaseId,
         key: &Key,
         f: impl FnOnce(&mut BytesMut) -> R,
     ) -> Option<R> {
-        todo!()
+        if matches!(self.get(database, key)?.kind(), super::Kind::Hash) {
+            return None;
+        }
+        let (value, deadline_ms) = self.take(database, key)?;
+        let mut text = match value {
+            Value::Counter(counter) => {
+                BytesMut::from(itoa::Buffer::new().format(counter).as_bytes())
+            }
+            Value::String(bytes) => bytes.into(),
+            Value::Cell(cell) => cell.state.into(),
+            Value::Hash(_) => unreachable!("checked above"),
+        };
+        let result = f(&mut text);
+        self.put(
+            database,
+            key,
+            Value::from_shared(text.freeze()),
+            deadline_ms,
+        );
+        Some(result)
     }
-    /// The string of a key, shared when it is large. `None`: missing or a hash.
-    pub fn string(&self, database: DatabaseId, key: &Key) -> Option<Bytes> {
-        todo!()
-    }
+
     /// Sets the deadline alone (0: none); false when the key is missing.
     pub fn set_deadline(&mut self, database: DatabaseId, key: &Key, deadline_ms: u64) -> bool {
-        todo!()
+        let stamp = self.stamp;
+        self.change_live(database, key, |segment, cell| {
+            segment.set_deadline(cell, deadline_ms, stamp);
+        })
+        .is_some()
     }
+
     /// Deletes the key, leaving a tombstone; returns what was there.
     pub fn remove(&mut self, database: DatabaseId, key: &Key) -> Option<(Value, u64)> {
-        todo!()
+        let previous = self.take(database, key)?;
+        self.delete(database, key);
+        Some(previous)
     }
+
     /// Like `remove`, without returning what was there.
     pub fn delete(&mut self, database: DatabaseId, key: &Key) -> bool {
-        todo!()
+        let stamp = self.stamp;
+        self.change_live(database, key, |segment, cell| {
+            segment.overwrite(cell, key, Given::Tombstone, 0, stamp);
+        })
+        .is_some()
     }
+
+    /// Leaves a tombstone where the table does not know the key, for a deletion whose key is in
+    /// the store alone; a live key is deleted.
+    pub fn bury(&mut self, database: DatabaseId, key: &Key) {
+        match self.presence(database, key) {
+            Presence::Live(_) => {
+                self.delete(database, key);
+            }
+            Presence::Tombstone => {}
+            Presence::Absent => self.write(database, key, Given::Tombstone, 0),
+        }
+    }
+
     /// Drops a clean entry without a trace (it stays in the store); false when it is not clean.
     pub fn forget(&mut self, database: DatabaseId, key: &Key) -> bool {
-        todo!()
+        match self.get(database, key) {
+            Some(entry) if entry.state() == EntryState::Clean => {}
+            _ => return false,
+        }
+        self.change_live(database, key, Segment::erase).is_some()
     }
-    /// Live entries of a slot in a database.
-    pub fn count(&self, slot: u16, database: DatabaseId) -> u64 {
-        todo!()
-    }
-    /// Live entries of a database.
-    pub fn count_db(&self, database: DatabaseId) -> u64 {
-        todo!()
-    }
-    /// The ids that have entries or tombstones, ascending.
-    pub fn databases(&self) -> impl Iterator<Item = DatabaseId> {
-        std::iter::empty()
-    }
+
     /// Takes a database out, for the caller to free where it does not disturb.
-    pub fn drop_database(&mut self, database: DatabaseId) -> Option<Box<Database>> {
-        todo!()
+    pub fn drop_database(&mut self, database: DatabaseId) -> Option<Database> {
+        let place = self.database_place(database).ok()?;
+        Some(self.databases.remove(place))
     }
-    /// Visits live entries of `slot` in hash order from `from_hash32` on, until at least `budget`
-    /// were visited; entries of one hash are visited together. Returns the hash to go on from, or
-    /// `None` at the end of the slot.
-    pub fn scan_slot(
-        &self,
-        database: DatabaseId,
-        slot: u16,
-        from_hash32: u32,
-        budget: usize,
-        f: impl FnMut(EntryRef<'_>),
-    ) -> Option<u32> {
-        todo!()
+
+    // ---- inside ------------------------------------------------------------------------------
+
+    /// Moves the value out of a live entry; the caller overwrites the entry next.
+    fn take(&mut self, database: DatabaseId, key: &Key) -> Option<(Value, u64)> {
+        self.change_live(database, key, |segment, cell| {
+            let deadline_ms = segment.raw(cell).deadline_ms();
+            (segment.take_value(cell), deadline_ms)
+        })
     }
-    /// Like `scan_slot`, going on into the next slots. Returns the next (slot, hash) or `None` at
-    /// the end of the shard's last slot.
-    pub fn scan(
-        &self,
-        database: DatabaseId,
-        slot: u16,
-        from_hash32: u32,
-        budget: usize,
-        f: impl FnMut(EntryRef<'_>),
-    ) -> Option<(u16, u32)> {
-        todo!()
+
+    fn write(&mut self, database: DatabaseId, key: &Key, given: Given<'_>, deadline_ms: u64) {
+        let stamp = self.stamp;
+        self.with_table(database, key.slot, |table| match table.find(key) {
+            Some(place) => table.change(place, |segment, cell| {
+                segment.overwrite(cell, key, given, deadline_ms, stamp);
+            }),
+            None => table.insert(key, given, deadline_ms, DIRTY, stamp),
+        });
     }
-    /// A live entry of the database, each with the same probability.
-    pub fn random<R: Rng + ?Sized>(
-        &self,
-        database: DatabaseId,
-        rng: &mut R,
-    ) -> Option<EntryRef<'_>> {
-        todo!()
-    }
-    /// Memory of all tables, in bytes.
-    pub fn bytes(&self) -> usize {
-        todo!()
-    }
-    /// Entries that the next sweep would take now.
-    pub fn dirty_entries(&self) -> u64 {
-        todo!()
-    }
-    /// Begins a sweep: everything dirty now will be given out. One sweep at a time.
-    pub fn sweep_begin(&mut self) -> SweepCursor {
-        todo!()
-    }
-    /// Gives out dirty entries in the order of slot, database id, hash, until about `budget` were
-    /// given; they are in flight afterwards. True when the sweep is complete.
-    pub fn sweep(
+
+    fn change_live<R>(
         &mut self,
-        cursor: &mut SweepCursor,
-        budget: usize,
-        f: impl FnMut(Swept<'_>),
-    ) -> bool {
-        todo!()
+        database: DatabaseId,
+        key: &Key,
+        f: impl FnOnce(&mut Segment, usize) -> R,
+    ) -> Option<R> {
+        let index = self.slot_index(key.slot);
+        let database = self.database_mut(database)?;
+        let table = database.tables.get_mut(index)?.as_deref_mut()?;
+        let place = table.find(key)?;
+        if table.raw(place).kind() == TOMBSTONE {
+            return None;
+        }
+        let before = table.tally;
+        let result = table.change(place, f);
+        database.tally.replace(before, table.tally);
+        Some(result)
     }
-    /// Ends the sweep. `stored`: what was in flight is clean, and tombstones may go (`reclaim`).
-    /// Otherwise it is dirty again.
-    pub fn sweep_finished(&mut self, stored: bool) {
-        todo!()
+
+    /// Gives the table of a slot to `f`, made if it does not exist.
+    fn with_table(&mut self, database: DatabaseId, slot: u16, f: impl FnOnce(&mut SlotTable)) {
+        assert!(
+            self.slots.contains(&slot),
+            "slot {slot} belongs to another shard"
+        );
+        let (index, count) = (self.slot_index(slot), self.slots.len());
+        let place = self.database_place(database).unwrap_or_else(|place| {
+            self.databases.insert(place, Database::new(database, count));
+            place
+        });
+        let database = &mut self.databases[place];
+        let table = database.tables[index].get_or_insert_with(|| {
+            let table = Box::new(SlotTable::new());
+            database.tally.add(table.tally);
+            table
+        });
+        let before = table.tally;
+        f(table);
+        database.tally.replace(before, table.tally);
     }
-    /// Frees tombstones that the store has seen, a slice of about `budget` slots; true when done.
-    pub fn reclaim(&mut self, budget: usize) -> bool {
-        todo!()
+
+    fn database(&self, database: DatabaseId) -> Option<&Database> {
+        self.databases.get(self.database_place(database).ok()?)
+    }
+
+    fn database_mut(&mut self, database: DatabaseId) -> Option<&mut Database> {
+        let place = self.database_place(database).ok()?;
+        self.databases.get_mut(place)
+    }
+
+    /// Where a database is, or would be. Most often it is the first.
+    #[inline]
+    fn database_place(&self, database: DatabaseId) -> Result<usize, usize> {
+        match self.databases.first() {
+            Some(first) if first.id == database => Ok(0),
+            _ => self
+                .databases
+                .binary_search_by_key(&database, |database| database.id),
+        }
+    }
+
+    #[inline]
+    fn table(&self, database: DatabaseId, slot: u16) -> Option<&SlotTable> {
+        self.database(database)?
+            .tables
+            .get(self.slot_index(slot))?
+            .as_deref()
+    }
+
+    fn table_mut(&mut self, database: DatabaseId, slot: u16) -> Option<&mut SlotTable> {
+        let index = self.slot_index(slot);
+        self.database_mut(database)?
+            .tables
+            .get_mut(index)?
+            .as_deref_mut()
+    }
+
+    /// The place of a slot in `Database::tables`; out of range for a slot that is not owned here.
+    #[inline]
+    pub(super) fn slot_index(&self, slot: u16) -> usize {
+        usize::from(slot).wrapping_sub(self.slots.start.into())
+    }
+
+    /// The number of the sweep that runs; 0: none.
+    pub(super) fn running_sweep(&self) -> u32 {
+        if self.sweep_runs { self.sweep } else { 0 }
+    }
+}
+
+impl Database {
+    fn new(id: DatabaseId, slots: usize) -> Database {
+        let bytes = slots * size_of::<Option<Box<SlotTable>>>();
+        let tables = (0..slots).map(|_| None).collect();
+        Database {
+            id,
+            tables,
+            tally: Tally {
+                bytes,
+                ..Tally::default()
+            },
+        }
+    }
+
+    /// The id under which it was logged.
+    pub fn id(&self) -> DatabaseId {
+        self.id
+    }
+}
+
+impl Place {
+    #[inline]
+    fn cell(self) -> usize {
+        self.cell as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn forged(bytes: &[u8], hash32: u32, low: u32) -> Key<'_> {
+        Key {
+            bytes,
+            slot: 0,
+            hash: u64::from(hash32) << 32 | u64::from(low),
+        }
+    }
+
+    fn fill(tables: &mut Tables, numbers: Range<u32>) {
+        for number in numbers {
+            let text = format!("{{tag}}:{number:014}");
+            let key = Key {
+                slot: 0,
+                ..Key::new(text.as_bytes(), 3)
+            };
+            tables.put(0, &key, Value::Counter(number.into()), 0);
+        }
+    }
+
+    #[test]
+    fn one_slot_holds_200_000_keys() {
+        let mut tables = Tables::new(0..1);
+        fill(&mut tables, 0..200_000);
+        assert_eq!((tables.count(0, 0), tables.count_db(0)), (200_000, 200_000));
+        for number in 0..200_000u32 {
+            let text = format!("{{tag}}:{number:014}");
+            let key = Key {
+                slot: 0,
+                ..Key::new(text.as_bytes(), 3)
+            };
+            let counter = tables.update_counter(0, &key, |counter, _| *counter);
+            assert_eq!(counter, Some(number.into()));
+        }
+        let per_entry = tables.bytes() as f64 / 200_000.0;
+        assert!(per_entry < 44.0, "{per_entry} bytes per entry");
+    }
+
+    #[test]
+    fn a_counter_with_a_20_byte_key_takes_at_most_44_bytes() {
+        // As dense as 10 M keys over 16,384 slots: 610 keys in each.
+        let (slots, count) = (256, 256 * 610);
+        let mut tables = Tables::new(0..slots);
+        for number in 0..count {
+            let text = format!("counter:{number:012}");
+            let key = Key::new(text.as_bytes(), 3);
+            let key = Key {
+                slot: key.slot % slots,
+                ..key
+            };
+            tables.put(0, &key, Value::Counter(i64::from(number) * 977), 0);
+        }
+        let per_entry = tables.bytes() as f64 / f64::from(count);
+        assert!(per_entry < 44.0, "{per_entry} bytes per entry");
+        println!("{per_entry:.1} bytes per entry");
+    }
+
+    #[test]
+    fn keys_that_share_their_hash_are_told_apart() {
+        let mut tables = Tables::new(0..1);
+        let keys: Vec<String> = (0..5_000).map(|number| format!("key:{number}")).collect();
+        let of = |number: usize| forged(keys[number].as_bytes(), 0xDEAD_BEEF, number as u32 % 3);
+        for number in 0..keys.len() {
+            tables.put(0, &of(number), Value::Counter(number as i64), 0);
+        }
+        for number in (0..keys.len()).step_by(2) {
+            assert!(tables.delete(0, &of(number)));
+        }
+        for number in 0..keys.len() {
+            let there = tables.get(0, &of(number)).is_some();
+            assert_eq!(there, number % 2 == 1);
+        }
+        let mut visited = 0;
+        let next = tables.scan(0, 0, 0, 10, |_| visited += 1);
+        assert_eq!((visited, next), (2_500, Some((0, 0xDEAD_BEF0))));
+        assert_eq!(
+            tables.scan(0, 0, 0xDEAD_BEF0, 10, |_| panic!("none is left")),
+            None
+        );
+    }
+
+    #[test]
+    fn the_last_hash_ends_the_slot() {
+        let mut tables = Tables::new(0..2);
+        tables.put(0, &forged(b"a", u32::MAX, 0), Value::Counter(1), 0);
+        tables.put(
+            0,
+            &Key {
+                slot: 1,
+                ..forged(b"b", 0, 0)
+            },
+            Value::Counter(2),
+            0,
+        );
+        let mut keys = Vec::new();
+        let next = tables.scan(0, 0, 0, 1, |entry| keys.push(entry.key().to_vec()));
+        assert_eq!(next, Some((1, 0)));
+        assert_eq!(
+            tables.scan(0, 1, 0, 1, |entry| keys.push(entry.key().to_vec())),
+            None
+        );
+        assert_eq!(keys, [b"a", b"b"]);
+    }
+
+    #[test]
+    fn a_scan_returns_every_key_that_stays_once_and_in_order() {
+        let mut tables = Tables::new(0..1);
+        fill(&mut tables, 0..3_000);
+        let (mut seen, mut last, mut added) = (HashMap::new(), 0, 3_000u32);
+        let mut from = Some(0);
+        while let Some(hash32) = from {
+            from = tables.scan_slot(0, 0, hash32, 10, |entry| {
+                assert!(entry.hash32() >= last);
+                last = entry.hash32();
+                *seen.entry(entry.key().to_vec()).or_insert(0) += 1;
+            });
+            // The buckets split while the scan goes on.
+            fill(&mut tables, added..added + 20);
+            added += 20;
+        }
+        for number in 0..3_000 {
+            let text = format!("{{tag}}:{number:014}");
+            assert_eq!(seen.get(text.as_bytes()), Some(&1), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_string_is_edited_in_place_unless_it_is_shared() {
+        let mut tables = Tables::new(0..16_384);
+        let key = Key::new(b"text", 1);
+        tables.put_bytes(0, &key, &[b'a'; 1000], 77);
+        let first = |tables: &Tables| match tables.get(0, &key).map(|entry| entry.value()) {
+            Some(super::super::ValueRef::String(text)) => text.as_ptr() as usize,
+            _ => panic!("no string"),
+        };
+        let place = first(&tables);
+        tables.edit_string(0, &key, |text| text[3] = b'b');
+        assert_eq!(first(&tables), place);
+        let shared = tables
+            .get(0, &key)
+            .and_then(|entry| entry.to_string_bytes());
+        tables.edit_string(0, &key, |text| text[4] = b'c');
+        assert_ne!(first(&tables), place);
+        assert_eq!(shared.map(|text| text[4]), Some(b'a'));
+        assert_eq!(
+            tables.get(0, &key).map(|entry| entry.deadline_ms()),
+            Some(77)
+        );
+    }
+
+    #[test]
+    fn each_key_is_drawn_about_as_often() {
+        use rand::SeedableRng;
+        let mut rng = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut tables = Tables::new(0..16_384);
+        for number in 0..10 {
+            let text = format!("key:{number}");
+            tables.put(0, &Key::new(text.as_bytes(), 1), Value::Counter(number), 0);
+        }
+        let mut drawn = HashMap::new();
+        for _ in 0..10_000 {
+            let key = tables.random(0, &mut rng).map(|entry| entry.key().to_vec());
+            *drawn.entry(key).or_insert(0) += 1;
+        }
+        assert!(drawn.len() == 10 && drawn.values().all(|count| (800..1200).contains(count)));
+    }
+
+    #[test]
+    fn a_dropped_database_takes_its_memory_along() {
+        let mut tables = Tables::new(0..16_384);
+        tables.put(3, &Key::new(b"a", 1), Value::Counter(1), 0);
+        tables.put(5, &Key::new(b"a", 1), Value::Counter(1), 0);
+        let before = tables.bytes();
+        assert_eq!(
+            tables.drop_database(3).map(|database| database.id()),
+            Some(3)
+        );
+        assert!(tables.bytes() <= before / 2 && tables.count_db(3) == 0);
+        assert_eq!((tables.count_db(5), tables.dirty_entries()), (1, 1));
     }
 }
