@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use crate::limits::ERROR_ECHO_BYTES_MAX;
-use crate::number;
+use crate::number::format_double;
 use crate::resp::Protocol;
 
 /// Writes replies of one connection at the end of its output buffer.
@@ -197,11 +197,10 @@ impl<'a> Reply<'a> {
 
     /// A floating-point number; in RESP2 as a string.
     pub fn double(&mut self, value: f64) {
-        let mut buffer = number::DoubleBuffer::new();
-        let text = buffer.format(value);
+        let text = format_double(value);
         match self.protocol {
-            Protocol::Resp2 => self.bulk(text.as_bytes()),
-            Protocol::Resp3 => self.typed_line(b',', text.as_bytes()),
+            Protocol::Resp2 => self.bulk(&text),
+            Protocol::Resp3 => self.typed_line(b',', &text),
         }
     }
 
@@ -576,4 +575,137 @@ impl From<crate::resp::decode::ProtocolError> for Reject {
 
 fn is_line_end(byte: u8) -> bool {
     byte == b'\r' || byte == b'\n'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::value::Value;
+
+    fn written(protocol: Protocol, write: impl FnOnce(&mut Reply<'_>)) -> String {
+        let mut out = Vec::new();
+        write(&mut Reply::new(&mut out, protocol));
+        let parsed = Value::parse(&out).expect("malformed").expect("incomplete");
+        assert_eq!(parsed.1, out.len(), "more than one reply");
+        out.escape_ascii().to_string().replace("\\r\\n", " ")
+    }
+
+    #[test]
+    fn each_type_has_its_form_in_both_protocols() {
+        let check = |resp2: &str, resp3: &str, write: fn(&mut Reply<'_>)| {
+            assert_eq!(written(Protocol::Resp2, write), resp2);
+            assert_eq!(written(Protocol::Resp3, write), resp3);
+        };
+        check("+OK ", "+OK ", |reply| reply.ok());
+        check("+QUEUED ", "+QUEUED ", |reply| reply.simple("QUEUED"));
+        check(":9 ", ":9 ", |reply| reply.integer(9));
+        check(":-9223372036854775808 ", ":-9223372036854775808 ", |r| {
+            r.integer(i64::MIN)
+        });
+        check(
+            "$12 abc\\x00\\xff1234567 ",
+            "$12 abc\\x00\\xff1234567 ",
+            |reply| {
+                reply.bulk(b"abc\0\xff1234567");
+            },
+        );
+        check("$2 10 ", "$2 10 ", |reply| reply.bulk_integer(10));
+        check("$-1 ", "_ ", |reply| reply.null());
+        check("$-1 ", "_ ", |reply| reply.bulk_or_null(None));
+        check("*-1 ", "_ ", |reply| reply.null_array());
+        check("$3 1.5 ", ",1.5 ", |reply| reply.double(1.5));
+        check("$3 inf ", ",inf ", |reply| reply.double(f64::INFINITY));
+        check(":1 ", "#t ", |reply| reply.boolean(true));
+        check(":0 ", "#f ", |reply| reply.boolean(false));
+        check("$2 ab ", "=6 txt:ab ", |reply| {
+            reply.verbatim(*b"txt", b"ab")
+        });
+        check("$2 12 ", "(12 ", |reply| reply.big_number("12"));
+        check("-ERR syntax error ", "-ERR syntax error ", |r| {
+            r.error(&Reject::syntax())
+        });
+        check("*0 ", "~0 ", |reply| reply.set(0));
+        check("*1 :1 ", ">1 :1 ", |reply| {
+            reply.push(1);
+            reply.integer(1);
+        });
+    }
+
+    #[test]
+    fn a_container_may_tell_its_length_at_the_end() {
+        let write = |reply: &mut Reply<'_>| {
+            reply.array(2);
+            let outer = reply.deferred_map();
+            for key in 0..12 {
+                reply.integer(key);
+                let inner = reply.deferred_array();
+                reply.bulk(b"x");
+                reply.finish(inner, 1);
+            }
+            reply.finish(outer, 12);
+            let set = reply.deferred_set();
+            reply.finish(set, 0);
+        };
+        let pairs: String = (0..12).map(|key| format!(":{key} *1 $1 x ")).collect();
+        assert_eq!(
+            written(Protocol::Resp2, write),
+            format!("*2 *24 {pairs}*0 ")
+        );
+        assert_eq!(
+            written(Protocol::Resp3, write),
+            format!("*2 %12 {pairs}~0 ")
+        );
+    }
+
+    #[test]
+    fn what_was_written_can_be_taken_back() {
+        let mut out = b":1\r\n".to_vec();
+        let mut reply = Reply::new(&mut out, Protocol::Resp2);
+        let mark = reply.mark();
+        reply.array(5);
+        assert_eq!(reply.written_since(mark), b"*5\r\n");
+        reply.truncate(mark);
+        reply.reborrow().error(&Reject::wrong_type());
+        assert!(out.starts_with(b":1\r\n-WRONGTYPE Operation"));
+    }
+
+    #[test]
+    fn errors_have_the_words_of_redis() {
+        let no_args: [&[u8]; 0] = [];
+        let text = Reject::unknown_command(b"foo", [&b"a"[..], b"b"]).to_string();
+        assert_eq!(
+            text,
+            "ERR unknown command 'foo', with args beginning with: 'a' 'b' "
+        );
+        let text = Reject::unknown_command(b"foo", no_args).to_string();
+        assert_eq!(
+            text,
+            "ERR unknown command 'foo', with args beginning with: "
+        );
+        let text = Reject::unknown_subcommand("client", b"x").to_string();
+        assert_eq!(text, "ERR unknown subcommand 'x'. Try CLIENT HELP.");
+        let text = Reject::wrong_arity("GET").to_string();
+        assert_eq!(text, "ERR wrong number of arguments for 'get' command");
+        let text = Reject::invalid_expire("SET").to_string();
+        assert_eq!(text, "ERR invalid expire time in 'set' command");
+        assert_eq!(Reject::wrong_type().code(), b"WRONGTYPE");
+        assert_eq!(Reject::fixed("NOAUTH").code(), b"NOAUTH");
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_repeats() {
+        let hostile = b"a\r\n+OK\r\n".repeat(1_000);
+        let rejects = [
+            Reject::unknown_command(&hostile, [&hostile[..], &hostile]),
+            Reject::unknown_subcommand("config", &hostile),
+            Reject::new(hostile),
+        ];
+        for reject in rejects {
+            assert!(!reject.text().iter().any(|&byte| is_line_end(byte)));
+            written(Protocol::Resp2, |reply| reply.error(&reject));
+        }
+        let long = vec![b'x'; 1_000];
+        let args = vec![&long[..]; 100];
+        assert!(Reject::unknown_command(&long, args).text().len() < 320);
+    }
 }

@@ -6,7 +6,7 @@
 mod double;
 mod long_double;
 
-pub use double::{DoubleBuffer, parse_double};
+pub use double::{DoubleText, format_double, parse_double};
 pub use long_double::LongDouble;
 
 /// Reads a decimal `i64` as strictly as Redis's `string2ll`: no space, no `+`, no leading zero, no
@@ -65,4 +65,69 @@ pub fn decimal_bytes(value: i64) -> usize {
         .checked_ilog10()
         .map_or(1, |power| power as usize + 1);
     digits + usize::from(value < 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn integers_are_read_as_strictly_as_redis_does() {
+        assert_eq!(parse_i64(b"0"), Some(0));
+        assert_eq!(parse_i64(b"-1"), Some(-1));
+        assert_eq!(parse_i64(b"9223372036854775807"), Some(i64::MAX));
+        assert_eq!(parse_i64(b"-9223372036854775808"), Some(i64::MIN));
+        let refused: [&[u8]; 18] = [
+            b"",
+            b"-",
+            b"+1",
+            b"01",
+            b"-0",
+            b"-01",
+            b" 1",
+            b"1 ",
+            b"1.0",
+            b"1e3",
+            b"0x1",
+            b"a",
+            b"9223372036854775808",
+            b"-9223372036854775809",
+            b"18446744073709551616",
+            b"1\0",
+            b"99999999999999999999999999999",
+            b"--1",
+        ];
+        for text in refused {
+            assert_eq!(parse_i64(text), None, "{}", text.escape_ascii());
+        }
+        assert_eq!(parse_u64(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(parse_u64(b"18446744073709551616"), None);
+        assert_eq!(parse_u64(b"-1"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_integer_is_read_back_from_its_text(value: i64) {
+            let mut text = Vec::new();
+            append_i64(value, &mut text);
+            prop_assert_eq!(parse_i64(&text), Some(value));
+            prop_assert_eq!(decimal_bytes(value), text.len());
+        }
+
+        #[test]
+        fn a_text_that_is_read_is_the_only_one_of_its_number(text in "[-+0-9 ]{0,21}") {
+            if let Some(value) = parse_i64(text.as_bytes()) {
+                prop_assert_eq!(value.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn decimal_bytes_counts_the_sign() {
+        for value in [0, 9, 10, 99, 100, -1, -10, i64::MAX, i64::MIN] {
+            assert_eq!(decimal_bytes(value), value.to_string().len(), "{value}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! Always true here: nothing that arrives can panic, and no length that a client claims is
 //! believed before the bytes are there.
 
+mod args;
 pub mod decode;
 pub mod encode;
 mod inline;
