@@ -32,19 +32,20 @@ impl Condition {
     ///
     /// # Errors
     /// WRONGTYPE where the string is asked for and the key holds something else.
-    pub fn is_met(
-        self,
-        txn: &mut Txn<'_>,
-        key: &Key<'_>,
-        args: Args<'_>,
-    ) -> Result<bool, Reject> {
+    pub fn is_met(self, txn: &mut Txn<'_>, key: &Key<'_>, args: Args<'_>) -> Result<bool, Reject> {
         Ok(match self {
             Condition::Always => true,
             Condition::Missing => !txn.exists(key),
             Condition::Exists => txn.exists(key),
-            Condition::Equal(word) => compare(txn, key, |bytes| bytes == args.word(word))? == Some(true),
-            Condition::Differs(word) => compare(txn, key, |bytes| bytes == args.word(word))? != Some(true),
-            Condition::DigestEqual(hash) => compare(txn, key, |bytes| digest(bytes) == hash)? == Some(true),
+            Condition::Equal(word) => {
+                compare(txn, key, |bytes| bytes == args.word(word))? == Some(true)
+            }
+            Condition::Differs(word) => {
+                compare(txn, key, |bytes| bytes == args.word(word))? != Some(true)
+            }
+            Condition::DigestEqual(hash) => {
+                compare(txn, key, |bytes| digest(bytes) == hash)? == Some(true)
+            }
             Condition::DigestDiffers(hash) => {
                 compare(txn, key, |bytes| digest(bytes) == hash)? != Some(true)
             }
@@ -68,8 +69,7 @@ pub fn digest(bytes: &[u8]) -> u64 {
 
 /// Reads 16 hexadecimal digits of either case.
 fn parse_digest(text: &[u8]) -> Result<u64, Reject> {
-    const INVALID: Reject =
-        Reject::fixed("ERR digest must be exactly 16 hexadecimal characters");
+    const INVALID: Reject = Reject::fixed("ERR digest must be exactly 16 hexadecimal characters");
     if text.len() != 16 || !text.iter().all(u8::is_ascii_hexdigit) {
         return Err(INVALID);
     }

@@ -225,7 +225,10 @@ mod tests {
             t.check("GETEX a PXAT 1 PERSIST", "(error) ERR syntax error");
             t.check("GETEX a KEEPTTL", "(error) ERR syntax error");
             t.check("SET a y", "OK");
-            t.check("GETEX a EX 0", "(error) ERR invalid expire time in 'getex' command");
+            t.check(
+                "GETEX a EX 0",
+                "(error) ERR invalid expire time in 'getex' command",
+            );
             t.check(
                 "GETEX a EX 9223372036854775807",
                 "(error) ERR invalid expire time in 'getex' command",

@@ -10,16 +10,13 @@ use crate::limits::STRING_BYTES_MAX;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
 
-const NOT_STRINGS: Reject =
-    Reject::fixed("ERR The specified keys must contain string values");
-const TOO_LARGE: Reject = Reject::fixed(
-    "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
-);
+const NOT_STRINGS: Reject = Reject::fixed("ERR The specified keys must contain string values");
+const TOO_LARGE: Reject =
+    Reject::fixed("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len");
 const NO_MEMORY: Reject =
     Reject::fixed("ERR Insufficient memory, failed allocating transient memory for LCS");
-const BOTH_LEN_AND_IDX: Reject = Reject::fixed(
-    "ERR If you want both the length and indexes, please just use IDX.",
-);
+const BOTH_LEN_AND_IDX: Reject =
+    Reject::fixed("ERR If you want both the length and indexes, please just use IDX.");
 
 /// The longest common subsequence.
 #[derive(Default)]
@@ -51,9 +48,13 @@ impl KeyCommand for Lcs {
         Arg::key("key2", "the other key", |c, word| c.second = word),
         Arg::flag("LEN", "return the length alone", |c| c.len = true),
         Arg::flag("IDX", "return where the runs are", |c| c.indexes = true),
-        Arg::integer("min-match-len", "shortest run that is returned", |c, len| {
-            c.match_len_min = len;
-        })
+        Arg::integer(
+            "min-match-len",
+            "shortest run that is returned",
+            |c, len| {
+                c.match_len_min = len;
+            },
+        )
         .after("MINMATCHLEN")
         .optional(),
         Arg::flag("WITHMATCHLEN", "return the length of each run", |c| {
@@ -65,7 +66,10 @@ impl KeyCommand for Lcs {
         if self.len && self.indexes {
             return Err(BOTH_LEN_AND_IDX);
         }
-        let (first, second) = (txn.key(args.word(self.first)), txn.key(args.word(self.second)));
+        let (first, second) = (
+            txn.key(args.word(self.first)),
+            txn.key(args.word(self.second)),
+        );
         let mut len_of = |key| match txn.string(key) {
             Ok(text) => Ok(text.map_or(0, |text| text.len())),
             Err(_) => Err(NOT_STRINGS),
@@ -75,7 +79,9 @@ impl KeyCommand for Lcs {
             return Err(TOO_LARGE);
         }
         let first = txn.string(&first)?.map_or(Vec::new(), |text| text.to_vec());
-        let second = txn.string(&second)?.map_or(Vec::new(), |text| text.to_vec());
+        let second = txn
+            .string(&second)?
+            .map_or(Vec::new(), |text| text.to_vec());
         let table = LcsTable::of(&first, &second)?;
         if self.len {
             reply.count(table.len());
@@ -139,7 +145,8 @@ impl<'a> LcsTable<'a> {
     fn of(first: &'a [u8], second: &'a [u8]) -> Result<LcsTable<'a>, Reject> {
         let width = second.len() + 1;
         let mut lens: Vec<u32> = Vec::new();
-        lens.try_reserve_exact((first.len() + 1) * width).map_err(|_| NO_MEMORY)?;
+        lens.try_reserve_exact((first.len() + 1) * width)
+            .map_err(|_| NO_MEMORY)?;
         lens.resize(width, 0);
         for byte in first {
             let above = lens.len() - width;
@@ -232,8 +239,14 @@ mod tests {
     fn what_cannot_be_compared_is_refused() {
         let mut t = Transcript::new();
         t.make_hash("h");
-        t.check("LCS h a", "(error) ERR The specified keys must contain string values");
-        t.check("LCS a h", "(error) ERR The specified keys must contain string values");
+        t.check(
+            "LCS h a",
+            "(error) ERR The specified keys must contain string values",
+        );
+        t.check(
+            "LCS a h",
+            "(error) ERR The specified keys must contain string values",
+        );
         t.check(
             "LCS a b LEN IDX",
             "(error) ERR If you want both the length and indexes, please just use IDX.",

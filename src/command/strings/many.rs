@@ -16,12 +16,16 @@ pub struct MGet {
 }
 
 impl KeyCommand for MGet {
-    const SPEC: Spec = Spec::read("mget", Group::String, "Returns the strings at several keys.")
-        .complexity("O(N) where N is the number of keys")
-        .with(flag::FAST)
-        .keys(1, -1, 1)
-        .across(Across::Interleave)
-        .reply("Array: for each key its string, or null if there is no string.");
+    const SPEC: Spec = Spec::read(
+        "mget",
+        Group::String,
+        "Returns the strings at several keys.",
+    )
+    .complexity("O(N) where N is the number of keys")
+    .with(flag::FAST)
+    .keys(1, -1, 1)
+    .across(Across::Interleave)
+    .reply("Array: for each key its string, or null if there is no string.");
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::rest(
         "key",
         "the keys",
@@ -262,8 +266,14 @@ mod tests {
     #[test]
     fn msetex_refuses_wrong_counts_and_times() {
         let mut t = Transcript::new();
-        t.check("MSETEX 0 a 1", "(error) ERR numkeys should be greater than 0");
-        t.check("MSETEX x a 1", "(error) ERR value is not an integer or out of range");
+        t.check(
+            "MSETEX 0 a 1",
+            "(error) ERR numkeys should be greater than 0",
+        );
+        t.check(
+            "MSETEX x a 1",
+            "(error) ERR value is not an integer or out of range",
+        );
         t.check("MSETEX 2 a 1 b", "(error) ERR syntax error");
         t.check("MSETEX 1 a 1 b 2", "(error) ERR syntax error");
         t.check("MSETEX 1 a 1 NX XX", "(error) ERR syntax error");

@@ -15,7 +15,13 @@ pub fn byte_range(first: i64, last: i64, len: usize) -> Range<usize> {
         return 0..0;
     }
     let len = len as i64;
-    let from_end = |index: i64| if index < 0 { (len + index).max(0) } else { index };
+    let from_end = |index: i64| {
+        if index < 0 {
+            (len + index).max(0)
+        } else {
+            index
+        }
+    };
     let first = from_end(first);
     let last = from_end(last).min(len - 1);
     if first > last {
@@ -74,9 +80,13 @@ impl KeyCommand for SetRange {
     .notes("An empty value changes nothing and makes no key.");
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the key", |c, word| c.key = word),
-        Arg::integer("offset", "where, in bytes from the beginning", |c, offset| {
-            c.offset = offset;
-        }),
+        Arg::integer(
+            "offset",
+            "where, in bytes from the beginning",
+            |c, offset| {
+                c.offset = offset;
+            },
+        ),
         Arg::text("value", "what is written", |c, word| c.value = word),
     ];
 
@@ -109,8 +119,12 @@ impl KeyCommand for GetRange {
         .reply("Bulk string: the part; empty if nothing is there.");
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the key", |c, word| c.key = word),
-        Arg::integer("start", "first byte; negative: from the end", |c, first| c.first = first),
-        Arg::integer("end", "last byte; negative: from the end", |c, last| c.last = last),
+        Arg::integer("start", "first byte; negative: from the end", |c, first| {
+            c.first = first
+        }),
+        Arg::integer("end", "last byte; negative: from the end", |c, last| {
+            c.last = last
+        }),
     ];
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
@@ -133,8 +147,12 @@ impl KeyCommand for SubStr {
         .notes("The old name of GETRANGE.");
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the key", |c, word| c.key = word),
-        Arg::integer("start", "first byte; negative: from the end", |c, first| c.first = first),
-        Arg::integer("end", "last byte; negative: from the end", |c, last| c.last = last),
+        Arg::integer("start", "first byte; negative: from the end", |c, first| {
+            c.first = first
+        }),
+        Arg::integer("end", "last byte; negative: from the end", |c, last| {
+            c.last = last
+        }),
     ];
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
@@ -207,7 +225,10 @@ mod tests {
     fn offsets_have_limits() {
         let mut t = Transcript::new();
         t.check("SETRANGE a -1 x", "(error) ERR offset is out of range");
-        t.check("SETRANGE a x x", "(error) ERR value is not an integer or out of range");
+        t.check(
+            "SETRANGE a x x",
+            "(error) ERR value is not an integer or out of range",
+        );
         t.check(
             "SETRANGE a 536870912 x",
             "(error) ERR string exceeds maximum allowed size (proto-max-bulk-len)",

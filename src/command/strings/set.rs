@@ -152,7 +152,9 @@ impl KeyCommand for SetEx {
     .reply("OK");
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the key", |c, word| c.key = word),
-        Arg::integer("seconds", "lifetime in seconds", |c, seconds| c.seconds = seconds),
+        Arg::integer("seconds", "lifetime in seconds", |c, seconds| {
+            c.seconds = seconds
+        }),
         Arg::text("value", "the string", |c, word| c.value = word),
     ];
 
@@ -185,9 +187,13 @@ impl KeyCommand for PSetEx {
     .reply("OK");
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the key", |c, word| c.key = word),
-        Arg::integer("milliseconds", "lifetime in milliseconds", |c, milliseconds| {
-            c.milliseconds = milliseconds;
-        }),
+        Arg::integer(
+            "milliseconds",
+            "lifetime in milliseconds",
+            |c, milliseconds| {
+                c.milliseconds = milliseconds;
+            },
+        ),
         Arg::text("value", "the string", |c, word| c.value = word),
     ];
 
@@ -242,7 +248,12 @@ mod tests {
             t.check("SET a 14 IFNE 13", "(nil)");
             t.check("SET a 14 IFNE 12", "OK");
             t.check("SET b 1 IFDNE 0000000000000000", "OK");
-            for digest in ["b6", "b6acb9d84a38ff7g", "+6acb9d84a38ff74", "b6acb9d84a38ff740"] {
+            for digest in [
+                "b6",
+                "b6acb9d84a38ff7g",
+                "+6acb9d84a38ff74",
+                "b6acb9d84a38ff740",
+            ] {
                 t.check(
                     &format!("SET a x IFDEQ {digest}"),
                     "(error) ERR digest must be exactly 16 hexadecimal characters",
@@ -285,8 +296,14 @@ mod tests {
     fn set_refuses_what_redis_refuses() {
         let mut t = Transcript::new();
         t.check("SET a 1", "OK");
-        t.check("SET a 2 EX 0", "(error) ERR invalid expire time in 'set' command");
-        t.check("SET a 2 PX -1", "(error) ERR invalid expire time in 'set' command");
+        t.check(
+            "SET a 2 EX 0",
+            "(error) ERR invalid expire time in 'set' command",
+        );
+        t.check(
+            "SET a 2 PX -1",
+            "(error) ERR invalid expire time in 'set' command",
+        );
         t.check(
             "SET a 2 EX 9223372036854775807",
             "(error) ERR invalid expire time in 'set' command",
@@ -298,11 +315,23 @@ mod tests {
         t.check("SET a 2 EX 1 PX 1", "(error) ERR syntax error");
         t.check("SET a 2 EX 1 KEEPTTL", "(error) ERR syntax error");
         t.check("SET a 2 EX", "(error) ERR syntax error");
-        t.check("SET a 2 EX x", "(error) ERR value is not an integer or out of range");
+        t.check(
+            "SET a 2 EX x",
+            "(error) ERR value is not an integer or out of range",
+        );
         t.check("SET a 2 PERSIST", "(error) ERR syntax error");
-        t.check("SET a", "(error) ERR wrong number of arguments for 'set' command");
-        t.check("SETEX a 0 2", "(error) ERR invalid expire time in 'setex' command");
-        t.check("PSETEX a -5 2", "(error) ERR invalid expire time in 'psetex' command");
+        t.check(
+            "SET a",
+            "(error) ERR wrong number of arguments for 'set' command",
+        );
+        t.check(
+            "SETEX a 0 2",
+            "(error) ERR invalid expire time in 'setex' command",
+        );
+        t.check(
+            "PSETEX a -5 2",
+            "(error) ERR invalid expire time in 'psetex' command",
+        );
         t.check("GET a", "\"1\"");
         t.make_hash("h");
         t.check("GET h", WRONG_TYPE);
