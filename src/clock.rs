@@ -99,12 +99,12 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since the Unix epoch: what records, deadlines and turns carry. Read once per turn.
+    /// Milliseconds since the Unix epoch: for records, deadlines and turns. Read once a turn.
     pub fn now_ms(&self) -> u64 {
         self.now_epoch_ns() / MILLISECOND_NS
     }
 
-    /// Nanoseconds since the Unix epoch on the same clock as [`Clock::now_ms`] (TIME prints microseconds).
+    /// Nanoseconds since the Unix epoch on the same clock as [`Clock::now_ms`] (for TIME).
     pub fn now_epoch_ns(&self) -> u64 {
         let wall_ns = self.source.wall_ns();
         let boot_ns = self.source.boot_ns();

@@ -18,3 +18,4 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod store;
+pub mod worker;

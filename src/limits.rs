@@ -43,7 +43,68 @@ const _: () = assert!(
 
 // ---- commit log ------------------------------------------------------------------------------
 
+/// Unit of the log: a record starts on such a boundary, so that no acknowledged block is rewritten.
+pub const LOG_BLOCK_BYTES: u64 = 4096;
+/// Size of a log segment: default and range of the option.
+pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+pub const LOG_SEGMENT_BYTES_MIN: u64 = 16 * 1024;
+pub const LOG_SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Most bytes written as one group; a single batch above it is a group of its own, written in pieces.
+pub const LOG_GROUP_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most batches in one group: bounds what one wake-up has to release.
+pub const LOG_GROUP_BATCHES_MAX: usize = 16_384;
+/// What may wait for the committer before callers are told to stop.
+pub const LOG_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const LOG_QUEUE_BATCHES_MAX: usize = 65_536;
+/// Recycled segments kept for reuse; more are removed.
+pub const LOG_SPARE_SEGMENTS_MAX: usize = 8;
+/// Idle time after which an empty record is written as the witness of the last acknowledged one.
+pub const LOG_WITNESS_AFTER_US: u64 = 200_000;
+/// Time between syncs under `appendfsync everysec`.
+pub const LOG_EVERYSEC_US: u64 = 1_000_000;
+/// Where nobody waits for the sync, groups gather this long, or until this many bytes wait.
+pub const LOG_GATHER_US: u64 = 1_000;
+pub const LOG_GATHER_BYTES: u64 = 256 * 1024;
+/// Time between attempts to allocate a segment while the disk is full.
+pub const LOG_SPACE_RETRY_MS: u64 = 500;
+/// Buffer for reading a log back, and piece in which zeros and large records are written.
+pub const LOG_PIECE_BYTES: usize = 1024 * 1024;
+/// Distance in bytes of the marks from which "bytes since an lsn" is answered, and their number.
+pub const LOG_MARK_BYTES: u64 = 1024 * 1024;
+pub const LOG_MARKS_MAX: usize = 65_536;
+/// A segment holds its header block and at least one record of more than a block.
+const _: () = assert!(LOG_SEGMENT_BYTES_MIN >= 3 * LOG_BLOCK_BYTES);
+/// A queue that is full still holds several groups, so the committer never starves.
+const _: () = assert!(LOG_QUEUE_BYTES_MAX >= 2 * LOG_GROUP_BYTES_MAX);
+const _: () = assert!((LOG_PIECE_BYTES as u64).is_multiple_of(LOG_BLOCK_BYTES));
+
 // ---- store and checkpoint --------------------------------------------------------------------
+
+/// Longest row key of the store, in bytes: fjall keeps a key's length in 16 bits.
+pub const ROW_KEY_BYTES_MAX: usize = 65_535;
+/// Target size of a data block, in bytes. Frozen in each store when it is created.
+pub const STORE_BLOCK_BYTES: u32 = 4 * 1024;
+/// Bits of bloom filter per row: about one missing key in a hundred costs a block read.
+pub const STORE_FILTER_BITS_PER_ROW: f32 = 10.0;
+/// Most table files that the store keeps open.
+pub const STORE_OPEN_FILES_MAX: usize = 256;
+/// Memory for the store's blocks when the caller has no opinion, in bytes.
+pub const STORE_CACHE_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
+/// Sorted runs in the first level above which a checkpoint waits: every run costs each read a look.
+pub const STORE_DEPTH_MAX: usize = 16;
+/// How long a reopening store waits for reads and scans that still use it, in milliseconds.
+pub const STORE_REOPEN_WAIT_MS_MAX: u64 = 10_000;
+/// Deadline rows a checkpoint gathers in memory before it ingests them by themselves, in bytes.
+pub const CHECKPOINT_DEADLINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most numbered databases, and most dead ones that still have rows, that a meta row lists.
+pub const META_DATABASES_MAX: usize = 1024 * 1024;
+
+// The longest row key: a field's row (slot, kind, database id, hash, length, generation, hash).
+const _: () =
+    assert!(2 + 1 + 4 + 4 + 2 + KEY_BYTES_MAX + 8 + 4 + FIELD_BYTES_MAX <= ROW_KEY_BYTES_MAX);
+// The longest deadline row (0xFFFF, ms, slot, database id, target, length, generation).
+const _: () =
+    assert!(2 + 8 + 2 + 4 + 1 + 2 + KEY_BYTES_MAX + 8 + FIELD_BYTES_MAX <= ROW_KEY_BYTES_MAX);
 
 // ---- shards, mailboxes, connections ----------------------------------------------------------
 
@@ -80,3 +141,16 @@ pub const SLOWLOG_ENTRIES_MAX: usize = 1024 * 1024;
 pub const LATENCY_SAMPLES_MAX: usize = 160;
 /// Kinds of events that the latency monitor keeps apart.
 pub const LATENCY_EVENTS_MAX: usize = 64;
+
+// ---- connections -----------------------------------------------------------------------------
+
+/// Commands that one connection may run before others have their turn.
+pub const TURN_COMMANDS_MAX: usize = 1_000;
+/// Bytes of requests that one connection may run before others have their turn.
+pub const TURN_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of replies that wait for the disk or for other shards before a connection stops reading.
+pub const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Replies on their way from other shards before a connection stops reading.
+pub const PLACES_MAX: usize = 10_000;
+/// Bytes that one read takes from a socket.
+pub const READ_BYTES_MAX: usize = 64 * 1024;

@@ -5,6 +5,7 @@
 
 use std::{fmt::Display, io::Write, path::Path, time::Duration};
 
+use tracing_log::AsLog;
 use tracing_subscriber::{
     Layer, Registry,
     filter::{LevelFilter, Targets},
@@ -28,6 +29,8 @@ impl LevelHandle {
         if let Some(handle) = &self.0 {
             // Fails only when the subscriber is gone, at the very end of the process.
             let _ = handle.reload(filter(level));
+            // The `log` crate has a level of its own in front, set once when logging started.
+            tracing_log::log::set_max_level(level_filter(level).as_log());
         }
     }
 }
@@ -98,7 +101,8 @@ impl Display for Ready<'_> {
         let (dir, seconds) = (self.dir.display(), self.took.as_secs_f64());
         write!(
             formatter,
-            "tallyman ready on {addresses}: {shards}, data in {dir}, {keys} recovered in {seconds:.3} s"
+            "tallyman ready on {addresses}: {shards}, data in {dir}, {keys} recovered in \
+             {seconds:.3} s"
         )
     }
 }

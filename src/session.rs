@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::HashMap;
 
-use crate::clock::Clock;
 use crate::config::Live;
 use crate::keyspace::txn::WatchedKey;
 use crate::reply::Reject;
@@ -170,6 +169,8 @@ pub struct SessionCall<'a> {
     pub in_block: bool,
     /// The turn's time, ms since the Unix epoch.
     pub now_ms: u64,
+    /// The clock, for TIME and the like.
+    pub clock: &'a crate::clock::Clock,
 }
 
 /// What others may read of a connection, and how they reach it.
@@ -397,8 +398,6 @@ pub trait Engine: Send + Sync {
 pub struct Shared {
     /// The settings.
     pub settings: Live,
-    /// The clock.
-    pub clock: Clock,
     /// The connections.
     pub clients: Clients,
     /// Counters and histograms.

@@ -35,7 +35,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Prints the text, help to standard output and errors to standard error, and says the exit code.
+    /// Prints the text, help to standard output and errors to standard error; says the exit code.
     pub fn report(&self) -> u8 {
         // Nobody is left to be told when printing fails.
         match self {
@@ -72,7 +72,7 @@ fn serve(matches: &ArgMatches) -> Result<Invocation, Refusal> {
     if let Some(path) = &file {
         file::load(path, &mut settings).map_err(Refusal::Settings)?;
     }
-    for row in options() {
+    for row in ROWS {
         let Some(text) = matches.get_one::<String>(row.name) else {
             continue;
         };
@@ -83,11 +83,6 @@ fn serve(matches: &ArgMatches) -> Result<Invocation, Refusal> {
         .check_relations()
         .map_err(|(name, error)| Refusal::Settings(format!("{name} {error}")))?;
     Ok(Invocation::Serve { settings, file })
-}
-
-/// The settings that the command line offers.
-fn options() -> impl Iterator<Item = &'static Row> {
-    ROWS.iter().filter(|row| row.change != Change::Never)
 }
 
 /// The command line's grammar. Subcommands (tools that work on a data folder) go here.
@@ -105,9 +100,8 @@ fn command() -> Command {
         )
         .disable_help_subcommand(true)
         .next_line_help(true)
-        .max_term_width(100)
         .arg(config)
-        .args(options().map(option))
+        .args(ROWS.iter().map(option))
 }
 
 fn option(row: &'static Row) -> Arg {
@@ -130,6 +124,7 @@ fn option(row: &'static Row) -> Arg {
         .value_parser(parser)
         .allow_hyphen_values(true)
         .help_heading(row.group.title())
+        .hide(row.change == Change::Never)
         .help(format!(
             "{} [allowed: {}] [default: {default}]",
             row.doc,
@@ -173,6 +168,8 @@ mod tests {
             "--slowlog-log-slower-than",
             "-1",
             "--maxmemory=1gb",
+            "--save",
+            "",
         ];
         let (settings, _) = parse(&arguments).unwrap();
         assert_eq!(settings.port, 0);
@@ -215,8 +212,8 @@ mod tests {
                 ["/nonexistent", "No such file"],
             ),
             (
-                &["--cluster-enabled", "no"],
-                ["--cluster-enabled", "unexpected argument"],
+                &["--cluster-enabled", "yes"],
+                ["--cluster-enabled", "only no"],
             ),
         ] {
             let (text, code) = refusal(arguments);
@@ -231,7 +228,7 @@ mod tests {
     fn help_explains_every_option_and_is_no_error() {
         let (text, code) = refusal(&["--help"]);
         assert_eq!(code, 0);
-        for row in options() {
+        for row in ROWS.iter().filter(|row| row.change != Change::Never) {
             assert!(text.contains(&format!("--{} <", row.name)), "{}", row.name);
         }
         assert_eq!(

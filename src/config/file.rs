@@ -75,7 +75,7 @@ fn apply(text: &str, settings: &mut Settings) -> Result<(), (usize, String)> {
 }
 
 fn apply_one(name: &str, item: &Item, settings: &mut Settings) -> Result<(), String> {
-    let Some(row) = row(name.as_bytes()) else {
+    let Some(row) = row(name.as_bytes()).filter(|row| row.name == name) else {
         let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
         return Err(format!(
             "unknown setting '{name}'; allowed are {}",
@@ -117,36 +117,30 @@ fn words_of(array: &Array) -> Option<String> {
     Some(words?.join(" "))
 }
 
-/// The file's new text. Values that mean the same stay as they are written.
+/// The file's new text. Values that mean the same stay as they are written, and new ones follow at
+/// the end, below any comment (there are no sections that they could fall into).
 fn rewritten(before: &str, settings: &Settings) -> Result<String, String> {
     let mut document: DocumentMut = before.parse().map_err(|error| format!("{error}"))?;
     let defaults = Settings::default();
+    let mut added = String::new();
     for row in ROWS.iter().filter(|row| row.change != Change::Never) {
         let text = row.kind.text(settings);
-        let there: Vec<String> = document
-            .iter()
-            .map(|(name, _)| name.to_owned())
-            .filter(|name| name.eq_ignore_ascii_case(row.name))
-            .collect();
-        if there.is_empty() {
-            if text != row.kind.text(&defaults) {
-                document.insert(row.name, Item::Value(value_of(row, &text)));
+        match document.get_mut(row.name) {
+            Some(Item::Value(old)) if !means(row, old, settings) => {
+                let decor = old.decor().clone();
+                *old = value_of(row, &text);
+                *old.decor_mut() = decor;
             }
-            continue;
-        }
-        for name in there {
-            let Some(Item::Value(old)) = document.get_mut(&name) else {
-                continue;
-            };
-            if means(row, old, settings) {
-                continue;
-            }
-            let decor = old.decor().clone();
-            *old = value_of(row, &text);
-            *old.decor_mut() = decor;
+            Some(_) => {}
+            None if text == row.kind.text(&defaults) => {}
+            None => added.push_str(&format!("{} = {}\n", row.name, value_of(row, &text))),
         }
     }
-    Ok(document.to_string())
+    let mut after = document.to_string();
+    if !added.is_empty() && !after.is_empty() && !after.ends_with('\n') {
+        after.push('\n');
+    }
+    Ok(after + &added)
 }
 
 /// Whether a value that is written in the file is the setting's value now.
@@ -201,9 +195,9 @@ mod tests {
 
     #[test]
     fn values_come_in_the_types_that_suit_them() {
-        let text = "# a comment\nport = 7000\nbind = [\"127.0.0.1\", \"-::1\"]\nmaxmemory = \"1gb\"\n\
-                    protected-mode = false\nlatency-tracking = \"yes\"\nappendfsync = \"no\"\n\
-                    slowlog-log-slower-than = -1\nunixsocketperm = 700\n";
+        let text = "# a comment\nport = 7000\nbind = [\"127.0.0.1\", \"-::1\"]\n\
+                    maxmemory = \"1gb\"\nprotected-mode = false\nlatency-tracking = \"yes\"\n\
+                    appendfsync = \"no\"\nslowlog-log-slower-than = -1\nunixsocketperm = 700\n";
         let settings = loaded(text).unwrap();
         assert_eq!(settings.port, 7000);
         assert_eq!(settings.bind, "127.0.0.1 -::1");
@@ -262,8 +256,8 @@ mod tests {
         settings.timeout_seconds = 0;
         settings.requirepass = "se\"cret".to_owned();
         let after = rewritten(before, &settings).unwrap();
-        let expected = "# mine\nport = 7000 # fixed\nmaxmemory = 2147483648 # all of it\ntimeout = 0\n\
-                        requirepass = 'se\"cret'\n";
+        let expected = "# mine\nport = 7000 # fixed\nmaxmemory = 2147483648 # all of it\n\
+                        timeout = 0\nrequirepass = 'se\"cret'\n";
         assert_eq!(after, expected);
         assert_eq!(loaded(&after).unwrap(), settings);
     }

@@ -28,7 +28,8 @@ pub enum Change {
     Live,
     /// By the command line and the file alone.
     AtStart,
-    /// Never: a fact that clients ask for. Not on the command line and never written to the file.
+    /// Never: a fact that clients ask for. It may be repeated, for the sake of Redis's scripts; not
+    /// shown in `--help`, and never written to the file.
     Never,
 }
 
@@ -250,7 +251,8 @@ fn choice(words: &[&str], text: &str) -> Result<usize, String> {
         })
 }
 
-/// Reads a number of bytes as Redis does: `k`, `m`, `g` are powers of 1,000, `kb`, `mb`, `gb` of 1,024.
+/// Reads a number of bytes as Redis does: `k`, `m`, `g` are powers of 1,000, and `kb`, `mb`, `gb`
+/// of 1,024.
 pub(super) fn bytes_of(text: &str) -> Option<u64> {
     let digits_end = text
         .find(|c: char| !c.is_ascii_digit())
@@ -282,7 +284,7 @@ pub(super) fn human_bytes(bytes: usize) -> String {
 /// Reads Redis's `class hard soft seconds …`; classes that are not named stay as they were.
 fn output_buffers(before: OutputBufferLimits, text: &str) -> Result<OutputBufferLimits, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
-    if words.is_empty() || words.len() % 4 != 0 {
+    if words.is_empty() || !words.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.".to_owned());
     }
     let mut limits = before;

@@ -214,17 +214,11 @@ impl Tables {
         let table = database.tables.get_mut(index)?.as_deref_mut()?;
         let place = table.find(key)?;
         let (segment, tally) = table.segment_mut(place);
-        let old = segment.counter_at(place.cell())?;
-        let mut new = old;
-        let result = f(&mut new, segment.raw(place.cell()).deadline_ms());
-        segment.touch(place.cell(), stamp);
-        if new != old {
-            let before = segment.dirty();
-            segment.write_counter(place.cell(), new);
-            let more = segment.dirty() - before;
-            tally.dirty += more;
-            database.tally.dirty += more;
-        }
+        let before = segment.dirty();
+        let result = segment.update_counter(place.cell(), stamp, f)?;
+        let more = segment.dirty() - before;
+        tally.dirty += more;
+        database.tally.dirty += more;
         Some(result)
     }
 

@@ -11,7 +11,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use crate::keyspace::codec::write_part;
 use crate::keyspace::databases::Databases;
 use crate::keyspace::entry::EntryRef;
-use crate::keyspace::hash::{Field, FieldValue, Hash};
+use crate::keyspace::{Field, FieldValue, Hash};
 use crate::keyspace::key::{Key, field_hash32};
 use crate::keyspace::owned::Keyspace;
 use crate::keyspace::turn::Wait;
@@ -26,7 +26,7 @@ pub enum Owners<'a> {
     /// One shard: all keys of the command live in it.
     One(&'a mut Keyspace),
     /// Several shards, lent to one place, in ascending order of their slots.
-    Several(&'a mut [&'a mut Keyspace]),
+    Several(&'a mut [Box<Keyspace>]),
 }
 
 /// A string as it lies in the table.
@@ -113,6 +113,9 @@ pub struct WatchedKey {
     pub existed: bool,
 }
 
+/// Bytes of a mutation besides key and value, at most.
+const EFFECT_HEAD_BYTES: u64 = 96;
+
 /// A command's view of the keyspace.
 pub struct Txn<'a> {
     owners: Owners<'a>,
@@ -120,6 +123,7 @@ pub struct Txn<'a> {
     database: u32,
     wait: Wait,
     undo: Undo,
+    effect_bytes: u64,
 }
 
 impl<'a> Txn<'a> {
@@ -134,7 +138,13 @@ impl<'a> Txn<'a> {
             database,
             wait: Wait::NONE,
             undo,
+            effect_bytes: 0,
         }
+    }
+
+    /// Bytes that logging the writes so far takes at most, roughly.
+    pub fn effect_bytes(&self) -> u64 {
+        self.effect_bytes
     }
 
     /// The writes stay. Returns what the reply has to wait for.
@@ -236,8 +246,10 @@ impl<'a> Txn<'a> {
         }
     }
 
-    fn wrote(&mut self) {
+    /// A write of a key whose logged bytes besides the key are so many at most.
+    fn wrote(&mut self, key: &Key<'_>, bytes: usize) {
         self.wait = Wait::TURN;
+        self.effect_bytes += (key.bytes.len() + bytes) as u64 + EFFECT_HEAD_BYTES;
     }
 
     // ---- reading -----------------------------------------------------------------------------
@@ -305,13 +317,14 @@ impl<'a> Txn<'a> {
     /// Sets value and deadline (0: none) of a key, whatever it was.
     pub fn put(&mut self, key: &Key<'_>, value: Value, deadline_ms: u64) {
         self.look(key);
+        let value_bytes = value.heap_bytes();
         let database = self.database;
         let before = self
             .owners
             .of(key.slot)
             .put(database, key, value, deadline_ms);
         self.undo.push(database, key, Before::Entry(before));
-        self.wrote();
+        self.wrote(key, value_bytes);
     }
 
     /// Sets a string and deadline (0: none) of a key, whatever it was.
@@ -327,7 +340,7 @@ impl<'a> Txn<'a> {
             return false;
         };
         self.undo.push(database, key, Before::Entry(Some(before)));
-        self.wrote();
+        self.wrote(key, 0);
         true
     }
 
@@ -341,7 +354,7 @@ impl<'a> Txn<'a> {
             .of(key.slot)
             .set_deadline(database, key, deadline_ms);
         self.undo.push(database, key, Before::Deadline(before_ms));
-        self.wrote();
+        self.wrote(key, 0);
         true
     }
 
@@ -363,7 +376,7 @@ impl<'a> Txn<'a> {
                 owner.written(database, key);
                 owner.turn.touch_whole(database, key);
                 self.undo.push(database, key, Before::Counter(before));
-                self.wrote();
+                self.wrote(key, 0);
                 Ok(after)
             }
             Some(None) => Err(Reject::overflow()),
@@ -440,7 +453,7 @@ impl<'a> Txn<'a> {
             total: before_total,
         };
         self.undo.push(database, key, part);
-        self.wrote();
+        self.wrote(key, bytes.len());
         Ok(total)
     }
 
@@ -467,6 +480,7 @@ impl<'a> Txn<'a> {
             // The turn logs the fields; they make the hash.
         }
         let field_hash = self.field_hash(name);
+        let value_bytes = value.text().map_or(10, <[u8]>::len);
         let database = self.database;
         let owner = self.owners.of(key.slot);
         let Some(mut hash) = owner.tables.hash_mut(database, key) else {
@@ -485,7 +499,7 @@ impl<'a> Txn<'a> {
             field: before,
         };
         self.undo.push(database, key, before);
-        self.wrote();
+        self.wrote(key, name.len() + value_bytes);
         Ok(new)
     }
 
@@ -516,7 +530,7 @@ impl<'a> Txn<'a> {
             field: Some(field.clone()),
         };
         self.undo.push(database, key, before);
-        self.wrote();
+        self.wrote(key, name.len());
         if empty {
             self.delete(key);
         }
@@ -643,7 +657,8 @@ impl<'a> Txn<'a> {
             self.owners.nth(index).flush(number);
         }
         self.database = self.owners.first().databases.id(self.number);
-        self.wrote();
+        self.wait = Wait::TURN;
+        self.effect_bytes += EFFECT_HEAD_BYTES;
     }
 
     /// Exchanges two databases; all shards must be here.
@@ -652,7 +667,8 @@ impl<'a> Txn<'a> {
             self.owners.nth(index).swap(first, second);
         }
         self.database = self.owners.first().databases.id(self.number);
-        self.wrote();
+        self.wait = Wait::TURN;
+        self.effect_bytes += EFFECT_HEAD_BYTES;
     }
 
     // ---- watches -----------------------------------------------------------------------------
@@ -710,7 +726,7 @@ impl<'a> Owners<'a> {
     fn first_ref(&self) -> &Keyspace {
         match self {
             Owners::One(keyspace) => keyspace,
-            Owners::Several(keyspaces) => keyspaces[0],
+            Owners::Several(keyspaces) => &keyspaces[0],
         }
     }
 
@@ -724,7 +740,7 @@ impl<'a> Owners<'a> {
     fn nth(&mut self, index: usize) -> &mut Keyspace {
         match self {
             Owners::One(keyspace) => keyspace,
-            Owners::Several(keyspaces) => keyspaces[index],
+            Owners::Several(keyspaces) => &mut keyspaces[index],
         }
     }
 
@@ -736,7 +752,7 @@ impl<'a> Owners<'a> {
                 let index = keyspaces
                     .iter()
                     .position(|keyspace| keyspace.slots().contains(&slot));
-                keyspaces
+                &mut keyspaces
                     [index.expect("the router lends every shard that a command's keys live in")]
             }
         }

@@ -1,3 +1,0 @@
-//! metrics
-/// Placeholder until merged.
-pub struct Metrics;
