@@ -6,11 +6,20 @@ use crate::keyspace::codec::{BatchBuilder, Mutations};
 use crate::keyspace::owned::{Keyspace, Origin};
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::txn::{Owners, Txn};
-use crate::keyspace::{Cell, Databases, FieldValue, Value, ValueRef, Wait};
-use crate::limits::SLOTS;
+use crate::keyspace::{self, Cell, Databases, FieldValue, ValueRef, Wait};
+use crate::limits::{ARGS_MAX, REQUEST_BYTES_MAX, SLOTS, STRING_BYTES_MAX};
 use crate::reply::Reply;
 use crate::resp::Protocol;
-use crate::resp::decode::{Decoded, Decoder, OwnedArgs};
+use crate::resp::decode::{DecodeLimits, Decoded, Decoder, OwnedArgs};
+use crate::resp::value::Value;
+
+/// What a request may ask for.
+const LIMITS: DecodeLimits = DecodeLimits {
+    args_max: ARGS_MAX,
+    bulk_bytes_max: STRING_BYTES_MAX,
+    request_bytes_max: REQUEST_BYTES_MAX,
+    authenticated: true,
+};
 
 /// A shard, and a user who types commands.
 pub struct Transcript {
@@ -75,7 +84,7 @@ impl Transcript {
         buffer.extend_from_slice(b"\r\n");
         let mut decoder = Decoder::new();
         let decoded = decoder
-            .decode(&buffer, &Default::default())
+            .decode(&buffer, &LIMITS)
             .expect("a well-formed line");
         assert!(matches!(decoded, Decoded::Request { .. }), "a whole line");
         let args = OwnedArgs::from_slices(decoder.args(&buffer).iter());
@@ -111,7 +120,10 @@ impl Transcript {
             }
         }
         self.seal();
-        let value = crate::resp::value::Value::parse_whole(&out).expect("a well-formed reply");
+        let (value, bytes) = Value::parse(&out)
+            .expect("a well-formed reply")
+            .expect("a whole reply");
+        assert_eq!(bytes, out.len(), "one reply to one command");
         value.render()
     }
 
@@ -143,7 +155,7 @@ impl Transcript {
                 done: false,
                 state: bytes::Bytes::copy_from_slice(state.as_bytes()),
             };
-            txn.put(&key, Value::Cell(Box::new(cell)), 0);
+            txn.put(&key, keyspace::Value::Cell(Box::new(cell)), 0);
         });
     }
 

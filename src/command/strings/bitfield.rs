@@ -305,7 +305,8 @@ impl KeyCommand for BitField {
     )
     .notes(
         "A type is `i` or `u` and a number of bits, up to i64 and u63. An offset is in bits, with \
-         `#` in integers of the type. OVERFLOW is for the operations behind it.",
+         `#` in integers of the type. OVERFLOW is for the operations behind it. SAT takes the \
+         smallest integer for numbers below it, also where Redis's own arithmetic overflows.",
     );
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the key", |c, word| c.key = word),
@@ -431,8 +432,16 @@ impl KeyCommand for BitFieldRo {
                 "get",
                 "read an integer",
                 &[
-                    Arg::text("encoding", "its type, such as u8 or i16", |_, _| {}),
-                    Arg::text("offset", "where, in bits or with # in integers", |_, _| {}),
+                    Arg::text(
+                        "encoding",
+                        "its type, such as u8 or i16",
+                        |_: &mut BitFieldRo, _| {},
+                    ),
+                    Arg::text(
+                        "offset",
+                        "where, in bits or with # in integers",
+                        |_: &mut BitFieldRo, _| {},
+                    ),
                 ],
             )
             .after("GET")
@@ -496,7 +505,7 @@ mod tests {
             check_all(
                 t,
                 "BITFIELD a SET i64 5 -9223372036854775808 GET i64 5",
-                &["-1", "-9223372036854775808"],
+                &["-1396115884484853760", "-9223372036854775808"],
             );
             check_all(t, "BITFIELD a GET u63 1000", &["0"]);
             t.check("BITFIELD a", "(empty array)");

@@ -134,12 +134,18 @@ struct BitRange {
 }
 
 impl BitRange {
+    /// Both ends count from the end of the string, and the first one is behind the last one.
+    /// BITCOUNT then counts nothing; BITPOS moves both into the string first, as Redis does.
+    fn is_crossed_from_end(self) -> bool {
+        match (self.first, self.last) {
+            (Some(first), Some(last)) => first < 0 && last < 0 && first > last,
+            _ => false,
+        }
+    }
+
     /// The bits that it names in a string of so many bytes; nothing if there is none.
     fn bits(self, bytes: usize) -> Option<RangeInclusive<u64>> {
         let (first, last) = (self.first.unwrap_or(0), self.last.unwrap_or(-1));
-        if first < 0 && last < 0 && first > last {
-            return None;
-        }
         let unit_bits = if self.in_bits { 1 } else { 8 };
         let len = bytes as i64 * 8 / unit_bits;
         let from_end = |index: i64| {
@@ -183,14 +189,14 @@ impl KeyCommand for BitCount {
                 Arg::integer(
                     "start",
                     "first byte or bit; negative: from the end",
-                    |c, first| {
+                    |c: &mut BitCount, first| {
                         c.range.first = Some(first);
                     },
                 ),
                 Arg::integer(
                     "end",
                     "last byte or bit; negative: from the end",
-                    |c, last| {
+                    |c: &mut BitCount, last| {
                         c.range.last = Some(last);
                     },
                 ),
@@ -198,8 +204,8 @@ impl KeyCommand for BitCount {
                     "unit",
                     "what the range counts",
                     &[
-                        Arg::flag("BYTE", "bytes", |c| c.range.in_bits = false),
-                        Arg::flag("BIT", "bits", |c| c.range.in_bits = true),
+                        Arg::flag("BYTE", "bytes", |c: &mut BitCount| c.range.in_bits = false),
+                        Arg::flag("BIT", "bits", |c: &mut BitCount| c.range.in_bits = true),
                     ],
                 ),
             ],
@@ -211,9 +217,9 @@ impl KeyCommand for BitCount {
         let key = txn.key(args.word(self.key));
         let count = txn.string(&key)?.map_or(0, |text| {
             text.with(|bytes| {
-                self.range
-                    .bits(bytes.len())
-                    .map_or(0, |bits| count_ones(bytes, bits))
+                let bits = self.range.bits(bytes.len());
+                let bits = bits.filter(|_| !self.range.is_crossed_from_end());
+                bits.map_or(0, |bits| count_ones(bytes, bits))
             })
         });
         reply.integer(count as i64);
@@ -282,7 +288,7 @@ impl KeyCommand for BitPos {
                 Arg::integer(
                     "start",
                     "first byte or bit; negative: from the end",
-                    |c, first| {
+                    |c: &mut BitPos, first| {
                         c.range.first = Some(first);
                     },
                 ),
@@ -293,7 +299,7 @@ impl KeyCommand for BitPos {
                         Arg::integer(
                             "end",
                             "last byte or bit; negative: from the end",
-                            |c, last| {
+                            |c: &mut BitPos, last| {
                                 c.range.last = Some(last);
                             },
                         ),
@@ -301,8 +307,10 @@ impl KeyCommand for BitPos {
                             "unit",
                             "what the range counts",
                             &[
-                                Arg::flag("BYTE", "bytes", |c| c.range.in_bits = false),
-                                Arg::flag("BIT", "bits", |c| c.range.in_bits = true),
+                                Arg::flag("BYTE", "bytes", |c: &mut BitPos| {
+                                    c.range.in_bits = false
+                                }),
+                                Arg::flag("BIT", "bits", |c: &mut BitPos| c.range.in_bits = true),
                             ],
                         ),
                     ],
@@ -444,6 +452,8 @@ mod tests {
         t.check("BITPOS a 0 1", "(integer) 16");
         t.check("BITPOS a 0 0 -1", "(integer) -1");
         t.check("BITPOS a 0 5", "(integer) -1");
+        t.check("BITPOS a 1 -8 -9", "(integer) 0");
+        t.check("BITCOUNT a -8 -9", "(integer) 0");
         t.check("BITPOS missing 0", "(integer) 0");
         t.check("BITPOS missing 1", "(integer) -1");
         t.check("SET e \"\"", "OK");

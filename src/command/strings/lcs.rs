@@ -51,7 +51,7 @@ impl KeyCommand for Lcs {
         Arg::integer(
             "min-match-len",
             "shortest run that is returned",
-            |c, len| {
+            |c: &mut Lcs, len| {
                 c.match_len_min = len;
             },
         )
