@@ -271,4 +271,22 @@ mod tests {
         t.make_hash("h");
         t.check("INCRBYFLOAT h 1", WRONG_TYPE);
     }
+
+    /// As `COMMAND INFO` of Redis.
+    #[test]
+    fn arities_are_those_of_redis() {
+        let arities = [
+            ("incr", 2),
+            ("decr", 2),
+            ("incrby", 3),
+            ("decrby", 3),
+            ("incrbyfloat", 3),
+            ("increx", -2),
+        ];
+        let rows: Vec<(&str, i32)> = super::COMMANDS
+            .iter()
+            .map(|row| (row.spec.name, row.arity))
+            .collect();
+        assert_eq!(rows, arities);
+    }
 }

@@ -521,7 +521,8 @@ mod tests {
             check_all(t, "BITFIELD a SET u8 0 250 INCRBY u8 0 10", &["0", "4"]);
             check_all(
                 t,
-                "BITFIELD a OVERFLOW SAT INCRBY u8 0 -10 INCRBY u8 0 300 OVERFLOW FAIL INCRBY u8 0 1",
+                "BITFIELD a OVERFLOW SAT INCRBY u8 0 -10 INCRBY u8 0 300 \
+                 OVERFLOW FAIL INCRBY u8 0 1",
                 &["0", "255", "nil"],
             );
             check_all(

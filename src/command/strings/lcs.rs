@@ -215,17 +215,19 @@ mod tests {
         t.check("MSET a ohmytext b mynewtext", "OK");
         t.check("LCS a b", "\"mytext\"");
         t.check("LCS a b LEN", "(integer) 6");
-        t.check(
-            "LCS a b IDX",
-            "1) \"matches\"\n2) 1) 1) 1) (integer) 4\n         2) (integer) 7\n      2) 1) (integer) 5\n         \
-             2) (integer) 8\n   2) 1) 1) (integer) 2\n         2) (integer) 3\n      2) 1) (integer) 0\n         \
-             2) (integer) 1\n3) \"len\"\n4) (integer) 6",
-        );
-        t.check(
-            "LCS a b IDX MINMATCHLEN 4 WITHMATCHLEN",
-            "1) \"matches\"\n2) 1) 1) 1) (integer) 4\n         2) (integer) 7\n      2) 1) (integer) 5\n         \
-             2) (integer) 8\n      3) (integer) 4\n3) \"len\"\n4) (integer) 6",
-        );
+        let runs = "1) \"matches\"\n\
+                    2) 1) 1) 1) (integer) 4\n         2) (integer) 7\n      \
+                    2) 1) (integer) 5\n         2) (integer) 8\n   \
+                    2) 1) 1) (integer) 2\n         2) (integer) 3\n      \
+                    2) 1) (integer) 0\n         2) (integer) 1\n\
+                    3) \"len\"\n4) (integer) 6";
+        t.check("LCS a b IDX", runs);
+        let long_runs = "1) \"matches\"\n\
+                         2) 1) 1) 1) (integer) 4\n         2) (integer) 7\n      \
+                         2) 1) (integer) 5\n         2) (integer) 8\n      \
+                         3) (integer) 4\n\
+                         3) \"len\"\n4) (integer) 6";
+        t.check("LCS a b IDX MINMATCHLEN 4 WITHMATCHLEN", long_runs);
         t.check("LCS a missing", "\"\"");
         t.check("LCS a missing LEN", "(integer) 0");
         t.check(

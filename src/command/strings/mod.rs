@@ -50,3 +50,48 @@ pub const COMMANDS: &[Row] = &[
     Row::keys::<bitfield::BitField>(),
     Row::keys::<bitfield::BitFieldRo>(),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::COMMANDS;
+
+    /// As `COMMAND INFO` of Redis 7.2 and of the versions that introduced the later ones.
+    #[test]
+    fn arities_are_those_of_redis() {
+        let arities = [
+            ("get", 2),
+            ("set", -3),
+            ("setnx", 3),
+            ("setex", 4),
+            ("psetex", 4),
+            ("getset", 3),
+            ("getdel", 2),
+            ("getex", -2),
+            ("mget", -2),
+            ("mset", -3),
+            ("msetnx", -3),
+            ("msetex", -4),
+            ("append", 3),
+            ("strlen", 2),
+            ("setrange", 4),
+            ("getrange", 4),
+            ("substr", 4),
+            ("lcs", -3),
+            ("digest", 2),
+            ("delex", -2),
+            ("delifeq", 3),
+            ("setbit", 4),
+            ("getbit", 3),
+            ("bitcount", -2),
+            ("bitpos", -3),
+            ("bitop", -4),
+            ("bitfield", -2),
+            ("bitfield_ro", -2),
+        ];
+        let rows: Vec<(&str, i32)> = COMMANDS
+            .iter()
+            .map(|row| (row.spec.name, row.arity))
+            .collect();
+        assert_eq!(rows, arities);
+    }
+}
