@@ -72,20 +72,11 @@ impl Worker {
     fn publish_session(&mut self, conn: &Conn) {
         let (session, client) = (&conn.session, &conn.session.client);
         client.database.store(session.database, Ordering::Relaxed);
-        let resp = if session.protocol == crate::resp::Protocol::Resp3 {
-            3
-        } else {
-            2
-        };
+        let resp = if session.protocol == crate::resp::Protocol::Resp3 { 3 } else { 2 };
         client.resp.store(resp, Ordering::Relaxed);
-        let queued = session
-            .block
-            .as_ref()
-            .map_or(-1, |block| block.calls.len() as i64);
+        let queued = session.block.as_ref().map_or(-1, |block| block.calls.len() as i64);
         client.queued.store(queued, Ordering::Relaxed);
-        client
-            .watching
-            .store(session.watched.len(), Ordering::Relaxed);
+        client.watching.store(session.watched.len(), Ordering::Relaxed);
     }
 
     fn next(&mut self, conn: &mut Conn, next: Next, args: Args<'_>) -> Flow {
@@ -94,18 +85,11 @@ impl Worker {
             Next::Done | Next::WhenQueued => {}
             Next::Close => conn.closing = true,
             Next::Sleep(us) => self.sleep_us += us,
-            Next::WaitDurable {
-                local,
-                replicas,
-                timeout_ms,
-            } => {
+            Next::WaitDurable { local, replicas, timeout_ms } => {
                 let hopeless = replicas > 0;
                 self.wait_durable(conn, (local, hopeless, false), timeout_ms);
             }
-            Next::WaitReplicas {
-                replicas,
-                timeout_ms,
-            } => {
+            Next::WaitReplicas { replicas, timeout_ms } => {
                 self.wait_durable(conn, (0, replicas > 0, true), timeout_ms);
             }
             Next::Checkpoint { wait } => {
@@ -167,19 +151,9 @@ impl Worker {
         (local, hopeless, single): (i64, bool, bool),
         timeout_ms: u64,
     ) {
-        let until_ms = if timeout_ms == 0 {
-            0
-        } else {
-            self.now_ms + timeout_ms
-        };
+        let until_ms = if timeout_ms == 0 { 0 } else { self.now_ms + timeout_ms };
         conn.session.client.blocked.store(true, Ordering::Relaxed);
-        conn.barrier = Some(Barrier::Durable {
-            lsn: None,
-            local,
-            single,
-            hopeless,
-            until_ms,
-        });
+        conn.barrier = Some(Barrier::Durable { lsn: None, local, single, hopeless, until_ms });
         self.timed_conns.push(conn.id);
     }
 
@@ -189,13 +163,7 @@ impl Worker {
             return;
         };
         let done = match &mut conn.barrier {
-            Some(Barrier::Durable {
-                lsn,
-                local,
-                single,
-                hopeless,
-                ..
-            }) => {
+            Some(Barrier::Durable { lsn, local, single, hopeless, .. }) => {
                 if reached {
                     *lsn = Some(u64::MAX);
                 }
@@ -307,13 +275,9 @@ impl Worker {
         } else if let Err(reject) = keys_ok {
             Some(reject)
         } else if block.calls.len() >= commands_max {
-            Some(Reject::err(format!(
-                "more than {commands_max} commands in a MULTI block"
-            )))
+            Some(Reject::err(format!("more than {commands_max} commands in a MULTI block")))
         } else if block.bytes + bytes > bytes_max {
-            Some(Reject::err(format!(
-                "more than {bytes_max} bytes in a MULTI block"
-            )))
+            Some(Reject::err(format!("more than {bytes_max} bytes in a MULTI block")))
         } else {
             None
         };
@@ -349,11 +313,7 @@ impl Worker {
             return;
         }
         let watched = std::mem::take(&mut conn.session.watched);
-        let block = BlockCall {
-            calls: block.calls,
-            watched,
-            conditions,
-        };
+        let block = BlockCall { calls: block.calls, watched, conditions };
         let (shards, sessions) = self.needs_of_block(&block);
         let context = self.context(conn);
         match shards.ids() {
@@ -473,8 +433,7 @@ impl Worker {
 
     fn watch(&mut self, conn: &mut Conn, keys: Vec<Box<[u8]>>) {
         let mut shards = ShardSet::default();
-        keys.iter()
-            .for_each(|key| shards.add(self.routes.of_key(key)));
+        keys.iter().for_each(|key| shards.add(self.routes.of_key(key)));
         let context = self.context(conn);
         match (shards.ids(), &mut self.keyspace) {
             ([shard], Some(keyspace)) if *shard == self.id => {
@@ -501,9 +460,7 @@ impl Worker {
             return;
         }
         let mut shards = ShardSet::default();
-        watched
-            .iter()
-            .for_each(|watched| shards.add(self.routes.of_key(&watched.key)));
+        watched.iter().for_each(|watched| shards.add(self.routes.of_key(&watched.key)));
         self.coordinate(conn, shards, Job::Unwatch(watched));
     }
 }

@@ -23,11 +23,7 @@ impl Worker {
                 self.waiting.push_back(message);
                 self.drain_waiting();
             }
-            Message::Answers {
-                from,
-                conn,
-                answers,
-            } => self.answered(from, conn, &answers),
+            Message::Answers { from, conn, answers } => self.answered(from, conn, &answers),
             Message::Lent { ticket, keyspace } => self.lent(ticket, keyspace),
             Message::Home { keyspace } => self.came_home(keyspace),
             Message::Wake(id) => self.attention.push(id),
@@ -83,8 +79,7 @@ impl Worker {
                 Work::Block(block) => {
                     let keyspaces = std::slice::from_mut(keyspace);
                     let out = &mut answers.bytes;
-                    let session =
-                        &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| {};
+                    let session = &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| {};
                     execute_block(keyspaces, block, call.context, space, session, out)
                 }
             };
@@ -109,11 +104,7 @@ impl Worker {
         if !answers.ends.is_empty() {
             self.answers.push((from, conn, answers));
         }
-        (!rest.is_empty()).then_some(Calls {
-            from,
-            conn,
-            calls: rest,
-        })
+        (!rest.is_empty()).then_some(Calls { from, conn, calls: rest })
     }
 
     /// Replies came back.

@@ -27,8 +27,8 @@ use crate::worker::conn::Conn;
 use crate::worker::lending::Coordinator;
 use crate::worker::sweep::Sweeping;
 
-mod blocks;
 pub mod conn;
+mod blocks;
 mod lending;
 mod messages;
 mod requests;
@@ -174,11 +174,7 @@ impl Allowance {
             // Expiry and the like did not ask: take what is set aside for them.
             let more = bytes - held;
             self.left = 0;
-            return if self.log.reserve_urgent(more) {
-                bytes
-            } else {
-                held
-            };
+            return if self.log.reserve_urgent(more) { bytes } else { held };
         }
         self.left = held - bytes;
         if self.left > ALLOWANCE_BYTES_MAX {
@@ -196,11 +192,7 @@ impl Worker {
         let metrics = parts.shared.metrics.shards()[parts.id].clone();
         let mailbox = parts.shared.settings.settings().mailbox_calls_max;
         let shards = parts.routes.shards();
-        let allowance = Allowance {
-            log: parts.log.clone(),
-            left: 0,
-            used: 0,
-        };
+        let allowance = Allowance { log: parts.log.clone(), left: 0, used: 0 };
         let mut worker = Worker {
             id: parts.id,
             routes: parts.routes,
@@ -260,10 +252,7 @@ impl Worker {
             self.conns.push(None);
             self.conns.len() as u32 - 1
         });
-        let id = ConnId {
-            index,
-            client: client.id,
-        };
+        let id = ConnId { index, client: client.id };
         let session = Session::new(client.clone(), authenticated);
         self.conns[index as usize] = Some(Box::new(Conn::new(id, session)));
         self.metrics.connections.raise(1);
@@ -287,11 +276,7 @@ impl Worker {
 
     fn take(&mut self, id: ConnId) -> Option<Box<Conn>> {
         let place = self.conns.get_mut(id.index as usize)?;
-        if place.as_ref().is_some_and(|conn| conn.id == id) {
-            place.take()
-        } else {
-            None
-        }
+        if place.as_ref().is_some_and(|conn| conn.id == id) { place.take() } else { None }
     }
 
     fn put_back(&mut self, conn: Box<Conn>) {
@@ -312,12 +297,8 @@ impl Worker {
 
     /// Whether the runner should read from its socket.
     pub fn may_read(&mut self, id: ConnId) -> bool {
-        let stopping = self
-            .shared
-            .stopping
-            .load(std::sync::atomic::Ordering::Relaxed);
-        self.conn(id)
-            .is_some_and(|conn| !stopping && conn.may_read())
+        let stopping = self.shared.stopping.load(std::sync::atomic::Ordering::Relaxed);
+        self.conn(id).is_some_and(|conn| !stopping && conn.may_read())
     }
 
     /// Released bytes of a connection.
@@ -353,27 +334,16 @@ impl Worker {
     pub fn wants_seal(&self) -> bool {
         !self.answers.is_empty()
             || !self.monitor_lines.is_empty()
-            || self
-                .keyspace
-                .as_ref()
-                .is_some_and(|keyspace| keyspace.has_effects())
+            || self.keyspace.as_ref().is_some_and(|keyspace| keyspace.has_effects())
     }
 
     /// Ends the turn: queues its effects in the log, and lets go what waited for their position.
     pub fn seal(&mut self) {
-        let effects = self
-            .keyspace
-            .as_mut()
-            .filter(|keyspace| keyspace.has_effects());
+        let effects = self.keyspace.as_mut().filter(|keyspace| keyspace.has_effects());
         if let Some(keyspace) = effects {
             let mut batch = BatchBuilder::default();
             keyspace.seal(&mut batch);
-            let lsn = append(
-                &self.log,
-                batch.finish(),
-                keyspace.now_ms(),
-                &mut self.allowance,
-            );
+            let lsn = append(&self.log, batch.finish(), keyspace.now_ms(), &mut self.allowance);
             keyspace.sealed(lsn);
             if keyspace.sync_wanted() {
                 self.log.request_sync();
@@ -382,19 +352,11 @@ impl Worker {
             self.sealed(lsn);
         }
         for (to, conn, answers) in std::mem::take(&mut self.answers) {
-            self.outbox.push((
-                to,
-                Message::Answers {
-                    from: self.id,
-                    conn,
-                    answers,
-                },
-            ));
+            self.outbox.push((to, Message::Answers { from: self.id, conn, answers }));
         }
         for (line, wait) in std::mem::take(&mut self.monitor_lines) {
             for shard in 0..self.routes.shards() {
-                self.outbox
-                    .push((shard, Message::Monitor(line.clone(), wait)));
+                self.outbox.push((shard, Message::Monitor(line.clone(), wait)));
             }
         }
         self.publish();
@@ -455,8 +417,7 @@ impl Worker {
                 conn.held_since_ns
             });
             if let Some(since_ns) = held_since_ns {
-                self.metrics
-                    .record_gate_wait(now_ns.saturating_sub(since_ns));
+                self.metrics.record_gate_wait(now_ns.saturating_sub(since_ns));
                 self.attention.push(id);
             }
         }
@@ -513,10 +474,7 @@ impl Worker {
 
     /// When `tick` is needed next, ms since the Unix epoch.
     pub fn next_tick_ms(&self) -> Option<u64> {
-        let expiry = self
-            .keyspace
-            .as_ref()
-            .and_then(|keyspace| keyspace.next_deadline_ms());
+        let expiry = self.keyspace.as_ref().and_then(|keyspace| keyspace.next_deadline_ms());
         let timed = (!self.timed_conns.is_empty()).then_some(self.now_ms + 10);
         match (expiry, timed) {
             (Some(expiry), Some(timed)) => Some(expiry.min(timed)),
@@ -562,9 +520,5 @@ impl Worker {
 fn append(log: &Log, parts: Vec<Bytes>, time_ms: u64, allowance: &mut Allowance) -> u64 {
     let bytes: usize = parts.iter().map(Bytes::len).sum();
     let reserved_bytes = allowance.hand_over(bytes as u64);
-    log.append(Batch {
-        parts,
-        time_ms,
-        reserved_bytes,
-    })
+    log.append(Batch { parts, time_ms, reserved_bytes })
 }
