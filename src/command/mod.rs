@@ -25,6 +25,7 @@ pub mod counters;
 pub mod docs;
 pub mod expiry;
 pub mod keys;
+pub mod limits;
 pub mod server;
 #[cfg(test)]
 pub mod session_transcript;
@@ -40,6 +41,7 @@ const FAMILIES: &[&[Row]] = &[
     keys::COMMANDS,
     strings::COMMANDS,
     counters::COMMANDS,
+    limits::COMMANDS,
 ];
 
 /// A command that runs on the owner of its keys.

@@ -449,6 +449,8 @@ pub struct Arg<C: 'static> {
     pub kind: Type,
     /// May be left out.
     pub optional: bool,
+    /// May be given only once; otherwise the last one counts, as in Redis.
+    pub once: bool,
     /// How it is taken.
     pub set: Set<C>,
     /// Parts of a block, alternatives of a choice, members of a repeated group.
@@ -463,6 +465,7 @@ impl<C> Arg<C> {
             token: None,
             kind,
             optional: false,
+            once: false,
             set,
             parts: &[],
         }
@@ -575,6 +578,12 @@ impl<C> Arg<C> {
         self
     }
 
+    /// Giving it twice is a syntax error.
+    pub const fn once(mut self) -> Arg<C> {
+        self.once = true;
+        self
+    }
+
     /// Another type in the documentation.
     pub const fn of(mut self, kind: Type) -> Arg<C> {
         self.kind = kind;
@@ -636,9 +645,9 @@ impl Parser<'_> {
                 } else {
                     option
                 };
-                let seen = chosen.get_mut(index).ok_or(Reject::syntax())?;
-                let repeatable = matches!(target.set, Set::Flag(_)) && *seen == part as u8;
-                if *seen != u8::MAX && !repeatable {
+                let seen = chosen.get_mut(index).ok_or_else(|| Reject::syntax())?;
+                let repeats = *seen == part as u8 && !target.once;
+                if *seen != u8::MAX && !repeats {
                     return Err(Reject::syntax());
                 }
                 *seen = part as u8;
