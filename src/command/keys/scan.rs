@@ -194,7 +194,7 @@ mod tests {
             Parsed::Bulk(bytes) => String::from_utf8(bytes.clone()).expect("text"),
             other => panic!("a bulk string, not {other:?}"),
         };
-        let Ok(Parsed::Array(members)) = Parsed::parse_whole(reply) else {
+        let Ok(Some((Parsed::Array(members), _))) = Parsed::parse(reply) else {
             panic!("an array");
         };
         let [cursor, Parsed::Array(keys)] = &members[..] else {
