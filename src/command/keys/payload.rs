@@ -376,7 +376,7 @@ pub(super) mod tests {
             .into();
         assert_eq!(read_all(hash), Ok((None, fields)));
         let one_field = hash_of(&[(b"a".to_vec(), b"1".to_vec())]);
-        let alone = b"\x10\x0d\x0d\0\0\0\x02\0\x81a\x02\x01\x01\xff";
+        let alone = b"\x10\x0c\x0c\0\0\0\x02\0\x81a\x02\x01\x01\xff";
         assert_eq!(of_hash(&one_field), sealed(alone));
     }
 
