@@ -259,8 +259,11 @@ mod tests {
     const SAME: &str = "(error) ERR source and destination objects are the same";
     const NO_DATABASE: &str = "(error) ERR DB index is out of range";
 
+    /// Name, value and deadline of each field.
+    type Fields = Vec<(Vec<u8>, Vec<u8>, u64)>;
+
     /// Generation and fields of a hash.
-    fn hash_at(t: &mut Transcript, key: &str) -> (u64, Vec<(Vec<u8>, Vec<u8>, u64)>) {
+    fn hash_at(t: &mut Transcript, key: &str) -> (u64, Fields) {
         let mut found = None;
         write(t, |txn| {
             let key = txn.key(key.as_bytes());

@@ -89,7 +89,7 @@ impl KeyCommand for Restore {
     .reply("OK; an error if there is the key and no REPLACE, or the payload cannot be read.")
     .notes(
         "Reads strings and hashes of RDB versions up to 11 (Redis 7.2). A deadline that has passed \
-         creates no key. IDLETIME and FREQ are checked and not kept.",
+         creates no key; a lifetime that overflows is refused. IDLETIME and FREQ are checked and not kept.",
     );
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the key", |c, word| c.key = word),
@@ -242,7 +242,10 @@ mod tests {
     #[test]
     fn a_payload_of_redis_is_restored() {
         // Three fields, as a listpack.
-        let hash = r#""\x10\x1e\x1e\x00\x00\x00\x06\x00\x81a\x02\x01\x01\x81b\x02\x85hello\x06\x81c\x02\xf2p\x11\x01\x04\xff\n\x00\xac\xae\xb3\x13\xa5\xc1a`""#;
+        let hash = concat!(
+            r#""\x10\x1e\x1e\x00\x00\x00\x06\x00\x81a\x02\x01\x01\x81b\x02\x85hello"#,
+            r#"\x06\x81c\x02\xf2p\x11\x01\x04\xff\n\x00\xac\xae\xb3\x13\xa5\xc1a`""#
+        );
         in_both_modes(|t| {
             t.check(&format!("RESTORE h 0 {hash}"), "OK");
             write(t, |txn| {
@@ -359,12 +362,18 @@ mod tests {
 
     const FOREIGN: [(&str, &str); 3] = [
         (
-            r#""\x12\x01\x02\n\n\x00\x00\x00\x01\x00\x81a\x02\xff\n\x00\t\xb9\xed\xf5\x94\xde\xd9\x95""#,
+            concat!(
+                r#""\x12\x01\x02\n\n\x00\x00\x00\x01\x00\x81a"#,
+                r#"\x02\xff\n\x00\t\xb9\xed\xf5\x94\xde\xd9\x95""#
+            ),
             "list",
         ),
         (r#""\x02\x01\x01a\n\x00b\x96\xe9~D\xd2\x1am""#, "set"),
         (
-            r#""\x11\x0c\x0c\x00\x00\x00\x02\x00\x81a\x02\x01\x01\xff\n\x00\xa8\x05\xce\xb8\xd7\xa93\x02""#,
+            concat!(
+                r#""\x11\x0c\x0c\x00\x00\x00\x02\x00\x81a\x02\x01"#,
+                r#"\x01\xff\n\x00\xa8\x05\xce\xb8\xd7\xa93\x02""#
+            ),
             "sorted set",
         ),
     ];

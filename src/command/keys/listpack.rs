@@ -212,10 +212,10 @@ pub(super) fn int24([low, middle, high]: [u8; 3]) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::tests::hash_of;
+    use super::super::payload::tests::{Fields, hash_of};
     use super::*;
 
-    fn read_all(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Unreadable> {
+    fn read_all(bytes: &[u8]) -> Result<Fields, Unreadable> {
         let mut fields = Vec::new();
         read(bytes, &mut |name, value| {
             fields.push((name.to_vec(), value.to_vec()));

@@ -328,6 +328,9 @@ pub(super) mod tests {
     use super::*;
     use crate::keyspace::{FieldValue, key::field_hash32};
 
+    /// Names and values.
+    pub(in super::super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
     pub(in super::super) fn hash_of(fields: &[(Vec<u8>, Vec<u8>)]) -> Hash {
         let mut hash = Hash::new(1);
         for (name, value) in fields {
@@ -344,7 +347,7 @@ pub(super) mod tests {
     /// What a payload holds, with a hash's fields.
     pub(in super::super) fn read_all(
         payload: &[u8],
-    ) -> Result<(Option<Vec<u8>>, Vec<(Vec<u8>, Vec<u8>)>), Unreadable> {
+    ) -> Result<(Option<Vec<u8>>, Fields), Unreadable> {
         let mut fields = Vec::new();
         let object = read(payload, &mut |name, value| {
             fields.push((name.to_vec(), value.to_vec()));
@@ -472,7 +475,7 @@ pub(super) mod tests {
         ]
     }
 
-    fn fields() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
+    fn fields() -> impl Strategy<Value = Fields> {
         prop::collection::btree_map(text(), text(), 1..30).prop_map(|map| map.into_iter().collect())
     }
 

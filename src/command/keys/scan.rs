@@ -242,7 +242,7 @@ mod tests {
         (0..count).map(shard).collect()
     }
 
-    fn owner<'a>(shards: &'a mut [Keyspace], slot: u16) -> &'a mut Keyspace {
+    fn owner(shards: &mut [Keyspace], slot: u16) -> &mut Keyspace {
         let owner = shards
             .iter_mut()
             .find(|shard| shard.slots().contains(&slot));
