@@ -99,8 +99,17 @@ class Server:
 
     def start(self):
         """Starts the process and waits until it answers PING."""
-        assert self.process is None, "already running"
         begun = time.monotonic()
+        self.begin()
+        if self.kind == "tallyman":
+            self._wait_for_port(begun)
+        self._wait_for_ping(begun)
+        self.ready_seconds = time.monotonic() - begun
+        return self
+
+    def begin(self):
+        """Starts the process and waits for nothing."""
+        assert self.process is None, "already running"
         self.log = open(self.folder / "server.log", "ab")
         line = self.command_line()
         try:
@@ -115,11 +124,6 @@ class Server:
         self.reader.start()
         if self.kind == "redis":
             self.port = int(line[line.index("--port") + 1])
-        else:
-            self._wait_for_port(begun)
-        self._wait_for_ping(begun)
-        self.ready_seconds = time.monotonic() - begun
-        return self
 
     def _read_stdout(self):
         for raw in self.process.stdout:

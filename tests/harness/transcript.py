@@ -115,8 +115,9 @@ def _printed_list(reply, prefix):
         head = f"{prefix if index else ''}{index + 1:{width}d}{mark} "
         if isinstance(reply, Map):
             key, value = item
-            below = f"\n{inner}" if isinstance(value, list) and len(value) > 1 else ""
-            lines.append(f"{head}{printed(key, inner)} => {below}{printed(value, inner)}")
+            shown = printed(value, inner)
+            below = f"\n{inner}" if "\n" in shown else ""
+            lines.append(f"{head}{printed(key, inner)} => {below}{shown}")
         else:
             lines.append(head + printed(item, inner))
     return "\n".join(lines)
