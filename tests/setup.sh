@@ -45,7 +45,7 @@ set_up_python() {
 
 node_is_new_enough() {
     command -v npm > /dev/null &&
-        node -e 'process.exit(parseInt(process.versions.node) < 20)' 2> /dev/null
+        node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2> /dev/null
 }
 
 set_up_node() {
