@@ -12,9 +12,103 @@ const _: () = assert!(KEY_BYTES_MAX + FIELD_BYTES_MAX + 64 <= 65_535);
 
 // ---- protocol --------------------------------------------------------------------------------
 
+/// Longest inline command, and longest line with a count or a length, in bytes (Redis's
+/// `PROTO_INLINE_MAX_SIZE`).
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Most arguments of a request (Redis 6's limit; later versions allow 2^31).
+pub const ARGS_MAX: usize = 1024 * 1024;
+/// Most arguments of a request before the client has authenticated (as Redis).
+pub const UNAUTHENTICATED_ARGS_MAX: usize = 10;
+/// Longest argument before the client has authenticated, in bytes (as Redis).
+pub const UNAUTHENTICATED_BULK_BYTES_MAX: usize = 16 * 1024;
+/// Longest request, in bytes, framing included (the default of Redis's
+/// `client-query-buffer-limit`).
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Places for arguments that a connection keeps allocated between requests.
+pub const ARGS_KEPT_MAX: usize = 1024;
+/// Deepest nesting of a reply that is read back (tests and tools).
+pub const REPLY_DEPTH_MAX: usize = 32;
+/// Longest decimal number that is parsed, in bytes (Redis's `MAX_LONG_DOUBLE_CHARS`).
+pub const NUMBER_BYTES_MAX: usize = 5 * 1024;
+/// Most bytes of user input that an error text repeats (as Redis).
+pub const ERROR_ECHO_BYTES_MAX: usize = 128;
+const _: () = assert!(
+    REQUEST_BYTES_MAX <= u32::MAX as usize,
+    "argument ranges are 32-bit"
+);
+const _: () = assert!(
+    STRING_BYTES_MAX <= REQUEST_BYTES_MAX,
+    "a value must fit in a request"
+);
+
 // ---- commit log ------------------------------------------------------------------------------
 
+/// Unit of the log: a record starts on such a boundary, so that no acknowledged block is rewritten.
+pub const LOG_BLOCK_BYTES: u64 = 4096;
+/// Size of a log segment: default and range of the option.
+pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+pub const LOG_SEGMENT_BYTES_MIN: u64 = 16 * 1024;
+pub const LOG_SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Most bytes written as one group; a single batch above it is a group of its own, written in pieces.
+pub const LOG_GROUP_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Most batches in one group: bounds what one wake-up has to release.
+pub const LOG_GROUP_BATCHES_MAX: usize = 16_384;
+/// What may wait for the committer before callers are told to stop.
+pub const LOG_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const LOG_QUEUE_BATCHES_MAX: usize = 65_536;
+/// Recycled segments kept for reuse; more are removed.
+pub const LOG_SPARE_SEGMENTS_MAX: usize = 8;
+/// Idle time after which an empty record is written as the witness of the last acknowledged one.
+pub const LOG_WITNESS_AFTER_US: u64 = 200_000;
+/// Time between syncs under `appendfsync everysec`.
+pub const LOG_EVERYSEC_US: u64 = 1_000_000;
+/// Where nobody waits for the sync, groups gather this long, or until this many bytes wait.
+pub const LOG_GATHER_US: u64 = 1_000;
+pub const LOG_GATHER_BYTES: u64 = 256 * 1024;
+/// Time between attempts to allocate a segment while the disk is full.
+pub const LOG_SPACE_RETRY_MS: u64 = 500;
+/// Buffer for reading a log back, and piece in which zeros and large records are written.
+pub const LOG_PIECE_BYTES: usize = 1024 * 1024;
+/// Distance in bytes of the marks from which "bytes since an lsn" is answered, and their number.
+pub const LOG_MARK_BYTES: u64 = 1024 * 1024;
+pub const LOG_MARKS_MAX: usize = 65_536;
+/// A segment holds its header block and at least one record of more than a block.
+const _: () = assert!(LOG_SEGMENT_BYTES_MIN >= 3 * LOG_BLOCK_BYTES);
+/// A queue that is full still holds several groups, so the committer never starves.
+const _: () = assert!(LOG_QUEUE_BYTES_MAX >= 2 * LOG_GROUP_BYTES_MAX);
+const _: () = assert!((LOG_PIECE_BYTES as u64).is_multiple_of(LOG_BLOCK_BYTES));
+
 // ---- store and checkpoint --------------------------------------------------------------------
+
+/// Longest row key of the store, in bytes: fjall keeps a key's length in 16 bits.
+pub const ROW_KEY_BYTES_MAX: usize = 65_535;
+/// Threads of fjall: one of them never compacts (it keeps free for flushes and hands a compaction
+/// back to the queue), so fewer than three spin on that queue while the other one compacts.
+pub const STORE_WORKERS: usize = 3;
+/// Target size of a data block, in bytes. Frozen in each store when it is created.
+pub const STORE_BLOCK_BYTES: u32 = 4 * 1024;
+/// Bits of bloom filter per row: about one missing key in a hundred costs a block read.
+pub const STORE_FILTER_BITS_PER_ROW: f32 = 10.0;
+/// Most table files that the store keeps open.
+pub const STORE_OPEN_FILES_MAX: usize = 256;
+/// Memory for the store's blocks when the caller has no opinion, in bytes.
+pub const STORE_CACHE_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
+/// Sorted runs in the first level above which a checkpoint waits: every run costs each read a look.
+pub const STORE_DEPTH_MAX: usize = 16;
+/// How long a reopening store waits for reads and scans that still use it, in milliseconds.
+pub const STORE_REOPEN_WAIT_MS_MAX: u64 = 10_000;
+/// Deadline rows a checkpoint gathers in memory before it ingests them by themselves, in bytes.
+pub const CHECKPOINT_DEADLINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most numbered databases, and most dead ones that still have rows, that a meta row lists.
+pub const META_DATABASES_MAX: usize = 1024 * 1024;
+
+// The longest row key: a field's row (slot, kind, database id, hash, length, generation, hash).
+const _: () =
+    assert!(2 + 1 + 4 + 4 + 2 + KEY_BYTES_MAX + 8 + 4 + FIELD_BYTES_MAX <= ROW_KEY_BYTES_MAX);
+// The longest deadline row (0xFFFF, ms, slot, database id, target, length, generation).
+const _: () =
+    assert!(2 + 8 + 2 + 4 + 1 + 2 + KEY_BYTES_MAX + 8 + FIELD_BYTES_MAX <= ROW_KEY_BYTES_MAX);
+const _: () = assert!(STORE_WORKERS >= 2);
 
 // ---- shards, mailboxes, connections ----------------------------------------------------------
 
@@ -22,3 +116,45 @@ const _: () = assert!(KEY_BYTES_MAX + FIELD_BYTES_MAX + 64 <= 65_535);
 pub const SLOTS: u16 = 16_384;
 /// Most shard threads.
 pub const SHARDS_MAX: usize = 256;
+
+// ---- commands --------------------------------------------------------------------------------
+
+/// Longest name of a command or `container|subcommand`, in bytes.
+pub const COMMAND_NAME_BYTES_MAX: usize = 64;
+// ---- settings, logging, metrics --------------------------------------------------------------
+
+/// Most bytes that were released to one client and that it has not read, whatever the settings say.
+pub const OUTPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const _: () = assert!(
+    OUTPUT_BYTES_MAX > STRING_BYTES_MAX as u64,
+    "one value must fit"
+);
+/// Largest settings file, in bytes.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest password, in bytes, as in Redis.
+pub const PASSWORD_BYTES_MAX: usize = 512;
+/// Most numbered databases.
+pub const DATABASES_MAX: usize = 65_536;
+/// Arguments that a SLOWLOG entry keeps, the note on the missing ones included, as in Redis.
+pub const SLOWLOG_ARGS_MAX: usize = 32;
+/// Bytes of an argument that a SLOWLOG entry keeps, as in Redis.
+pub const SLOWLOG_ARG_BYTES_MAX: usize = 128;
+/// Most entries that SLOWLOG can be told to keep.
+pub const SLOWLOG_ENTRIES_MAX: usize = 1024 * 1024;
+/// Samples that LATENCY HISTORY keeps of an event, as in Redis.
+pub const LATENCY_SAMPLES_MAX: usize = 160;
+/// Kinds of events that the latency monitor keeps apart.
+pub const LATENCY_EVENTS_MAX: usize = 64;
+
+// ---- connections -----------------------------------------------------------------------------
+
+/// Commands that one connection may run before others have their turn.
+pub const TURN_COMMANDS_MAX: usize = 1_000;
+/// Bytes of requests that one connection may run before others have their turn.
+pub const TURN_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of replies that wait for the disk or for other shards before a connection stops reading.
+pub const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Replies on their way from other shards before a connection stops reading.
+pub const PLACES_MAX: usize = 10_000;
+/// Bytes that one read takes from a socket.
+pub const READ_BYTES_MAX: usize = 64 * 1024;

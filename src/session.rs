@@ -1,1 +1,426 @@
-//! session
+//! What a connection is, and what it shares with the others: the state that session commands see.
+//!
+//! Always true: a [`Session`] belongs to one connection and is touched by its thread only; what
+//! others may read of it is in its [`Client`] record. Nothing here does I/O: commands say what the
+//! connection has to do next with [`Next`].
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use hashbrown::HashMap;
+
+use crate::config::Live;
+use crate::keyspace::txn::WatchedKey;
+use crate::reply::Reject;
+use crate::resp::Protocol;
+use crate::resp::decode::OwnedArgs;
+
+/// What the connection does after a session command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// The reply is written; go on.
+    Done,
+    /// Send what is released, then close.
+    Close,
+    /// Block this connection's shard for so many microseconds (DEBUG SLEEP), then send the reply.
+    Sleep(u64),
+    /// Send the reply when everything queued in the log up to now is in this state.
+    WhenQueued,
+    /// WAITAOF: wait until everything before it on this connection is durable, or for the timeout
+    /// (ms; 0: for ever), then reply `[local, 0]`.
+    WaitDurable {
+        /// 1 to wait for this server's disk.
+        local: i64,
+        /// More than there are: waits out the timeout.
+        replicas: i64,
+        /// Milliseconds; 0: no timeout.
+        timeout_ms: u64,
+    },
+    /// WAIT: no replica will ever answer; wait out the timeout unless none is asked for.
+    WaitReplicas {
+        /// Replicas asked for.
+        replicas: i64,
+        /// Milliseconds; 0: no timeout.
+        timeout_ms: u64,
+    },
+    /// Start a checkpoint; `wait`: reply +OK when it has finished.
+    Checkpoint {
+        /// SAVE waits, BGSAVE and BGREWRITEAOF do not.
+        wait: bool,
+    },
+    /// Stop the server; the reply is written only if it fails.
+    Shutdown {
+        /// Without a last checkpoint; the log is kept and has everything.
+        no_save: bool,
+    },
+    /// Every later command of every client is copied to this connection.
+    Monitor,
+    /// DEBUG RELOAD and LOADAOF: recovery in place, then +OK.
+    Reload,
+    /// MULTI was accepted; later commands are queued.
+    Multi,
+    /// Run the queued block, under these conditions.
+    Exec(Vec<Condition>),
+    /// Throw the queued block away.
+    Discard,
+    /// Watch these keys (places in the request), then +OK.
+    Watch(crate::command::spec::Words),
+    /// Forget all watches.
+    Unwatch,
+    /// Forget watches and block, become like new; the reply is written.
+    Reset,
+    /// Backup of the data folder into a new folder; +OK when it is complete and verified.
+    Backup(Vec<u8>),
+}
+
+/// A condition of EXEC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// The key holds this string.
+    Equal(Vec<u8>, Vec<u8>),
+    /// The key holds no string like this (a missing key counts).
+    NotEqual(Vec<u8>, Vec<u8>),
+    /// The key is missing.
+    Missing(Vec<u8>),
+    /// The key exists.
+    Exists(Vec<u8>),
+}
+
+impl Condition {
+    /// The key that it looks at.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Condition::Equal(key, _)
+            | Condition::NotEqual(key, _)
+            | Condition::Missing(key)
+            | Condition::Exists(key) => key,
+        }
+    }
+}
+
+/// CLIENT REPLY: whether replies are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// They are.
+    #[default]
+    On,
+    /// None is.
+    Off,
+    /// The one of CLIENT REPLY SKIP itself is not, nor the next one.
+    SkipNext,
+    /// The current one is not.
+    Skip,
+}
+
+/// A block of commands between MULTI and EXEC.
+#[derive(Clone, Debug, Default)]
+pub struct Block {
+    /// Queued commands with their rows.
+    pub calls: Vec<(crate::command::RowId, OwnedArgs)>,
+    /// Bytes that they hold.
+    pub bytes: usize,
+    /// A command was refused when it was queued: EXEC will refuse the block.
+    pub aborted: bool,
+}
+
+/// The state of one connection that commands see and change.
+pub struct Session {
+    /// What others may read of it.
+    pub client: Arc<Client>,
+    /// RESP2 or RESP3.
+    pub protocol: Protocol,
+    /// Selected database number.
+    pub database: usize,
+    /// AUTH succeeded, or no password is needed.
+    pub authenticated: bool,
+    /// The block between MULTI and EXEC.
+    pub block: Option<Block>,
+    /// Watched keys.
+    pub watched: Vec<WatchedKey>,
+    /// CLIENT REPLY.
+    pub reply_mode: ReplyMode,
+    /// The connection is a monitor.
+    pub monitor: bool,
+}
+
+impl Session {
+    /// A new connection's state.
+    pub fn new(client: Arc<Client>, authenticated: bool) -> Session {
+        Session {
+            client,
+            protocol: Protocol::Resp2,
+            database: 0,
+            authenticated,
+            block: None,
+            watched: Vec::new(),
+            reply_mode: ReplyMode::On,
+            monitor: false,
+        }
+    }
+}
+
+/// What a session command sees.
+pub struct SessionCall<'a> {
+    /// Its connection.
+    pub session: &'a mut Session,
+    /// The server.
+    pub shared: &'a Arc<Shared>,
+    /// Inside a MULTI block that is being executed.
+    pub in_block: bool,
+    /// The turn's time, ms since the Unix epoch.
+    pub now_ms: u64,
+    /// The clock, for TIME and the like.
+    pub clock: &'a crate::clock::Clock,
+}
+
+/// What others may read of a connection, and how they reach it.
+pub struct Client {
+    /// Never used twice.
+    pub id: u64,
+    /// Peer address, `ip:port` or the socket's path.
+    pub address: String,
+    /// Own address.
+    pub local_address: String,
+    /// File descriptor.
+    pub fd: i32,
+    /// Connected over the Unix socket.
+    pub unix: bool,
+    /// When it connected, ms since the Unix epoch.
+    pub created_ms: u64,
+    /// Shard thread that serves it.
+    pub shard: usize,
+    /// Last command, ms since the Unix epoch.
+    pub active_ms: AtomicU64,
+    /// Row of the last command; `u32::MAX`: none yet.
+    pub last_row: AtomicU32,
+    /// Selected database.
+    pub database: AtomicUsize,
+    /// Commands queued in MULTI; -1: no MULTI.
+    pub queued: AtomicI64,
+    /// Watched keys.
+    pub watching: AtomicUsize,
+    /// RESP version.
+    pub resp: AtomicU32,
+    /// Bytes in the query buffer.
+    pub query_bytes: AtomicUsize,
+    /// Bytes waiting to be sent.
+    pub output_bytes: AtomicUsize,
+    /// Bytes received.
+    pub received_bytes: AtomicU64,
+    /// Bytes sent.
+    pub sent_bytes: AtomicU64,
+    /// Commands run.
+    pub commands: AtomicU64,
+    /// CLIENT NO-EVICT.
+    pub no_evict: AtomicBool,
+    /// CLIENT NO-TOUCH.
+    pub no_touch: AtomicBool,
+    /// MONITOR.
+    pub monitor: AtomicBool,
+    /// Waits inside a blocking command (WAIT, WAITAOF).
+    pub blocked: AtomicBool,
+    /// It has to close: CLIENT KILL, or the output limit.
+    pub killed: AtomicBool,
+    /// CLIENT UNBLOCK: 0 no, 1 as a timeout, 2 with an error.
+    pub unblock: AtomicU32,
+    names: Mutex<Names>,
+    wake: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+}
+
+/// The texts that a client gives about itself.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// CLIENT SETNAME.
+    pub name: String,
+    /// CLIENT SETINFO LIB-NAME.
+    pub lib_name: String,
+    /// CLIENT SETINFO LIB-VER.
+    pub lib_version: String,
+}
+
+impl Client {
+    /// The record of a new connection.
+    pub fn new(
+        id: u64,
+        shard: usize,
+        (address, local_address): (String, String),
+        fd: i32,
+        unix: bool,
+        now_ms: u64,
+    ) -> Client {
+        Client {
+            id,
+            address,
+            local_address,
+            fd,
+            unix,
+            created_ms: now_ms,
+            shard,
+            active_ms: AtomicU64::new(now_ms),
+            last_row: AtomicU32::new(u32::MAX),
+            database: AtomicUsize::new(0),
+            queued: AtomicI64::new(-1),
+            watching: AtomicUsize::new(0),
+            resp: AtomicU32::new(2),
+            query_bytes: AtomicUsize::new(0),
+            output_bytes: AtomicUsize::new(0),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            no_evict: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
+            monitor: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            unblock: AtomicU32::new(0),
+            names: Mutex::default(),
+            wake: Mutex::default(),
+        }
+    }
+
+    /// The texts that it gave about itself.
+    pub fn names(&self) -> MutexGuard<'_, Names> {
+        self.names
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// How its thread is woken.
+    pub fn set_wake(&self, wake: Option<Arc<dyn Fn() + Send + Sync>>) {
+        *self
+            .wake
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = wake;
+    }
+
+    /// Wakes the connection, to look at its flags.
+    pub fn wake(&self) {
+        let wake = self
+            .wake
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+
+    /// Makes it close.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+}
+
+/// All connections, by id.
+#[derive(Default)]
+pub struct Clients {
+    all: Mutex<HashMap<u64, Arc<Client>>>,
+    next_id: AtomicU64,
+    /// Accepted since the start.
+    pub accepted: AtomicU64,
+    /// Refused because of `maxclients`.
+    pub refused: AtomicU64,
+    /// CLIENT PAUSE: commands wait until then, ms since the Unix epoch.
+    pub paused_until_ms: AtomicU64,
+    /// CLIENT PAUSE … ALL: reads wait as well.
+    pub paused_all: AtomicBool,
+}
+
+impl Clients {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Client>>> {
+        self.all
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A new id.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Adds a connection.
+    pub fn add(&self, client: Arc<Client>) {
+        self.lock().insert(client.id, client);
+    }
+
+    /// Removes a connection.
+    pub fn remove(&self, id: u64) {
+        self.lock().remove(&id);
+    }
+
+    /// All connections, by id.
+    pub fn list(&self) -> Vec<Arc<Client>> {
+        let mut clients: Vec<Arc<Client>> = self.lock().values().cloned().collect();
+        clients.sort_unstable_by_key(|client| client.id);
+        clients
+    }
+
+    /// The connection with this id.
+    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// Number of connections.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Wakes every connection (after CLIENT UNPAUSE).
+    pub fn wake_all(&self) {
+        for client in self.list() {
+            client.wake();
+        }
+    }
+}
+
+/// What the server's engine room tells and does for session commands.
+pub trait Engine: Send + Sync {
+    /// The `tallyman` section of INFO: names and values in order.
+    fn info(&self) -> Vec<(String, String)>;
+    /// Seconds since the Unix epoch of the last finished checkpoint.
+    fn last_checkpoint_s(&self) -> u64;
+    /// Whether a checkpoint runs.
+    fn checkpoint_runs(&self) -> bool;
+    /// How the last checkpoint ended.
+    fn last_checkpoint_ok(&self) -> bool;
+    /// Effects logged since the last checkpoint.
+    fn changes_since_checkpoint(&self) -> u64;
+    /// Bytes of the commit log since the last checkpoint.
+    fn log_bytes(&self) -> u64;
+    /// Keys and keys with a deadline of each database that has any: number, keys, deadlines.
+    fn keyspace(&self) -> Vec<(usize, u64, u64)>;
+    /// Bytes that the keyspaces hold in memory.
+    fn keyspace_bytes(&self) -> u64;
+}
+
+/// What all connections share.
+pub struct Shared {
+    /// The settings.
+    pub settings: Live,
+    /// The connections.
+    pub clients: Clients,
+    /// Counters and histograms.
+    pub metrics: crate::metrics::Metrics,
+    /// The engine room.
+    pub engine: Box<dyn Engine>,
+    /// When the server started, ms since the Unix epoch.
+    pub started_ms: u64,
+    /// 40 hex digits, new at each start.
+    pub run_id: String,
+    /// Port that is really listened on; 0: none.
+    pub port: AtomicU32,
+    /// Data folder, as an absolute path.
+    pub dir: String,
+    /// Shards.
+    pub shards: usize,
+    /// Connections in MONITOR mode.
+    pub monitors: AtomicUsize,
+    /// A stop was asked for.
+    pub stopping: AtomicBool,
+}
+
+/// The error for a command that a session must not run here.
+pub fn not_in_block(name: &str) -> Reject {
+    Reject::err(format!("{name} is not allowed inside MULTI"))
+}

@@ -1,1 +1,41 @@
-//! keyspace
+//! The keyspace: the in-memory table of a shard, and what a command sees of it.
+
+pub mod cell;
+pub mod codec;
+pub mod databases;
+pub mod deadlines;
+pub mod entry;
+pub mod field;
+pub mod hash;
+pub mod key;
+pub mod owned;
+pub mod segment;
+pub mod slot;
+pub mod sweep;
+pub mod tokens;
+pub mod turn;
+pub mod txn;
+pub mod undo;
+pub mod value;
+pub mod watched;
+
+mod arena;
+mod boxes;
+mod directory;
+mod scan;
+
+#[cfg(test)]
+mod model;
+
+pub use cell::Cell;
+pub use databases::Databases;
+pub use entry::{EntryRef, EntryState};
+pub use field::{Field, FieldValue};
+pub use hash::{Hash, HashMut};
+pub use key::Key;
+pub use owned::Keyspace;
+pub use slot::{Database, DatabaseId, Presence, Tables};
+pub use sweep::{SweepCursor, Swept};
+pub use turn::Wait;
+pub use txn::Txn;
+pub use value::{Kind, Value, ValueRef, parse_counter};

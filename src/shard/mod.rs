@@ -1,1 +1,192 @@
-//! shard
+//! Running commands on keyspaces: the plain core of a shard, without I/O, clock or locks.
+//!
+//! Always true: a command's writes are kept whole or dropped whole; nothing is kept whose bytes the
+//! log could not take.
+
+pub mod mailbox;
+
+use crate::command::{Row, RowId, Run, table};
+use crate::keyspace::txn::{Owners, Txn, WatchedKey};
+use crate::keyspace::{Keyspace, Wait};
+use crate::reply::{Reject, Reply};
+use crate::resp::Protocol;
+use crate::resp::decode::{Args, OwnedArgs};
+use crate::session::Condition;
+
+/// What the log says when room for effects is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It is there.
+    Granted,
+    /// It is being made; ask again.
+    Later,
+    /// The disk is full.
+    None,
+}
+
+/// Where room for effects is asked for.
+pub trait Space {
+    /// Asks for `bytes`; `urgent` for what frees space.
+    fn take(&mut self, bytes: u64, urgent: bool) -> Room;
+}
+
+/// Room without end.
+pub struct Endless;
+
+impl Space for Endless {
+    fn take(&mut self, _bytes: u64, _urgent: bool) -> Room {
+        Room::Granted
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The reply is written and has to wait for this; `failed`: it is an error.
+    Done {
+        /// What the reply has to wait for.
+        wait: Wait,
+        /// The reply is an error.
+        failed: bool,
+    },
+    /// Nothing happened: the log has no room yet. Call again.
+    Later,
+}
+
+/// Where and how a call runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Database number.
+    pub database: usize,
+    /// RESP2 or RESP3.
+    pub protocol: Protocol,
+}
+
+/// Runs one command of the table and appends its reply.
+pub fn execute(
+    owners: Owners<'_>,
+    row: &Row,
+    args: Args<'_>,
+    context: Context,
+    space: &mut dyn Space,
+    out: &mut Vec<u8>,
+) -> Ended {
+    let start = out.len();
+    let mut reply = Reply::new(out, context.protocol);
+    let Run::Keys(run) = row.run else {
+        let text = format!("ERR {} cannot run here", row.spec.name);
+        reply.error(&Reject::new(text));
+        return Ended::Done { wait: Wait::NONE, failed: true };
+    };
+    let mut txn = Txn::new(owners, context.database);
+    let result = run(&mut txn, args, &mut reply);
+    let reject = match result {
+        Ok(()) => match room(&txn, row, space) {
+            Room::Granted => {
+                return Ended::Done { wait: txn.commit(), failed: false };
+            }
+            Room::Later => {
+                txn.roll_back();
+                out.truncate(start);
+                return Ended::Later;
+            }
+            Room::None => Reject::no_space(),
+        },
+        Err(reject) => reject,
+    };
+    let wait = txn.roll_back();
+    out.truncate(start);
+    Reply::new(out, context.protocol).error(&reject);
+    Ended::Done { wait, failed: true }
+}
+
+fn room(txn: &Txn<'_>, row: &Row, space: &mut dyn Space) -> Room {
+    match txn.effect_bytes() {
+        0 => Room::Granted,
+        bytes => space.take(bytes, row.has(crate::command::spec::flag::FREES)),
+    }
+}
+
+/// A MULTI block on its way to the owners of its keys.
+#[derive(Clone, Debug, Default)]
+pub struct BlockCall {
+    /// The queued commands.
+    pub calls: Vec<(RowId, OwnedArgs)>,
+    /// What must not have changed.
+    pub watched: Vec<WatchedKey>,
+    /// What must hold.
+    pub conditions: Vec<Condition>,
+}
+
+/// Whether a block may run, and what its reply depends on by then.
+pub fn block_may_run(owners: Owners<'_>, block: &BlockCall, context: Context) -> (bool, Wait) {
+    let mut txn = Txn::new(owners, context.database);
+    // Every watch is looked at, so that a refusal waits for the write that caused it.
+    let unchanged = block.watched.iter().filter(|watched| txn.unchanged(watched)).count();
+    let mut run = unchanged == block.watched.len();
+    for condition in &block.conditions {
+        let key = txn.key(condition.key());
+        let equal = |txn: &mut Txn<'_>, wanted: &[u8]| {
+            let text = txn.string(&key).ok().flatten();
+            text.is_some_and(|text| text.with(|bytes| bytes == wanted))
+        };
+        run &= match condition {
+            Condition::Equal(_, wanted) => equal(&mut txn, wanted),
+            Condition::NotEqual(_, wanted) => !equal(&mut txn, wanted),
+            Condition::Missing(_) => !txn.exists(&key),
+            Condition::Exists(_) => txn.exists(&key),
+        };
+    }
+    (run, txn.commit())
+}
+
+/// What runs the session commands of a block.
+pub type SessionRun<'a> = &'a mut dyn FnMut(RowId, Args<'_>, &mut Context, &mut Vec<u8>);
+
+/// Runs a block: the reply of EXEC. `reach` borrows the keyspaces anew for each command.
+pub fn execute_block(
+    keyspaces: &mut [Box<Keyspace>],
+    block: &BlockCall,
+    mut context: Context,
+    space: &mut dyn Space,
+    session: SessionRun<'_>,
+    out: &mut Vec<u8>,
+) -> Ended {
+    let estimate: usize = block.calls.iter().map(|(_, args)| args.heap_bytes() + 256).sum();
+    if space.take(estimate as u64, false) == Room::Later {
+        return Ended::Later;
+    }
+    let (run, mut wait) = block_may_run(Owners::Several(keyspaces), block, context);
+    if !run {
+        Reply::new(out, context.protocol).null_array();
+        return Ended::Done { wait, failed: false };
+    }
+    Reply::new(out, context.protocol).array(block.calls.len());
+    for (id, args) in &block.calls {
+        let row = table().row(*id);
+        if matches!(row.run, Run::Session(_)) {
+            session(*id, args.args(), &mut context, out);
+            continue;
+        }
+        let start = out.len();
+        let owners = Owners::Several(keyspaces);
+        // A block cannot be run again: what it needs beyond the estimate is taken as urgent.
+        let mut urgent = Urgent(space);
+        match execute(owners, row, args.args(), context, &mut urgent, out) {
+            Ended::Done { wait: more, .. } => wait = wait.max(more),
+            Ended::Later => {
+                out.truncate(start);
+                Reply::new(out, context.protocol).error(&Reject::no_space());
+            }
+        }
+    }
+    Ended::Done { wait, failed: false }
+}
+
+struct Urgent<'a>(&'a mut dyn Space);
+
+impl Space for Urgent<'_> {
+    fn take(&mut self, bytes: u64, _urgent: bool) -> Room {
+        self.0.take(bytes, true)
+    }
+}

@@ -1,0 +1,6 @@
+//! connection
+
+use crate::command::Row;
+
+/// The family's commands.
+pub const COMMANDS: &[Row] = &[];

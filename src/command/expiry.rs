@@ -1,0 +1,110 @@
+//! The expiry options that many commands share: EX, PX, EXAT, PXAT, and what goes with them.
+//!
+//! Always true: a deadline that comes out of here is absolute, in ms since the Unix epoch, and above
+//! zero; what cannot be one is refused with the command's name.
+
+use crate::command::spec::{Arg, Type};
+use crate::reply::Reject;
+
+/// What a command was told about expiry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// Nothing.
+    #[default]
+    None,
+    /// EX: seconds from now.
+    Seconds(i64),
+    /// PX: milliseconds from now.
+    Milliseconds(i64),
+    /// EXAT: Unix time in seconds.
+    AtSeconds(i64),
+    /// PXAT: Unix time in milliseconds.
+    AtMilliseconds(i64),
+    /// KEEPTTL: as it is.
+    Keep,
+    /// PERSIST: none any more.
+    Persist,
+}
+
+impl Expiry {
+    /// The absolute deadline in ms, if one was given. `command` is named in the error.
+    ///
+    /// # Errors
+    /// A time that is not positive or overflows: `invalid expire time in 'set' command`.
+    pub fn deadline_ms(self, now_ms: u64, command: &str) -> Result<Option<u64>, Reject> {
+        let (amount, unit_ms, base_ms) = match self {
+            Expiry::None | Expiry::Keep | Expiry::Persist => return Ok(None),
+            Expiry::Seconds(amount) => (amount, 1000, now_ms),
+            Expiry::Milliseconds(amount) => (amount, 1, now_ms),
+            Expiry::AtSeconds(amount) => (amount, 1000, 0),
+            Expiry::AtMilliseconds(amount) => (amount, 1, 0),
+        };
+        let invalid = || Reject::invalid_expire(command);
+        if amount <= 0 {
+            return Err(invalid());
+        }
+        let ms = amount.checked_mul(unit_ms).ok_or_else(invalid)?;
+        let at_ms = ms.checked_add(base_ms as i64).ok_or_else(invalid)?;
+        Ok(Some(at_ms as u64))
+    }
+}
+
+/// A command with expiry options.
+pub trait HasExpiry: 'static {
+    /// Where they are kept.
+    fn expiry(&mut self) -> &mut Expiry;
+}
+
+/// The expiry options as arguments of the command `C`.
+pub struct ExpiryArgs<C>(std::marker::PhantomData<C>);
+
+impl<C: HasExpiry> ExpiryArgs<C> {
+    /// `EX seconds`
+    pub const EX: Arg<C> = Arg::integer(
+        "seconds",
+        "lifetime in seconds",
+        |command: &mut C, amount| {
+            *command.expiry() = Expiry::Seconds(amount);
+        },
+    )
+    .after("EX");
+    /// `PX milliseconds`
+    pub const PX: Arg<C> = Arg::integer(
+        "milliseconds",
+        "lifetime in milliseconds",
+        |command: &mut C, amount| {
+            *command.expiry() = Expiry::Milliseconds(amount);
+        },
+    )
+    .after("PX");
+    /// `EXAT unix-time-seconds`
+    pub const EXAT: Arg<C> = Arg::integer(
+        "unix-time-seconds",
+        "deadline as Unix time in seconds",
+        |command: &mut C, at| {
+            *command.expiry() = Expiry::AtSeconds(at);
+        },
+    )
+    .after("EXAT")
+    .of(Type::UnixTime);
+    /// `PXAT unix-time-milliseconds`
+    pub const PXAT: Arg<C> = Arg::integer(
+        "unix-time-milliseconds",
+        "deadline as Unix time in milliseconds",
+        |command: &mut C, at| *command.expiry() = Expiry::AtMilliseconds(at),
+    )
+    .after("PXAT")
+    .of(Type::UnixTime);
+    /// `KEEPTTL`
+    pub const KEEPTTL: Arg<C> = Arg::flag(
+        "KEEPTTL",
+        "keep the deadline as it is",
+        |command: &mut C| {
+            *command.expiry() = Expiry::Keep;
+        },
+    );
+    /// `PERSIST`
+    pub const PERSIST: Arg<C> = Arg::flag("PERSIST", "remove the deadline", |command: &mut C| {
+        *command.expiry() = Expiry::Persist;
+    });
+}

@@ -1,0 +1,6 @@
+//! keys
+
+use crate::command::Row;
+
+/// The family's commands.
+pub const COMMANDS: &[Row] = &[];

@@ -1,0 +1,6 @@
+//! server
+
+use crate::command::Row;
+
+/// The family's commands.
+pub const COMMANDS: &[Row] = &[];

@@ -1,0 +1,179 @@
+//! Transcripts: a test speaks like a user in redis-cli, against one shard with everything in memory.
+//! Only for tests.
+
+use crate::command::{Run, table};
+use crate::keyspace::codec::{BatchBuilder, Mutations};
+use crate::keyspace::owned::{Keyspace, Origin};
+use crate::keyspace::tokens::TokenSource;
+use crate::keyspace::txn::{Owners, Txn};
+use crate::keyspace::{Databases, Wait};
+use crate::limits::SLOTS;
+use crate::reply::Reply;
+use crate::resp::Protocol;
+use crate::resp::decode::{Decoded, Decoder, OwnedArgs};
+
+/// A shard, and a user who types commands.
+pub struct Transcript {
+    keyspace: Keyspace,
+    origin: Origin,
+    protocol: Protocol,
+    database: usize,
+    lsn: u64,
+    log: Vec<bytes::Bytes>,
+    recover_always: bool,
+}
+
+impl Transcript {
+    /// Begins on an empty server, at a fixed time.
+    pub fn new() -> Transcript {
+        let origin = Origin {
+            slots: 0..SLOTS,
+            seed: 1,
+            databases: Databases::new(16),
+            tokens: TokenSource::above(0),
+            random_seed: 1,
+        };
+        let mut keyspace = Keyspace::new(origin.clone());
+        keyspace.set_now_ms(1_700_000_000_000);
+        Transcript {
+            keyspace,
+            origin,
+            protocol: Protocol::Resp2,
+            database: 0,
+            lsn: 0,
+            log: Vec::new(),
+            recover_always: false,
+        }
+    }
+
+    /// Speaks RESP3 from now on.
+    pub fn resp3(mut self) -> Transcript {
+        self.protocol = Protocol::Resp3;
+        self
+    }
+
+    /// Uses another database from now on.
+    pub fn select(&mut self, number: usize) {
+        self.database = number;
+    }
+
+    /// Rebuilds the keyspace from the log after every command, so that what is not logged shows.
+    pub fn recovering(mut self) -> Transcript {
+        self.recover_always = true;
+        self
+    }
+
+    /// The reply to a command line, as redis-cli prints it.
+    pub fn run(&mut self, line: &str) -> String {
+        let mut buffer = line.as_bytes().to_vec();
+        buffer.extend_from_slice(b"\r\n");
+        let mut decoder = Decoder::new();
+        let decoded = decoder
+            .decode(&buffer, &Default::default())
+            .expect("a well-formed line");
+        assert!(matches!(decoded, Decoded::Request { .. }), "a whole line");
+        let args = OwnedArgs::from_slices(decoder.args(&buffer).iter());
+        self.run_args(&args)
+    }
+
+    /// The reply to a command given as arguments, as redis-cli prints it.
+    pub fn run_bytes(&mut self, args: &[&[u8]]) -> String {
+        self.run_args(&OwnedArgs::from_slices(args.iter().copied()))
+    }
+
+    fn run_args(&mut self, args: &OwnedArgs) -> String {
+        let args = args.args();
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, self.protocol);
+        match table().find(args) {
+            Err(reject) => reply.error(&reject),
+            Ok(row) => {
+                let Run::Keys(run) = table().row(row).run else {
+                    panic!("a transcript runs commands on keys; sessions have tests of their own");
+                };
+                let mut txn = Txn::new(Owners::One(&mut self.keyspace), self.database);
+                match run(&mut txn, args, &mut reply) {
+                    Ok(()) => {
+                        txn.commit();
+                    }
+                    Err(reject) => {
+                        txn.roll_back();
+                        out.clear();
+                        Reply::new(&mut out, self.protocol).error(&reject);
+                    }
+                }
+            }
+        }
+        self.seal();
+        let value = crate::resp::value::Value::parse_whole(&out).expect("a well-formed reply");
+        value.render()
+    }
+
+    fn seal(&mut self) {
+        if self.keyspace.has_effects() {
+            self.lsn += 1;
+            let mut batch = BatchBuilder::default();
+            self.keyspace.seal(&mut batch);
+            self.keyspace.sealed(self.lsn);
+            self.log.push(batch.finish().concat().into());
+            self.keyspace.durable(self.lsn);
+            if self.recover_always {
+                self.recover();
+            }
+        }
+        assert_eq!(self.keyspace.turn().wait_for_all(), Wait::NONE);
+    }
+
+    /// Restarts from the log alone.
+    pub fn recover(&mut self) {
+        let now_ms = self.keyspace.now_ms();
+        let mut keyspace = Keyspace::new(Origin {
+            databases: self.keyspace.databases().clone(),
+            ..self.origin.clone()
+        });
+        keyspace.set_now_ms(now_ms);
+        for batch in &self.log {
+            for mutation in Mutations::of(batch.clone()) {
+                keyspace.apply(mutation.expect("what was written can be read"));
+            }
+        }
+        self.keyspace = keyspace;
+        self.lsn = 0;
+    }
+
+    /// Runs a command line and compares the reply with what redis-cli would print.
+    #[track_caller]
+    pub fn check(&mut self, line: &str, expected: &str) {
+        let reply = self.run(line);
+        assert_eq!(reply.trim_end(), expected.trim_end(), "reply to: {line}");
+    }
+
+    /// Lets time pass; what is due expires.
+    pub fn advance_ms(&mut self, milliseconds: u64) {
+        let now_ms = self.keyspace.now_ms() + milliseconds;
+        self.keyspace.set_now_ms(now_ms);
+        while !self.keyspace.expire(16) {}
+        self.seal();
+    }
+
+    /// The time, ms since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.keyspace.now_ms()
+    }
+
+    /// The keyspace, to look at what no command shows.
+    pub fn keyspace(&mut self) -> &mut Keyspace {
+        &mut self.keyspace
+    }
+
+    /// Bytes that the last command put into the log.
+    pub fn last_batch_bytes(&self) -> usize {
+        self.log.last().map_or(0, |batch| batch.len())
+    }
+}
+
+impl Default for Transcript {
+    fn default() -> Transcript {
+        Transcript::new()
+    }
+}

@@ -1,0 +1,413 @@
+//! The entries of one slot in one database: extendible hashing over buckets of segments.
+//!
+//! The high `depth` bits of a key's stored hash choose a bucket; a full bucket splits by its next
+//! bit. So buckets are in hash order, and nothing is ever rehashed as a whole. Where splitting
+//! does not help (keys forged to share their hash), a bucket takes more segments instead; the
+//! directory stays in proportion to the entries.
+
+use super::Key;
+use super::entry::{DIRTY, EntryRef, IN_FLIGHT, Raw, TOMBSTONE};
+use super::segment::{Given, Segment, Tally};
+
+/// Directory words that are always allowed, and entries per further word.
+const DIRECTORY_WORDS_FREE: usize = 16;
+const DIRECTORY_ENTRIES_PER_WORD: usize = 64;
+
+/// Entries that share the high `depth` bits of their hash.
+#[derive(Default)]
+pub(super) struct Bucket {
+    first: Segment,
+    more: Vec<Segment>,
+    pub(super) depth: u8,
+    /// The last sweep that took something here: its in-flight marks are the valid ones.
+    pub(super) swept: u32,
+    /// True when that sweep took tombstones or hashes, which have to be tidied up after it.
+    pub(super) unsettled: bool,
+}
+
+/// An entry's place: segment of the bucket and tag, cell or offset in it.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub(super) hash32: u32,
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) tag: u8,
+}
+
+/// The entries of one slot in one database.
+pub(super) struct SlotTable {
+    depth: u8,
+    directory: Vec<u32>,
+    pub(super) buckets: Vec<Bucket>,
+    pub(super) tally: Tally,
+}
+
+/// A cell in a slot's table.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    bucket: u32,
+    segment: u32,
+    pub(super) cell: u32,
+}
+
+impl Bucket {
+    pub(super) fn segment(&self, number: u32) -> &Segment {
+        match number {
+            0 => &self.first,
+            number => &self.more[number as usize - 1],
+        }
+    }
+
+    pub(super) fn segment_mut(&mut self, number: u32) -> &mut Segment {
+        match number {
+            0 => &mut self.first,
+            number => &mut self.more[number as usize - 1],
+        }
+    }
+
+    pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    pub(super) fn segment_numbers(&self) -> std::ops::RangeInclusive<u32> {
+        0..=self.more.len() as u32
+    }
+
+    pub(super) fn live(&self) -> usize {
+        self.segments().map(Segment::live).sum()
+    }
+
+    pub(super) fn dirty(&self) -> usize {
+        self.segments().map(Segment::dirty).sum()
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        let bytes = size_of::<Bucket>() + self.more.capacity() * size_of::<Segment>();
+        let mut sum = Tally {
+            bytes,
+            ..Tally::default()
+        };
+        for segment in self.segments() {
+            sum.add(segment.tally());
+        }
+        sum
+    }
+
+    /// The entries for which `wanted` is true.
+    pub(super) fn collect(&self, wanted: impl Fn(Raw<'_>) -> bool) -> Vec<Found> {
+        let mut found = Vec::new();
+        for number in self.segment_numbers() {
+            let segment = self.segment(number);
+            for (tag, offset) in segment.places() {
+                let raw = segment.raw_at(offset);
+                if wanted(raw) {
+                    found.push(Found {
+                        hash32: raw.hash32(),
+                        segment: number,
+                        offset,
+                        tag,
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    /// Sorts into the store's order: hash, key length, key.
+    pub(super) fn sort(&self, found: &mut [Found]) {
+        found.sort_unstable_by(|a, b| {
+            a.hash32.cmp(&b.hash32).then_with(|| {
+                let (a, b) = (self.key_of(a), self.key_of(b));
+                a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+            })
+        });
+    }
+
+    fn key_of(&self, found: &Found) -> &[u8] {
+        let segment = self.segment(found.segment);
+        segment.key(segment.raw_at(found.offset))
+    }
+
+    #[inline]
+    fn find(&self, key: &Key) -> Option<(u32, u32)> {
+        if let Some(cell) = self.first.find(key) {
+            return Some((0, cell as u32));
+        }
+        self.more
+            .iter()
+            .zip(1..)
+            .find_map(|(segment, number)| Some((number, segment.find(key)? as u32)))
+    }
+
+    fn is_full(&self) -> bool {
+        self.segments().all(Segment::is_full)
+    }
+
+    /// The segment for a new entry.
+    fn room(&mut self) -> &mut Segment {
+        let open = self
+            .segment_numbers()
+            .find(|number| !self.segment(*number).is_full());
+        let number = open.unwrap_or_else(|| {
+            self.more.push(Segment::default());
+            self.more.len() as u32
+        });
+        self.segment_mut(number)
+    }
+
+    /// Splits by the bit behind the common ones; returns the upper half.
+    fn split(&mut self) -> Bucket {
+        let bit = 1u32 << (31 - u32::from(self.depth));
+        let empty = |bucket: &Bucket| Bucket {
+            depth: bucket.depth + 1,
+            swept: bucket.swept,
+            unsettled: bucket.unsettled,
+            ..Bucket::default()
+        };
+        let (mut lower, mut upper) = (empty(self), empty(self));
+        let segments =
+            std::iter::once(std::mem::take(&mut self.first)).chain(std::mem::take(&mut self.more));
+        for segment in segments {
+            segment.distribute(|hash32, adopt| {
+                let half = if hash32 & bit == 0 {
+                    &mut lower
+                } else {
+                    &mut upper
+                };
+                adopt(half.room());
+            });
+        }
+        *self = lower;
+        upper
+    }
+}
+
+impl SlotTable {
+    pub(super) fn new() -> SlotTable {
+        let mut table = SlotTable {
+            depth: 0,
+            directory: vec![0],
+            buckets: Vec::with_capacity(1),
+            tally: Tally::default(),
+        };
+        table.buckets.push(Bucket::default());
+        table.tally = table.buckets[0].tally();
+        table.tally.bytes += table.own_bytes();
+        table
+    }
+
+    #[inline]
+    pub(super) fn find(&self, key: &Key) -> Option<Place> {
+        let bucket = self.bucket_number(key.hash32());
+        let (segment, cell) = self.buckets[bucket as usize].find(key)?;
+        Some(Place {
+            bucket,
+            segment,
+            cell,
+        })
+    }
+
+    #[inline]
+    pub(super) fn raw(&self, place: Place) -> Raw<'_> {
+        self.segment(place).raw(place.cell as usize)
+    }
+
+    /// The entry at a place; not for tombstones.
+    #[inline]
+    pub(super) fn entry(&self, place: Place, running_sweep: u32) -> EntryRef<'_> {
+        let bucket = &self.buckets[place.bucket as usize];
+        let in_running_sweep = bucket.swept == running_sweep && running_sweep != 0;
+        let segment = bucket.segment(place.segment);
+        EntryRef {
+            segment,
+            raw: segment.raw(place.cell as usize),
+            in_running_sweep,
+        }
+    }
+
+    #[inline]
+    pub(super) fn segment(&self, place: Place) -> &Segment {
+        self.buckets[place.bucket as usize].segment(place.segment)
+    }
+
+    /// Changes an entry; the sums follow.
+    pub(super) fn change<R>(
+        &mut self,
+        place: Place,
+        f: impl FnOnce(&mut Segment, usize) -> R,
+    ) -> R {
+        let bucket = &mut self.buckets[place.bucket as usize];
+        let segment = bucket.segment_mut(place.segment);
+        let before = segment.tally();
+        let result = f(segment, place.cell as usize);
+        self.tally.replace(before, segment.tally());
+        result
+    }
+
+    /// The segment of a place for a change that touches only the dirty mark, and the sum of those.
+    #[inline]
+    pub(super) fn segment_mut(&mut self, place: Place) -> (&mut Segment, &mut Tally) {
+        let bucket = &mut self.buckets[place.bucket as usize];
+        (bucket.segment_mut(place.segment), &mut self.tally)
+    }
+
+    /// Adds an entry for a key that has none.
+    pub(super) fn insert(
+        &mut self,
+        key: &Key,
+        given: Given<'_>,
+        deadline_ms: u64,
+        flags: u8,
+        stamp: u8,
+    ) {
+        self.make_room(key.hash32());
+        let number = self.bucket_number(key.hash32());
+        let bucket = &mut self.buckets[number as usize];
+        let spare = bucket.more.capacity();
+        let segment = bucket.room();
+        let before = segment.tally();
+        segment.insert(key, given, deadline_ms, flags, stamp);
+        self.tally.replace(before, segment.tally());
+        self.tally.bytes += (bucket.more.capacity() - spare) * size_of::<Segment>();
+    }
+
+    /// Applies `f` to a bucket; the sums follow.
+    pub(super) fn change_bucket<R>(&mut self, number: u32, f: impl FnOnce(&mut Bucket) -> R) -> R {
+        let bucket = &mut self.buckets[number as usize];
+        let before = bucket.tally();
+        let result = f(bucket);
+        self.tally.replace(before, bucket.tally());
+        result
+    }
+
+    /// The bucket that holds a hash.
+    #[inline]
+    pub(super) fn bucket_number(&self, hash32: u32) -> u32 {
+        let word = (u64::from(hash32) >> (32 - u32::from(self.depth))) as usize;
+        self.directory[word]
+    }
+
+    /// The bucket that holds a hash and the first hash behind it (up to 2^32).
+    pub(super) fn bucket_range(&self, hash32: u32) -> (u32, u64) {
+        let number = self.bucket_number(hash32);
+        let width = 1u64 << (32 - u32::from(self.buckets[number as usize].depth));
+        (number, (u64::from(hash32) & !(width - 1)) + width)
+    }
+
+    /// Drops the tombstones that the store has seen, and what hashes kept for the sweep that took
+    /// them. Nothing of the running sweep.
+    pub(super) fn settle(&mut self, running_sweep: u32) {
+        for number in 0..self.buckets.len() as u32 {
+            let bucket = &self.buckets[number as usize];
+            let running = bucket.swept == running_sweep && running_sweep != 0;
+            if bucket.unsettled && !running {
+                self.change_bucket(number, settle_bucket);
+            }
+        }
+    }
+
+    /// Makes what the failed sweep took dirty again.
+    pub(super) fn fail_sweep(&mut self, failed_sweep: u32) {
+        for number in 0..self.buckets.len() as u32 {
+            if self.buckets[number as usize].swept == failed_sweep {
+                self.change_bucket(number, fail_bucket);
+            }
+        }
+    }
+
+    // ---- growing -----------------------------------------------------------------------------
+
+    fn make_room(&mut self, hash32: u32) {
+        loop {
+            let number = self.bucket_number(hash32);
+            let bucket = &self.buckets[number as usize];
+            if !bucket.is_full() || bucket.depth == 32 {
+                return;
+            }
+            if bucket.depth == self.depth && !self.double() {
+                return;
+            }
+            self.split(number, hash32);
+        }
+    }
+
+    fn double(&mut self) -> bool {
+        let words = self.directory.len() * 2;
+        let words_max = DIRECTORY_WORDS_FREE + self.tally.len / DIRECTORY_ENTRIES_PER_WORD;
+        if words > words_max {
+            return false;
+        }
+        let before = self.own_bytes();
+        let mut directory = Vec::with_capacity(words);
+        directory.extend(self.directory.iter().flat_map(|number| [*number, *number]));
+        self.directory = directory;
+        self.depth += 1;
+        self.tally.bytes = self.tally.bytes + self.own_bytes() - before;
+        true
+    }
+
+    fn split(&mut self, number: u32, hash32: u32) {
+        let (_, end) = self.bucket_range(hash32);
+        let before = self.own_bytes();
+        let upper_number = self.buckets.len() as u32;
+        if self.buckets.len() == self.buckets.capacity() {
+            self.buckets.reserve_exact(self.buckets.len() / 4 + 1);
+        }
+        let bucket = &mut self.buckets[number as usize];
+        let bucket_before = bucket.tally();
+        let upper = bucket.split();
+        self.tally.replace(bucket_before, bucket.tally());
+        self.tally.add(upper.tally());
+        let shift = 32 - u32::from(self.depth);
+        let half = 1u64 << (32 - u32::from(upper.depth));
+        let upper_words = ((end - half) >> shift) as usize..(end >> shift) as usize;
+        self.directory[upper_words].fill(upper_number);
+        self.buckets.push(upper);
+        self.tally.bytes = self.tally.bytes + self.own_bytes() - before;
+    }
+
+    /// Bytes of the table itself, buckets in use not included: their tally has them.
+    pub(super) fn own_bytes(&self) -> usize {
+        size_of::<SlotTable>()
+            + self.directory.capacity() * size_of::<u32>()
+            + (self.buckets.capacity() - self.buckets.len()) * size_of::<Bucket>()
+    }
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: Tally) {
+        self.replace(Tally::default(), other);
+    }
+
+    /// Takes `before` out of the sums and `after` in.
+    #[inline]
+    pub(super) fn replace(&mut self, before: Tally, after: Tally) {
+        self.len = self.len + after.len - before.len;
+        self.live = self.live + after.live - before.live;
+        self.dirty = self.dirty + after.dirty - before.dirty;
+        self.bytes = self.bytes + after.bytes - before.bytes;
+    }
+}
+
+fn settle_bucket(bucket: &mut Bucket) {
+    bucket.unsettled = false;
+    for number in bucket.segment_numbers() {
+        let segment = bucket.segment_mut(number);
+        segment.retain(|raw| raw.kind() != TOMBSTONE || raw.meta() & DIRTY != 0);
+        let places: Vec<u32> = segment.places().map(|(_, offset)| offset).collect();
+        for offset in places {
+            segment.change_hash(offset, |hash| hash.end_flight());
+        }
+    }
+    bucket.more.retain(|segment| segment.len() > 0);
+    bucket.more.shrink_to_fit();
+}
+
+fn fail_bucket(bucket: &mut Bucket) {
+    bucket.swept = 0;
+    for found in bucket.collect(|raw| raw.meta() & IN_FLIGHT != 0) {
+        let segment = bucket.segment_mut(found.segment);
+        segment.change_flags(found.offset, DIRTY, IN_FLIGHT);
+        segment.change_hash(found.offset, |hash| hash.fail_flight());
+    }
+}

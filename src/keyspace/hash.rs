@@ -1,0 +1,458 @@
+//! A hash value: fields in the order of (field hash, field bytes), which is the store's order.
+//!
+//! The fields lie in sorted leaves; none is empty, none holds more than `LEAF_FIELDS_MAX`. A hash
+//! knows which fields changed since the last sweep took them, removed ones included, so that one
+//! HINCRBY on a large hash is one row.
+
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+
+use smallvec::SmallVec;
+
+use super::field::{Field, FieldValue};
+
+const LEAF_FIELDS_MAX: usize = 128;
+/// Estimated heap bytes of an element of a B-tree, without what it points to.
+const TREE_ELEMENT_BYTES: usize = 40;
+
+/// Fields and their values.
+#[derive(Clone, Debug, Default)]
+pub struct Hash {
+    generation: u64,
+    leaves: Vec<Vec<Field>>,
+    len: usize,
+    /// Bytes of the leaves and of what the fields point to.
+    field_bytes: usize,
+    /// How many fields have a deadline and a hash, in the order of the deadlines.
+    deadlines: BTreeMap<(u64, u32), u32>,
+    changed: Changes,
+    in_flight: Changes,
+}
+
+/// Equal fields, values and deadlines; generation and changes do not matter.
+impl PartialEq for Hash {
+    fn eq(&self, other: &Hash) -> bool {
+        self.len == other.len && self.iter().eq(other.iter())
+    }
+}
+
+impl Hash {
+    /// An empty hash of a new generation: all that is put into it is dirty.
+    pub fn new(generation: u64) -> Hash {
+        let changed = Changes {
+            whole: true,
+            ..Changes::default()
+        };
+        Hash {
+            generation,
+            changed,
+            ..Hash::default()
+        }
+    }
+
+    /// An empty hash of a generation that the store has; `load` fills it.
+    pub fn stored(generation: u64) -> Hash {
+        Hash {
+            generation,
+            ..Hash::default()
+        }
+    }
+
+    /// The generation: drawn once per hash, part of its fields' row keys.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The same fields as a hash of a new generation, all of them dirty: for a copy, and for a
+    /// hash that moves to another key.
+    pub fn with_generation(mut self, generation: u64) -> Hash {
+        self.generation = generation;
+        self.changed = Changes {
+            whole: true,
+            ..Changes::default()
+        };
+        self.in_flight = Changes::default();
+        self
+    }
+
+    /// Number of fields, expired ones that were not yet removed included.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True without fields.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The field of this name; `hash` is `field_hash32` of it, here and below.
+    pub fn get(&self, hash: u32, name: &[u8]) -> Option<&Field> {
+        let (leaf, place) = self.locate(hash, name);
+        place.ok().map(|place| &self.leaves[leaf][place])
+    }
+
+    /// Sets value and deadline (0: none); returns the field that was there.
+    pub fn insert(
+        &mut self,
+        hash: u32,
+        name: &[u8],
+        value: FieldValue,
+        expires_at_ms: u64,
+    ) -> Option<Field> {
+        self.changed.add(hash, name);
+        self.place(Field::new(hash, name, value, expires_at_ms))
+    }
+
+    /// Puts a field that the store has already: it does not become dirty.
+    pub fn load(&mut self, hash: u32, name: &[u8], value: FieldValue, expires_at_ms: u64) {
+        self.place(Field::new(hash, name, value, expires_at_ms));
+    }
+
+    /// Sets the value of a field in place, keeping its deadline; false when there is none.
+    pub fn set_value(&mut self, hash: u32, name: &[u8], value: FieldValue) -> bool {
+        let (leaf, Ok(place)) = self.locate(hash, name) else {
+            return false;
+        };
+        let field = &mut self.leaves[leaf][place];
+        self.field_bytes -= field.heap_bytes();
+        field.value = value;
+        self.field_bytes += field.heap_bytes();
+        self.changed.add(hash, name);
+        true
+    }
+
+    /// Sets the deadline of a field (0: none); false when there is none.
+    pub fn set_deadline(&mut self, hash: u32, name: &[u8], expires_at_ms: u64) -> bool {
+        let (leaf, Ok(place)) = self.locate(hash, name) else {
+            return false;
+        };
+        let field = &mut self.leaves[leaf][place];
+        let was = std::mem::replace(&mut field.expires_at_ms, expires_at_ms);
+        self.count_deadline(was, hash, false);
+        self.count_deadline(expires_at_ms, hash, true);
+        self.changed.add(hash, name);
+        true
+    }
+
+    /// Removes the field.
+    pub fn remove(&mut self, hash: u32, name: &[u8]) -> Option<Field> {
+        let (leaf, Ok(place)) = self.locate(hash, name) else {
+            return None;
+        };
+        self.changed.add(hash, name);
+        self.field_bytes -= self.leaf_bytes(leaf);
+        let field = self.leaves[leaf].remove(place);
+        self.field_bytes += self.leaf_bytes(leaf);
+        self.field_bytes -= field.heap_bytes();
+        self.len -= 1;
+        self.count_deadline(field.expires_at_ms, hash, false);
+        self.shrink(leaf);
+        Some(field)
+    }
+
+    /// The fields in order, from field hash `from` on: that is HSCAN's cursor.
+    pub fn iter_from(&self, from: u32) -> impl Iterator<Item = &Field> {
+        let first = self
+            .leaves
+            .partition_point(|leaf| leaf[leaf.len() - 1].hash < from);
+        self.leaves[first..]
+            .iter()
+            .flatten()
+            .skip_while(move |field| field.hash < from)
+    }
+
+    /// The fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Field> {
+        self.leaves.iter().flatten()
+    }
+
+    /// The field at a place in the order, below `len`: a uniform draw gives a uniform field.
+    pub fn nth(&self, mut place: usize) -> Option<&Field> {
+        for leaf in &self.leaves {
+            match leaf.get(place) {
+                Some(field) => return Some(field),
+                None => place -= leaf.len(),
+            }
+        }
+        None
+    }
+
+    /// The earliest deadline of a field; 0: none has one.
+    pub fn next_deadline_ms(&self) -> u64 {
+        self.deadlines
+            .first_key_value()
+            .map_or(0, |((ms, _), _)| *ms)
+    }
+
+    /// Hash and name of the fields whose deadline is at or before `now_ms`, earliest first; stops
+    /// after `limit`, give or take fields of one hash.
+    pub fn expired(&self, now_ms: u64, limit: usize) -> Vec<(u32, Box<[u8]>)> {
+        let mut expired = Vec::new();
+        for ((ms, hash), _) in self.deadlines.range(..=(now_ms, u32::MAX)) {
+            if expired.len() >= limit {
+                break;
+            }
+            let of_hash = self
+                .iter_from(*hash)
+                .take_while(|field| field.hash == *hash);
+            for field in of_hash.filter(|field| field.expires_at_ms == *ms) {
+                expired.push((*hash, field.name().into()));
+            }
+        }
+        expired
+    }
+
+    /// Heap bytes behind the hash, estimated.
+    pub fn heap_bytes(&self) -> usize {
+        self.leaves.capacity() * size_of::<Vec<Field>>()
+            + self.field_bytes
+            + self.deadlines.len() * TREE_ELEMENT_BYTES
+            + self.changed.bytes
+            + self.in_flight.bytes
+    }
+
+    // ---- the sweep's side --------------------------------------------------------------------
+
+    /// True when the running sweep took every field: the generation is new to the store.
+    pub fn in_flight_whole(&self) -> bool {
+        self.in_flight.whole
+    }
+
+    /// What the running sweep took, in order, from field hash `from` on: hash, name, and the field
+    /// or `None` where it was removed. Stops after `limit`, but not inside of one hash; returns
+    /// the hash to go on from.
+    pub fn for_each_in_flight(
+        &self,
+        from: u32,
+        limit: usize,
+        mut f: impl FnMut(u32, &[u8], Option<&Field>),
+    ) -> Option<u32> {
+        let (mut given, mut last) = (0, None);
+        if self.in_flight.whole {
+            for field in self.iter_from(from) {
+                if given >= limit && last != Some(field.hash) {
+                    return Some(field.hash);
+                }
+                f(field.hash, field.name(), Some(field));
+                (given, last) = (given + 1, Some(field.hash));
+            }
+            return None;
+        }
+        for (&hash, names) in self.in_flight.names.range(from..) {
+            if given >= limit {
+                return Some(hash);
+            }
+            for name in names {
+                f(hash, name, self.get(hash, name));
+                given += 1;
+            }
+        }
+        None
+    }
+
+    /// How many fields the running sweep took.
+    pub(super) fn in_flight_len(&self) -> usize {
+        if self.in_flight.whole {
+            self.len
+        } else {
+            self.in_flight.names.len()
+        }
+    }
+
+    /// A sweep takes what changed.
+    pub(super) fn begin_flight(&mut self) {
+        self.in_flight = std::mem::take(&mut self.changed);
+    }
+
+    /// The store has what was in flight.
+    pub(super) fn end_flight(&mut self) {
+        self.in_flight = Changes::default();
+    }
+
+    /// What was in flight did not reach the store: it counts as changed again.
+    pub(super) fn fail_flight(&mut self) {
+        let failed = std::mem::take(&mut self.in_flight);
+        if failed.whole {
+            self.changed = Changes {
+                whole: true,
+                ..Changes::default()
+            };
+        }
+        for (hash, names) in failed.names {
+            for name in names {
+                self.changed.add(hash, &name);
+            }
+        }
+    }
+
+    // ---- leaves ------------------------------------------------------------------------------
+
+    fn locate(&self, hash: u32, name: &[u8]) -> (usize, Result<usize, usize>) {
+        let order = |field: &Field| (field.hash, field.name()).cmp(&(hash, name));
+        let behind = self.leaves.partition_point(|leaf| order(&leaf[0]).is_le());
+        let leaf = behind.saturating_sub(1);
+        match self.leaves.get(leaf) {
+            Some(fields) => (leaf, fields.binary_search_by(order)),
+            None => (0, Err(0)),
+        }
+    }
+
+    fn place(&mut self, field: Field) -> Option<Field> {
+        let (leaf, place) = self.locate(field.hash, field.name());
+        self.count_deadline(field.expires_at_ms, field.hash, true);
+        self.field_bytes += field.heap_bytes();
+        let place = match place {
+            Ok(place) => {
+                let old = std::mem::replace(&mut self.leaves[leaf][place], field);
+                self.count_deadline(old.expires_at_ms, old.hash, false);
+                self.field_bytes -= old.heap_bytes();
+                return Some(old);
+            }
+            Err(place) => place,
+        };
+        self.len += 1;
+        let (leaf, place) = self.make_room(leaf, place);
+        self.field_bytes -= self.leaf_bytes(leaf);
+        let fields = &mut self.leaves[leaf];
+        if fields.len() == fields.capacity() {
+            fields.reserve_exact(fields.len() / 4 + 1);
+        }
+        fields.insert(place, field);
+        self.field_bytes += self.leaf_bytes(leaf);
+        None
+    }
+
+    /// Splits a full leaf; behind the last field a new leaf begins, so that loading in order
+    /// leaves full ones.
+    fn make_room(&mut self, leaf: usize, place: usize) -> (usize, usize) {
+        if self.leaves.is_empty() {
+            self.leaves.reserve_exact(1);
+            self.leaves.push(Vec::new());
+            return (0, 0);
+        }
+        if self.leaves[leaf].len() < LEAF_FIELDS_MAX {
+            return (leaf, place);
+        }
+        if leaf + 1 == self.leaves.len() && place == LEAF_FIELDS_MAX {
+            self.leaves.push(Vec::new());
+            return (leaf + 1, 0);
+        }
+        let half = LEAF_FIELDS_MAX / 2;
+        self.field_bytes -= self.leaf_bytes(leaf);
+        let upper = self.leaves[leaf].split_off(half);
+        self.leaves[leaf].shrink_to_fit();
+        self.leaves.insert(leaf + 1, upper);
+        self.field_bytes += self.leaf_bytes(leaf) + self.leaf_bytes(leaf + 1);
+        if place > half {
+            (leaf + 1, place - half)
+        } else {
+            (leaf, place)
+        }
+    }
+
+    /// Drops an empty leaf, joins a small one with the next.
+    fn shrink(&mut self, leaf: usize) {
+        if self.leaves[leaf].is_empty() {
+            self.field_bytes -= self.leaf_bytes(leaf);
+            self.leaves.remove(leaf);
+            return;
+        }
+        let len = self.leaves[leaf].len();
+        let joined = self
+            .leaves
+            .get(leaf + 1)
+            .map_or(usize::MAX, |next| next.len() + len);
+        self.field_bytes -= self.leaf_bytes(leaf);
+        if len < LEAF_FIELDS_MAX / 4 && joined <= LEAF_FIELDS_MAX / 2 {
+            self.field_bytes -= self.leaf_bytes(leaf + 1);
+            let next = self.leaves.remove(leaf + 1);
+            self.leaves[leaf].extend(next);
+        }
+        let fields = &mut self.leaves[leaf];
+        if fields.capacity() > 2 * fields.len() + 4 {
+            fields.shrink_to_fit();
+        }
+        self.field_bytes += self.leaf_bytes(leaf);
+    }
+
+    fn leaf_bytes(&self, leaf: usize) -> usize {
+        self.leaves[leaf].capacity() * size_of::<Field>()
+    }
+
+    fn count_deadline(&mut self, ms: u64, hash: u32, more: bool) {
+        if ms == 0 {
+            return;
+        }
+        let count = self.deadlines.entry((ms, hash)).or_insert(0);
+        if more {
+            *count += 1;
+        } else {
+            *count -= 1;
+            if *count == 0 {
+                self.deadlines.remove(&(ms, hash));
+            }
+        }
+    }
+}
+
+/// Names of changed fields, in order.
+#[derive(Clone, Debug, Default)]
+struct Changes {
+    /// Every field is meant, and `names` is empty.
+    whole: bool,
+    names: BTreeMap<u32, SmallVec<[Box<[u8]>; 1]>>,
+    bytes: usize,
+}
+
+impl Changes {
+    fn add(&mut self, hash: u32, name: &[u8]) {
+        if self.whole {
+            return;
+        }
+        let names = self.names.entry(hash).or_default();
+        if let Err(place) = names.binary_search_by(|other| (**other).cmp(name)) {
+            names.insert(place, name.into());
+            self.bytes += TREE_ELEMENT_BYTES + name.len();
+        }
+    }
+}
+
+/// A hash that is being changed; its memory is counted when this is dropped.
+pub struct HashMut<'a> {
+    hash: &'a mut Hash,
+    before: usize,
+    counters: [&'a mut usize; 3],
+}
+
+impl<'a> HashMut<'a> {
+    pub(super) fn new(hash: &'a mut Hash, counters: [&'a mut usize; 3]) -> HashMut<'a> {
+        let before = hash.heap_bytes();
+        HashMut {
+            hash,
+            before,
+            counters,
+        }
+    }
+}
+
+impl Drop for HashMut<'_> {
+    fn drop(&mut self) {
+        let now = self.hash.heap_bytes();
+        for counter in &mut self.counters {
+            **counter = **counter + now - self.before;
+        }
+    }
+}
+
+impl Deref for HashMut<'_> {
+    type Target = Hash;
+    fn deref(&self) -> &Hash {
+        self.hash
+    }
+}
+
+impl DerefMut for HashMut<'_> {
+    fn deref_mut(&mut self) -> &mut Hash {
+        self.hash
+    }
+}

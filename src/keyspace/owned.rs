@@ -1,0 +1,611 @@
+//! The keyspace of one shard: its keys, what was written in the running turn, and all that the
+//! rules of keys need (time, tokens, deadlines, watches). A plain struct: no I/O, no clock, no lock.
+//!
+//! Always true: every change of a key goes through this file's few writing methods, which keep key
+//! counts, deadline hints, watches and the turn's touches in step with the tables.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use crate::keyspace::codec::{BatchBuilder, Mutation, Stored, write_part};
+use crate::keyspace::databases::Databases;
+use crate::keyspace::deadlines::{Deadlines, Hint};
+use crate::keyspace::hash::Hash;
+use crate::keyspace::key::{Key, field_hash32};
+use crate::keyspace::slot::{Database, Tables};
+use crate::keyspace::tokens::{TokenSource, Tokens};
+use crate::keyspace::turn::{Touch, Turn, What};
+use crate::keyspace::undo::Undo;
+use crate::keyspace::value::{Value, ValueRef};
+use crate::keyspace::watched::Watched;
+
+/// What a keyspace is made from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The slots that it owns.
+    pub slots: Range<u16>,
+    /// Hash seed of the data folder.
+    pub seed: u64,
+    /// The databases.
+    pub databases: Databases,
+    /// The server's tokens.
+    pub tokens: TokenSource,
+    /// Seed of the random choices that commands make.
+    pub random_seed: u64,
+}
+
+/// What happened in a keyspace since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyspaceStats {
+    /// Reads that found their key.
+    pub hits: u64,
+    /// Reads that did not.
+    pub misses: u64,
+    /// Keys deleted at their deadline.
+    pub expired: u64,
+    /// Hash fields deleted at their deadline.
+    pub expired_fields: u64,
+}
+
+/// The keys of a shard.
+pub struct Keyspace {
+    pub(super) tables: Tables,
+    pub(super) turn: Turn,
+    pub(super) deadlines: Deadlines,
+    pub(super) tokens: Tokens,
+    pub(super) watched: Watched,
+    pub(super) databases: Databases,
+    pub(super) databases_changed: bool,
+    pub(super) rng: Xoshiro256PlusPlus,
+    pub(super) seed: u64,
+    pub(super) now_ms: u64,
+    pub(super) undo: Undo,
+    pub(super) stats: KeyspaceStats,
+    pub(super) active_expiry: bool,
+    /// Tables of flushed databases, to be freed by whoever has time.
+    dropped: Vec<Box<Database>>,
+}
+
+/// Hints are weeded out when there are more than so many, and than twice the last time.
+const DEADLINE_HINTS_WEED_MIN: usize = 1 << 16;
+
+impl Keyspace {
+    /// An empty keyspace.
+    pub fn new(origin: Origin) -> Keyspace {
+        Keyspace {
+            tables: Tables::new(origin.slots),
+            turn: Turn::default(),
+            deadlines: Deadlines::default(),
+            tokens: Tokens::new(origin.tokens),
+            watched: Watched::default(),
+            databases: origin.databases,
+            databases_changed: false,
+            rng: Xoshiro256PlusPlus::seed_from_u64(origin.random_seed),
+            seed: origin.seed,
+            now_ms: 0,
+            undo: Undo::default(),
+            stats: KeyspaceStats::default(),
+            active_expiry: true,
+            dropped: Vec::new(),
+        }
+    }
+
+    /// The slots that are owned here.
+    pub fn slots(&self) -> Range<u16> {
+        self.tables.slots()
+    }
+
+    /// The key with its slot and hash.
+    pub fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
+        Key::new(bytes, self.seed)
+    }
+
+    /// The turn's time, ms since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Begins to use a new time; it never falls.
+    pub fn set_now_ms(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        // Eight bits of half minutes: enough for idle times of two hours.
+        self.tables.set_stamp((self.now_ms / 30_000) as u8);
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> KeyspaceStats {
+        self.stats
+    }
+
+    /// The databases.
+    pub fn databases(&self) -> &Databases {
+        &self.databases
+    }
+
+    /// The tables, to be read.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The tables, for the checkpoint's sweep; nothing else may change them from outside.
+    pub fn tables_mut(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
+    /// The turn and the positions of earlier ones.
+    pub fn turn(&self) -> &Turn {
+        &self.turn
+    }
+
+    /// Keys with a deadline, roughly: the number of hints.
+    pub fn deadline_hints(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// Whether keys are deleted at their deadline without being asked for.
+    pub fn set_active_expiry(&mut self, active: bool) {
+        self.active_expiry = active;
+    }
+
+    // ---- the writing methods ---------------------------------------------------------------
+
+    /// Sets value and deadline; returns what was there.
+    pub(super) fn put(
+        &mut self,
+        database: u32,
+        key: &Key<'_>,
+        value: Value,
+        deadline_ms: u64,
+    ) -> Option<(Value, u64)> {
+        let fields_ms = match &value {
+            Value::Hash(hash) => hash.next_deadline_ms(),
+            _ => 0,
+        };
+        let before = self.tables.set(database, key, value, deadline_ms);
+        if before.is_none() {
+            self.turn.count_changed(key.slot, database);
+        }
+        let before_ms = before.as_ref().map_or(0, |before| before.1);
+        self.hint(database, key, before_ms, deadline_ms);
+        self.hint(database, key, 0, fields_ms);
+        self.written(database, key);
+        self.turn.touch_whole(database, key);
+        before
+    }
+
+    /// Deletes a key; returns what was there.
+    pub(super) fn remove(&mut self, database: u32, key: &Key<'_>) -> Option<(Value, u64)> {
+        let before = self.tables.remove(database, key)?;
+        self.turn.count_changed(key.slot, database);
+        self.written(database, key);
+        self.turn.touch_whole(database, key);
+        Some(before)
+    }
+
+    /// Sets the deadline of a key that exists (0: none).
+    pub(super) fn set_deadline(&mut self, database: u32, key: &Key<'_>, deadline_ms: u64) {
+        let before_ms = self
+            .tables
+            .get(database, key)
+            .map_or(0, |entry| entry.deadline_ms());
+        self.tables.set_deadline(database, key, deadline_ms);
+        self.hint(database, key, before_ms, deadline_ms);
+        self.written(database, key);
+        self.turn.touch_deadline(database, key);
+    }
+
+    /// A key is about to be, or was, written: its watchers are told.
+    pub(super) fn written(&mut self, database: u32, key: &Key<'_>) {
+        if !self.watched.is_empty() {
+            self.watched.written(database, key.bytes);
+        }
+    }
+
+    /// Notes that something of a key is due at `after_ms`, where `before_ms` was noted already.
+    pub(super) fn hint(&mut self, database: u32, key: &Key<'_>, before_ms: u64, after_ms: u64) {
+        if after_ms == 0 || (before_ms != 0 && before_ms <= after_ms) {
+            return;
+        }
+        let hint = Hint {
+            at_ms: after_ms,
+            database,
+            hash32: key.hash32(),
+            slot: key.slot,
+        };
+        self.deadlines.add(hint);
+        let hints = self.deadlines.len();
+        if hints >= DEADLINE_HINTS_WEED_MIN && hints.is_power_of_two() {
+            self.weed_hints();
+        }
+    }
+
+    /// Drops hints that lead to no deadline any more.
+    fn weed_hints(&mut self) {
+        let tables = &self.tables;
+        self.deadlines.retain(|hint| {
+            let mut due = false;
+            tables.scan_slot(hint.database, hint.slot, hint.hash32, 1, |entry| {
+                due |= entry.hash32() == hint.hash32
+                    && due_ms(&entry.value(), entry.deadline_ms()) != 0;
+            });
+            due
+        });
+    }
+
+    /// Gives a database number a new, empty id.
+    pub(super) fn flush(&mut self, number: usize) {
+        let dead = self.databases.flush(number);
+        for key in self.watched.of(dead) {
+            let key = Key::new(&key, self.seed);
+            if self.tables.slots().contains(&key.slot) && self.tables.get(dead, &key).is_some() {
+                self.watched.written(dead, key.bytes);
+            }
+        }
+        self.dropped.extend(self.tables.drop_database(dead));
+        self.databases_changed = true;
+        self.turn.touch_other();
+    }
+
+    /// Exchanges two database numbers.
+    pub(super) fn swap(&mut self, first: usize, second: usize) {
+        self.databases.swap(first, second);
+        self.databases_changed = true;
+        self.turn.touch_other();
+    }
+
+    /// Tables of flushed databases, to be freed where it does not disturb.
+    pub fn take_dropped(&mut self) -> Vec<Box<Database>> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    // ---- time --------------------------------------------------------------------------------
+
+    /// When something is due next, ms since the Unix epoch.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        if self.active_expiry {
+            self.deadlines.next_ms()
+        } else {
+            None
+        }
+    }
+
+    /// Deletes what is past its deadline, at most `budget` hints; true when nothing due is left.
+    pub fn expire(&mut self, budget: usize) -> bool {
+        if !self.active_expiry {
+            return true;
+        }
+        for _ in 0..budget {
+            let Some(hint) = self.deadlines.due(self.now_ms) else {
+                return true;
+            };
+            let mut keys: Vec<(Bytes, u64)> = Vec::new();
+            self.tables
+                .scan_slot(hint.database, hint.slot, hint.hash32, 1, |entry| {
+                    if entry.hash32() == hint.hash32 {
+                        let due_ms = due_ms(&entry.value(), entry.deadline_ms());
+                        if due_ms != 0 {
+                            keys.push((Bytes::copy_from_slice(entry.key()), due_ms));
+                        }
+                    }
+                });
+            for (key, due_ms) in keys {
+                let key = Key::new(&key, self.seed);
+                if due_ms > self.now_ms {
+                    self.hint(hint.database, &key, 0, due_ms);
+                } else {
+                    self.expire_key(hint.database, &key);
+                }
+            }
+        }
+        false
+    }
+
+    /// Deletes a key, or those of its fields, that are past their deadline.
+    pub(super) fn expire_key(&mut self, database: u32, key: &Key<'_>) {
+        let Some(entry) = self.tables.get(database, key) else {
+            return;
+        };
+        let deadline_ms = entry.deadline_ms();
+        if deadline_ms != 0 && deadline_ms <= self.now_ms {
+            self.stats.expired += 1;
+            self.remove(database, key);
+            return;
+        }
+        let ValueRef::Hash(hash) = entry.value() else {
+            return;
+        };
+        let next_ms = hash.next_deadline_ms();
+        if next_ms != 0 && next_ms <= self.now_ms {
+            self.expire_fields(database, key);
+        }
+    }
+
+    fn expire_fields(&mut self, database: u32, key: &Key<'_>) {
+        let now_ms = self.now_ms;
+        let Some(mut hash) = self.tables.hash_mut(database, key) else {
+            return;
+        };
+        let expired = hash.expired(now_ms, usize::MAX);
+        for (field_hash, name) in &expired {
+            hash.remove(*field_hash, name);
+        }
+        let (next_ms, empty) = (hash.next_deadline_ms(), hash.is_empty());
+        drop(hash);
+        for (_, name) in &expired {
+            self.turn.touch_field(database, key, name);
+        }
+        self.stats.expired_fields += expired.len() as u64;
+        self.written(database, key);
+        if empty {
+            self.remove(database, key);
+        } else {
+            self.hint(database, key, 0, next_ms);
+        }
+    }
+
+    // ---- sealing -----------------------------------------------------------------------------
+
+    /// Whether the turn has effects to log.
+    pub fn has_effects(&self) -> bool {
+        !self.turn.is_empty() || self.tokens.ceiling_to_log().is_some()
+    }
+
+    /// Writes the effects of the running turn; `sealed` must follow with their position.
+    pub fn seal(&mut self, batch: &mut BatchBuilder) {
+        if self.databases_changed {
+            batch.databases(self.databases.ids(), self.databases.next());
+            self.databases_changed = false;
+        }
+        if let Some(ceiling) = self.tokens.ceiling_to_log() {
+            batch.token_ceiling(ceiling);
+        }
+        for (touch, key) in self.turn.touches() {
+            seal_touch(&self.tables, self.seed, batch, touch, &key);
+        }
+        let live = |database: u32| self.databases.ids().contains(&database);
+        for &(slot, database) in self.turn.counts() {
+            if live(database) {
+                batch.count(slot, database, self.tables.count(slot, database));
+            }
+        }
+    }
+
+    /// The turn was queued at `lsn`.
+    pub fn sealed(&mut self, lsn: u64) {
+        self.turn.sealed(lsn);
+        self.tokens.sealed(lsn);
+    }
+
+    /// Everything up to `lsn` is durable.
+    pub fn durable(&mut self, lsn: u64) {
+        self.turn.durable(lsn);
+        self.tokens.durable(lsn);
+    }
+
+    /// A ceiling of tokens waits for a sync that the mode would not make soon.
+    pub fn sync_wanted(&self) -> bool {
+        self.tokens.sync_wanted()
+    }
+
+    // ---- replay ------------------------------------------------------------------------------
+
+    /// Applies an effect that was read back from the log; the entry is dirty afterwards.
+    /// Effects on keys of other shards' slots are ignored, as are database map and ceilings.
+    pub fn apply(&mut self, mutation: Mutation) {
+        let slots = self.tables.slots();
+        match mutation {
+            Mutation::Put {
+                database,
+                key,
+                deadline_ms,
+                stored,
+            } => {
+                let key = Key::new(&key, self.seed);
+                if slots.contains(&key.slot) {
+                    self.apply_put(database, &key, deadline_ms, stored);
+                }
+            }
+            Mutation::Delete { database, key } => {
+                let key = Key::new(&key, self.seed);
+                if slots.contains(&key.slot) {
+                    self.tables.delete(database, &key);
+                }
+            }
+            Mutation::Deadline {
+                database,
+                key,
+                deadline_ms,
+            } => {
+                let key = Key::new(&key, self.seed);
+                if slots.contains(&key.slot) {
+                    self.tables.set_deadline(database, &key, deadline_ms);
+                    self.hint(database, &key, 0, deadline_ms);
+                }
+            }
+            Mutation::Part {
+                database,
+                key,
+                offset,
+                bytes,
+                total,
+            } => {
+                let key = Key::new(&key, self.seed);
+                if slots.contains(&key.slot) {
+                    self.apply_part(database, &key, offset as usize, &bytes, total as usize);
+                }
+            }
+            Mutation::Fields {
+                database,
+                key,
+                deadline_ms,
+                generation,
+                fields,
+                ..
+            } => {
+                let key = Key::new(&key, self.seed);
+                if slots.contains(&key.slot) {
+                    self.apply_fields(database, &key, (deadline_ms, generation), fields);
+                }
+            }
+            Mutation::Count { .. }
+            | Mutation::Databases { .. }
+            | Mutation::TokenCeiling(_)
+            | Mutation::Once { .. } => {}
+        }
+    }
+
+    fn apply_put(&mut self, database: u32, key: &Key<'_>, deadline_ms: u64, stored: Stored) {
+        let value = match stored {
+            Stored::Value(value) => value,
+            Stored::Hash { generation, .. } => Value::Hash(Box::new(Hash::new(generation))),
+        };
+        self.tables.put(database, key, value, deadline_ms);
+        self.hint(database, key, 0, deadline_ms);
+    }
+
+    fn apply_part(
+        &mut self,
+        database: u32,
+        key: &Key<'_>,
+        offset: usize,
+        bytes: &[u8],
+        total: usize,
+    ) {
+        let edited = self.tables.edit_string(database, key, |string| {
+            write_part(string, offset, bytes, total);
+        });
+        if edited.is_none() {
+            let mut string = bytes::BytesMut::new();
+            write_part(&mut string, offset, bytes, total);
+            self.tables
+                .put(database, key, Value::from_shared(string.freeze()), 0);
+        }
+    }
+
+    fn apply_fields(
+        &mut self,
+        database: u32,
+        key: &Key<'_>,
+        (deadline_ms, generation): (u64, u64),
+        fields: Vec<(Bytes, Option<(crate::keyspace::hash::FieldValue, u64)>)>,
+    ) {
+        let present = match self.tables.get(database, key).map(|entry| entry.value()) {
+            Some(ValueRef::Hash(hash)) => Some(hash.generation()),
+            _ => None,
+        };
+        // A newer generation is here already: what follows in the log leads to it.
+        if present.is_some_and(|present| present > generation) {
+            return;
+        }
+        if present != Some(generation) {
+            let hash = Value::Hash(Box::new(Hash::new(generation)));
+            self.tables.put(database, key, hash, deadline_ms);
+        }
+        let seed = self.seed;
+        if let Some(mut hash) = self.tables.hash_mut(database, key) {
+            for (name, change) in fields {
+                let field_hash = field_hash32(&name, seed);
+                match change {
+                    Some((value, expires_at_ms)) => {
+                        hash.insert(field_hash, &name, value, expires_at_ms);
+                    }
+                    None => {
+                        hash.remove(field_hash, &name);
+                    }
+                }
+            }
+        }
+        self.tables.set_deadline(database, key, deadline_ms);
+        self.hint_loaded(database, key);
+    }
+
+    /// Puts a key that the store has; `deadline_ms` 0: none. Not dirty.
+    pub fn load(&mut self, database: u32, key: &Key<'_>, value: Value, deadline_ms: u64) {
+        self.tables.load(database, key, value, deadline_ms);
+        self.hint_loaded(database, key);
+    }
+
+    fn hint_loaded(&mut self, database: u32, key: &Key<'_>) {
+        let due = self
+            .tables
+            .get(database, key)
+            .map(|entry| (due_ms(&entry.value(), entry.deadline_ms())));
+        self.hint(database, key, 0, due.unwrap_or(0));
+    }
+
+    /// The databases as they were logged.
+    pub fn set_databases(&mut self, databases: Databases) {
+        for id in self.tables.databases().collect::<Vec<_>>() {
+            if !databases.ids().contains(&id) {
+                self.dropped.extend(self.tables.drop_database(id));
+            }
+        }
+        self.databases = databases;
+    }
+}
+
+/// When something of a value is due: the key, or one of its fields. 0: never.
+fn due_ms(value: &ValueRef<'_>, deadline_ms: u64) -> u64 {
+    let fields_ms = match value {
+        ValueRef::Hash(hash) => hash.next_deadline_ms(),
+        _ => 0,
+    };
+    match (deadline_ms, fields_ms) {
+        (0, due_ms) | (due_ms, 0) => due_ms,
+        (deadline_ms, fields_ms) => deadline_ms.min(fields_ms),
+    }
+}
+
+fn seal_touch(tables: &Tables, seed: u64, batch: &mut BatchBuilder, touch: &Touch, key: &Key<'_>) {
+    let database = touch.database;
+    let Some(entry) = tables.get(database, key) else {
+        if touch.what != What::Nothing {
+            batch.delete(database, key.bytes);
+        }
+        return;
+    };
+    let deadline_ms = entry.deadline_ms();
+    match (&touch.what, entry.value()) {
+        (What::Nothing, _) => {}
+        (What::Deadline, _) => batch.deadline(database, key.bytes, deadline_ms),
+        (What::Fields(changed), ValueRef::Hash(hash)) => {
+            let head = (deadline_ms, hash.generation(), hash.len() as u64);
+            batch.fields(database, key.bytes, head, changed.names().len());
+            for name in changed.names() {
+                let field = hash.get(field_hash32(name, seed), name);
+                batch.field(name, field.map(|field| (&field.value, field.expires_at_ms)));
+            }
+        }
+        (_, ValueRef::Hash(hash)) => {
+            // Replaces whatever is there, then gives it all its fields.
+            batch.put(database, key.bytes, entry.value(), deadline_ms, None);
+            let head = (deadline_ms, hash.generation(), hash.len() as u64);
+            batch.fields(database, key.bytes, head, hash.len());
+            for field in hash.iter() {
+                batch.field(field.name(), Some((&field.value, field.expires_at_ms)));
+            }
+        }
+        (What::Parts(parts), ValueRef::String(string)) => {
+            for &(offset, length) in parts {
+                let (offset, length) = (offset as usize, length as usize);
+                let end = (offset + length).min(string.len());
+                let bytes = Bytes::copy_from_slice(&string[offset.min(end)..end]);
+                batch.part(
+                    database,
+                    key.bytes,
+                    offset as u64,
+                    bytes,
+                    string.len() as u64,
+                );
+            }
+        }
+        (_, ValueRef::String(string)) if string.len() > 1024 => {
+            let shared = tables.string(database, key);
+            batch.put(database, key.bytes, entry.value(), deadline_ms, shared);
+        }
+        (_, value) => batch.put(database, key.bytes, value, deadline_ms, None),
+    }
+}

@@ -1,0 +1,394 @@
+//! What a shard has written and not yet got on disk: the keys touched in the running turn, and the
+//! positions of the keys whose last write may not be durable.
+//!
+//! Always true: a touch says only *what to log*; values are read when the turn is sealed, so ten
+//! thousand writes of one key in a turn are one mutation. Positions are a superset of the keys with
+//! unsynced writes, deleted keys included.
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::keyspace::key::Key;
+
+/// What a reply has to wait for: nothing, a log position, or the running turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wait(u64);
+
+impl Wait {
+    /// Nothing unsynced was looked at.
+    pub const NONE: Wait = Wait(0);
+    /// A write of the running turn; its position is not known before the turn is sealed.
+    pub const TURN: Wait = Wait(u64::MAX);
+
+    /// Everything up to `lsn`.
+    pub fn lsn(lsn: u64) -> Wait {
+        assert!(lsn < TURN_BIT, "a log position below 2^63");
+        Wait(lsn)
+    }
+
+    /// The position, once it is known.
+    pub fn position(self) -> Option<u64> {
+        (self != Wait::TURN).then_some(self.0)
+    }
+
+    /// The position, where the running turn got `lsn`.
+    pub fn sealed_at(self, lsn: u64) -> u64 {
+        if self == Wait::TURN { lsn } else { self.0 }
+    }
+}
+
+/// What of a key is logged at the end of the turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The whole value, or that it is gone.
+    Whole,
+    /// Its deadline alone.
+    Deadline,
+    /// These ranges (offset, length) of a string.
+    Parts(SmallVec<[(u32, u32); 2]>),
+    /// These fields of a hash.
+    Fields(Fields),
+    /// These records of writes done at most once, beside the key itself.
+    Nothing,
+}
+
+/// Field names, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    names: Vec<Box<[u8]>>,
+    index: hashbrown::HashSet<Box<[u8]>>,
+}
+
+/// Up to so many fields are searched one by one.
+const FIELDS_SCANNED_MAX: usize = 8;
+
+impl Fields {
+    /// Adds a name unless it is there.
+    pub fn add(&mut self, name: &[u8]) {
+        if self.names.last().is_some_and(|last| **last == *name) {
+            return;
+        }
+        if self.names.len() <= FIELDS_SCANNED_MAX {
+            if self.names.iter().any(|known| **known == *name) {
+                return;
+            }
+            self.names.push(name.into());
+            if self.names.len() > FIELDS_SCANNED_MAX {
+                self.index = self.names.iter().cloned().collect();
+            }
+            return;
+        }
+        if self.index.insert(name.into()) {
+            self.names.push(name.into());
+        }
+    }
+
+    /// The names in the order of their first touch.
+    pub fn names(&self) -> &[Box<[u8]>] {
+        &self.names
+    }
+}
+
+/// A key that was written in the running turn.
+#[derive(Clone, Debug)]
+pub struct Touch {
+    /// Database id.
+    pub database: u32,
+    /// Slot of the key.
+    pub slot: u16,
+    /// Hash of the key.
+    pub hash: u64,
+    /// What to log.
+    pub what: What,
+    key: (u32, u32),
+}
+
+const TURN_BIT: u64 = 1 << 63;
+/// Above so many positions the older half is put aside, to be dropped at once when durable.
+const POSITIONS_YOUNG_MAX: usize = 4096;
+
+/// Passes a hash through: keys are hashed already.
+#[derive(Clone, Copy, Default)]
+pub struct Passed(u64);
+
+impl Hasher for Passed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+type Positions = HashMap<u64, u64, BuildHasherDefault<Passed>>;
+
+/// The touched keys of the running turn and the positions of earlier ones.
+#[derive(Default)]
+pub struct Turn {
+    touches: Vec<Touch>,
+    keys: Vec<u8>,
+    young: Positions,
+    young_lsn_max: u64,
+    old: Positions,
+    old_lsn_max: u64,
+    durable_lsn: u64,
+    last_lsn: u64,
+    /// Slots and databases whose key count changed in this turn.
+    counts: Vec<(u16, u32)>,
+    /// Something of the turn is logged besides keys.
+    other: bool,
+}
+
+/// One number per database and key; two keys may share it, which only makes a reply wait longer.
+fn identity(database: u32, hash: u64) -> u64 {
+    hash ^ u64::from(database).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Turn {
+    /// Whether there is something to seal.
+    pub fn is_empty(&self) -> bool {
+        self.touches.is_empty() && self.counts.is_empty() && !self.other
+    }
+
+    /// Marks that something besides keys has to be logged.
+    pub fn touch_other(&mut self) {
+        self.other = true;
+    }
+
+    /// Notes that the number of keys of a slot and database changed.
+    pub fn count_changed(&mut self, slot: u16, database: u32) {
+        if self.counts.last() != Some(&(slot, database)) {
+            self.counts.push((slot, database));
+        }
+    }
+
+    /// The touch of `key` in this turn; made if there is none.
+    pub fn touch(&mut self, database: u32, key: &Key<'_>) -> &mut Touch {
+        let id = identity(database, key.hash);
+        let next = self.touches.len() as u64 | TURN_BIT;
+        let position = self.young.entry(id).or_insert(0);
+        if *position & TURN_BIT != 0 {
+            let index = (*position & !TURN_BIT) as usize;
+            let touch = &self.touches[index];
+            if touch.database == database && slice(&self.keys, touch.key) == key.bytes {
+                return &mut self.touches[index];
+            }
+        }
+        *position = next;
+        let start = self.keys.len() as u32;
+        self.keys.extend_from_slice(key.bytes);
+        self.touches.push(Touch {
+            database,
+            slot: key.slot,
+            hash: key.hash,
+            what: What::Nothing,
+            key: (start, key.bytes.len() as u32),
+        });
+        let last = self.touches.len() - 1;
+        &mut self.touches[last]
+    }
+
+    /// Logs the whole value of `key`.
+    pub fn touch_whole(&mut self, database: u32, key: &Key<'_>) {
+        self.touch(database, key).what = What::Whole;
+    }
+
+    /// Logs the deadline of `key`.
+    pub fn touch_deadline(&mut self, database: u32, key: &Key<'_>) {
+        let touch = self.touch(database, key);
+        touch.what = match std::mem::replace(&mut touch.what, What::Nothing) {
+            What::Nothing | What::Deadline => What::Deadline,
+            // The head of a hash is logged with its fields, the deadline in it.
+            What::Fields(fields) => What::Fields(fields),
+            What::Whole | What::Parts(_) => What::Whole,
+        };
+    }
+
+    /// Logs `length` bytes at `offset` of the string at `key`.
+    pub fn touch_part(&mut self, database: u32, key: &Key<'_>, offset: u32, length: u32) {
+        const PARTS_MAX: usize = 64;
+        let touch = self.touch(database, key);
+        match &mut touch.what {
+            What::Whole => {}
+            What::Parts(parts) => {
+                let many = parts.len() >= PARTS_MAX;
+                match parts.last_mut() {
+                    // Appending again and again, or the same place again.
+                    Some(last) if offset >= last.0 && offset <= last.0 + last.1 => {
+                        last.1 = last.1.max(offset + length - last.0);
+                    }
+                    _ if many => touch.what = What::Whole,
+                    _ => parts.push((offset, length)),
+                }
+            }
+            What::Nothing => touch.what = What::Parts(SmallVec::from_slice(&[(offset, length)])),
+            What::Deadline | What::Fields(_) => touch.what = What::Whole,
+        }
+    }
+
+    /// Logs `field` of the hash at `key`.
+    pub fn touch_field(&mut self, database: u32, key: &Key<'_>, field: &[u8]) {
+        let touch = self.touch(database, key);
+        match &mut touch.what {
+            What::Whole => {}
+            What::Fields(fields) => fields.add(field),
+            What::Nothing | What::Deadline => {
+                let mut fields = Fields::default();
+                fields.add(field);
+                touch.what = What::Fields(fields);
+            }
+            What::Parts(_) => touch.what = What::Whole,
+        }
+    }
+
+    /// What a reply that looked at `key` has to wait for.
+    pub fn wait_for(&self, database: u32, hash: u64) -> Wait {
+        if self.young.is_empty() && self.old.is_empty() {
+            return Wait::NONE;
+        }
+        let id = identity(database, hash);
+        let position = self
+            .young
+            .get(&id)
+            .or_else(|| self.old.get(&id))
+            .copied()
+            .unwrap_or(0);
+        if position & TURN_BIT != 0 {
+            Wait::TURN
+        } else if position > self.durable_lsn {
+            Wait(position)
+        } else {
+            Wait::NONE
+        }
+    }
+
+    /// What a reply about all keys has to wait for.
+    pub fn wait_for_all(&self) -> Wait {
+        if !self.is_empty() {
+            Wait::TURN
+        } else if self.last_lsn > self.durable_lsn {
+            Wait(self.last_lsn)
+        } else {
+            Wait::NONE
+        }
+    }
+
+    /// The touched keys, in the order of their first touch.
+    pub fn touches(&self) -> impl Iterator<Item = (&Touch, Key<'_>)> {
+        self.touches.iter().map(|touch| {
+            let bytes = slice(&self.keys, touch.key);
+            (
+                touch,
+                Key {
+                    bytes,
+                    slot: touch.slot,
+                    hash: touch.hash,
+                },
+            )
+        })
+    }
+
+    /// The slots and databases whose key count changed, each once.
+    pub fn counts(&mut self) -> &[(u16, u32)] {
+        self.counts.sort_unstable();
+        self.counts.dedup();
+        &self.counts
+    }
+
+    /// The turn was queued at `lsn`; the next one begins.
+    pub fn sealed(&mut self, lsn: u64) {
+        assert!(
+            lsn > self.last_lsn && lsn < TURN_BIT,
+            "positions of a shard grow"
+        );
+        for touch in &self.touches {
+            self.young.insert(identity(touch.database, touch.hash), lsn);
+        }
+        self.touches.clear();
+        self.keys.clear();
+        self.keys.shrink_to(1 << 20);
+        self.counts.clear();
+        self.other = false;
+        self.last_lsn = lsn;
+        self.young_lsn_max = lsn;
+        if self.young.len() > POSITIONS_YOUNG_MAX && self.old.is_empty() {
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.old_lsn_max = lsn;
+        }
+    }
+
+    /// Everything up to `lsn` is durable: forgets what needs no waiting any more.
+    pub fn durable(&mut self, lsn: u64) {
+        self.durable_lsn = self.durable_lsn.max(lsn);
+        if self.old_lsn_max <= lsn && !self.old.is_empty() {
+            self.old.clear();
+        }
+        if self.touches.is_empty() && self.young_lsn_max <= lsn && !self.young.is_empty() {
+            self.young.clear();
+        }
+    }
+
+    /// The last position that this shard was given.
+    pub fn last_lsn(&self) -> u64 {
+        self.last_lsn
+    }
+}
+
+fn slice(keys: &[u8], (start, length): (u32, u32)) -> &[u8] {
+    &keys[start as usize..(start + length) as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(bytes: &[u8]) -> Key<'_> {
+        Key::new(bytes, 7)
+    }
+
+    #[test]
+    fn a_key_written_twice_in_a_turn_is_one_touch() {
+        let mut turn = Turn::default();
+        turn.touch_whole(0, &key(b"a"));
+        turn.touch_whole(0, &key(b"a"));
+        turn.touch_whole(1, &key(b"a"));
+        assert_eq!(turn.touches().count(), 2);
+        assert_eq!(turn.wait_for(0, key(b"a").hash), Wait::TURN);
+        assert_eq!(turn.wait_for(0, key(b"b").hash), Wait::NONE);
+        turn.sealed(5);
+        assert_eq!(turn.wait_for(0, key(b"a").hash), Wait::lsn(5));
+        turn.durable(5);
+        assert_eq!(turn.wait_for(0, key(b"a").hash), Wait::NONE);
+    }
+
+    #[test]
+    fn appends_in_a_row_are_one_part() {
+        let mut turn = Turn::default();
+        turn.touch_part(0, &key(b"a"), 10, 5);
+        turn.touch_part(0, &key(b"a"), 15, 5);
+        let (touch, _) = turn.touches().next().unwrap();
+        assert_eq!(touch.what, What::Parts(SmallVec::from_slice(&[(10, 10)])));
+    }
+
+    #[test]
+    fn positions_are_forgotten_under_endless_load() {
+        let mut turn = Turn::default();
+        for lsn in 1..2_000_u64 {
+            for number in 0..10 {
+                turn.touch_whole(0, &key(format!("{lsn}:{number}").as_bytes()));
+            }
+            turn.sealed(lsn);
+            turn.durable(lsn.saturating_sub(3));
+        }
+        assert!(turn.young.len() + turn.old.len() < 3 * POSITIONS_YOUNG_MAX);
+    }
+}

@@ -1,0 +1,760 @@
+//! A command's view of the keyspace: reads, and writes that are dropped whole when the command
+//! answers with a Reject.
+//!
+//! Always true: a Txn remembers what its reply has to wait for: the last unsynced write of every key
+//! that it looked at, found or not, and the running turn once it wrote. A key past its deadline is
+//! never seen. Time does not move while a Txn lives.
+
+use bytes::BytesMut;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use crate::keyspace::codec::write_part;
+use crate::keyspace::databases::Databases;
+use crate::keyspace::entry::EntryRef;
+use crate::keyspace::hash::{Field, FieldValue, Hash};
+use crate::keyspace::key::{Key, field_hash32};
+use crate::keyspace::owned::Keyspace;
+use crate::keyspace::turn::Wait;
+use crate::keyspace::undo::{Before, Undo};
+use crate::keyspace::value::{Value, ValueRef};
+use crate::limits::STRING_BYTES_MAX;
+use crate::number;
+use crate::reply::{Reject, Reply};
+
+/// The keyspaces that a command may touch.
+pub enum Owners<'a> {
+    /// One shard: all keys of the command live in it.
+    One(&'a mut Keyspace),
+    /// Several shards, lent to one place, in ascending order of their slots.
+    Several(&'a mut [Box<Keyspace>]),
+}
+
+/// A string as it lies in the table.
+#[derive(Clone, Copy, Debug)]
+pub enum Text<'a> {
+    /// Its canonical decimal is the string.
+    Integer(i64),
+    /// The bytes.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Text<'a> {
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Text::Integer(value) => number::decimal_bytes(*value),
+            Text::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it is the empty string.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A copy of the bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        match self {
+            Text::Integer(value) => value.to_string().into_bytes(),
+            Text::Bytes(bytes) => bytes.to_vec(),
+        }
+    }
+
+    /// Gives the bytes to `f`, without a copy on the heap.
+    pub fn with<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
+        match self {
+            Text::Integer(value) => f(itoa::Buffer::new().format(*value).as_bytes()),
+            Text::Bytes(bytes) => f(bytes),
+        }
+    }
+
+    /// The integer that the string is, strictly.
+    pub fn integer(&self) -> Option<i64> {
+        match self {
+            Text::Integer(value) => Some(*value),
+            Text::Bytes(bytes) => number::parse_i64(bytes),
+        }
+    }
+
+    /// Writes it as a bulk string.
+    pub fn reply(&self, reply: &mut Reply<'_>) {
+        match self {
+            Text::Integer(value) => reply.bulk_integer(*value),
+            Text::Bytes(bytes) => reply.bulk(bytes),
+        }
+    }
+
+    /// A value as a string; `None` for a hash.
+    pub fn of(value: ValueRef<'a>) -> Option<Text<'a>> {
+        match value {
+            ValueRef::Counter(number) => Some(Text::Integer(number)),
+            ValueRef::String(bytes) => Some(Text::Bytes(bytes)),
+            ValueRef::Cell(cell) => Some(match crate::keyspace::parse_counter(&cell.state) {
+                Some(number) => Text::Integer(number),
+                None => Text::Bytes(&cell.state),
+            }),
+            ValueRef::Hash(_) => None,
+        }
+    }
+}
+
+/// What WATCH has to remember of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchedKey {
+    /// Database number.
+    pub number: usize,
+    /// Database id when the watch began.
+    pub database: u32,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// Its version when the watch began.
+    pub version: u64,
+    /// Whether it existed when the watch began.
+    pub existed: bool,
+}
+
+/// Bytes of a mutation besides key and value, at most.
+const EFFECT_HEAD_BYTES: u64 = 96;
+
+/// A command's view of the keyspace.
+pub struct Txn<'a> {
+    owners: Owners<'a>,
+    number: usize,
+    database: u32,
+    wait: Wait,
+    undo: Undo,
+    effect_bytes: u64,
+}
+
+impl<'a> Txn<'a> {
+    /// A view on database `number` of these keyspaces.
+    pub fn new(mut owners: Owners<'a>, number: usize) -> Txn<'a> {
+        let first = owners.first();
+        let database = first.databases.id(number);
+        let undo = std::mem::take(&mut first.undo);
+        Txn {
+            owners,
+            number,
+            database,
+            wait: Wait::NONE,
+            undo,
+            effect_bytes: 0,
+        }
+    }
+
+    /// Bytes that logging the writes so far takes at most, roughly.
+    pub fn effect_bytes(&self) -> u64 {
+        self.effect_bytes
+    }
+
+    /// The writes stay. Returns what the reply has to wait for.
+    pub fn commit(mut self) -> Wait {
+        self.undo.clear();
+        self.owners.first().undo = std::mem::take(&mut self.undo);
+        self.wait
+    }
+
+    /// Every write is taken back. Returns what the reply has to wait for.
+    pub fn roll_back(mut self) -> Wait {
+        let mut undo = std::mem::take(&mut self.undo);
+        if !undo.is_empty() {
+            undo.undo(&mut self.owners);
+        }
+        self.owners.first().undo = undo;
+        self.wait
+    }
+
+    /// What the reply has to wait for so far.
+    pub fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    /// The turn's time, ms since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.owners.first_ref().now_ms
+    }
+
+    /// The database's number.
+    pub fn database(&self) -> usize {
+        self.number
+    }
+
+    /// Looks at another database from now on.
+    ///
+    /// # Errors
+    /// No database has that number.
+    pub fn select(&mut self, number: i64) -> Result<(), Reject> {
+        let databases = &self.owners.first_ref().databases;
+        if number < 0 || number >= databases.len() as i64 {
+            return Err(Reject::db_index_out_of_range());
+        }
+        self.number = number as usize;
+        self.database = databases.id(self.number);
+        Ok(())
+    }
+
+    /// The databases.
+    pub fn databases(&self) -> &Databases {
+        &self.owners.first_ref().databases
+    }
+
+    /// The key with its slot and hash.
+    pub fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
+        self.owners.first_ref().key(bytes)
+    }
+
+    /// The stored hash of a field name.
+    pub fn field_hash(&self, field: &[u8]) -> u32 {
+        field_hash32(field, self.owners.first_ref().seed)
+    }
+
+    /// The shard's random numbers, replayable from its seed.
+    pub fn rng(&mut self) -> &mut Xoshiro256PlusPlus {
+        &mut self.owners.first().rng
+    }
+
+    /// A token that was never used before and never will be.
+    ///
+    /// # Errors
+    /// The next block of tokens is not durable yet.
+    pub fn token(&mut self, key: &Key<'_>) -> Result<u64, Reject> {
+        let token = self.owner(key).tokens.next();
+        token.ok_or(Reject::fixed(
+            "TRYAGAIN the next block of tokens is not on disk yet",
+        ))
+    }
+
+    fn owner(&mut self, key: &Key<'_>) -> &mut Keyspace {
+        self.owners.of(key.slot)
+    }
+
+    /// Notes that the reply depends on `key`, and deletes what of it is past its deadline.
+    fn look(&mut self, key: &Key<'_>) {
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        if owner.turn.last_lsn() != 0 || !owner.turn.is_empty() {
+            self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
+        }
+        let now_ms = owner.now_ms;
+        if let Some(entry) = owner.tables.get(database, key) {
+            let deadline_ms = entry.deadline_ms();
+            let is_hash = matches!(entry.value(), ValueRef::Hash(_));
+            if is_hash || (deadline_ms != 0 && deadline_ms <= now_ms) {
+                owner.expire_key(database, key);
+                self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
+            }
+        }
+    }
+
+    /// A write of a key whose logged bytes besides the key are so many at most.
+    fn wrote(&mut self, key: &Key<'_>, bytes: usize) {
+        self.wait = Wait::TURN;
+        self.effect_bytes += (key.bytes.len() + bytes) as u64 + EFFECT_HEAD_BYTES;
+    }
+
+    // ---- reading -----------------------------------------------------------------------------
+
+    /// The entry of a key; not counted as a use (TYPE, TTL, EXISTS …).
+    pub fn peek(&mut self, key: &Key<'_>) -> Option<EntryRef<'_>> {
+        self.look(key);
+        let database = self.database;
+        self.owner(key).tables.get(database, key)
+    }
+
+    /// The entry of a key, used now.
+    pub fn entry(&mut self, key: &Key<'_>) -> Option<EntryRef<'_>> {
+        self.look(key);
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        let found = owner.tables.get_touched(database, key);
+        match found {
+            Some(_) => owner.stats.hits += 1,
+            None => owner.stats.misses += 1,
+        }
+        found
+    }
+
+    /// The value of a key.
+    pub fn value(&mut self, key: &Key<'_>) -> Option<ValueRef<'_>> {
+        self.entry(key).map(|entry| entry.value())
+    }
+
+    /// Whether a key exists.
+    pub fn exists(&mut self, key: &Key<'_>) -> bool {
+        self.peek(key).is_some()
+    }
+
+    /// The deadline of a key (0: none), or nothing if there is no key.
+    pub fn deadline_ms(&mut self, key: &Key<'_>) -> Option<u64> {
+        self.peek(key).map(|entry| entry.deadline_ms())
+    }
+
+    /// The string at a key.
+    ///
+    /// # Errors
+    /// WRONGTYPE for a hash.
+    pub fn string(&mut self, key: &Key<'_>) -> Result<Option<Text<'_>>, Reject> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(value) => Text::of(value).map(Some).ok_or(Reject::wrong_type()),
+        }
+    }
+
+    /// The hash at a key; expired fields are gone.
+    ///
+    /// # Errors
+    /// WRONGTYPE for anything else.
+    pub fn hash(&mut self, key: &Key<'_>) -> Result<Option<&Hash>, Reject> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(ValueRef::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(Reject::wrong_type()),
+        }
+    }
+
+    // ---- writing keys ------------------------------------------------------------------------
+
+    /// Sets value and deadline (0: none) of a key, whatever it was.
+    pub fn put(&mut self, key: &Key<'_>, value: Value, deadline_ms: u64) {
+        self.look(key);
+        let value_bytes = value.heap_bytes();
+        let database = self.database;
+        let before = self
+            .owners
+            .of(key.slot)
+            .put(database, key, value, deadline_ms);
+        self.undo.push(database, key, Before::Entry(before));
+        self.wrote(key, value_bytes);
+    }
+
+    /// Sets a string and deadline (0: none) of a key, whatever it was.
+    pub fn put_text(&mut self, key: &Key<'_>, bytes: &[u8], deadline_ms: u64) {
+        self.put(key, Value::from_bytes(bytes), deadline_ms);
+    }
+
+    /// Deletes a key; whether there was one.
+    pub fn delete(&mut self, key: &Key<'_>) -> bool {
+        self.look(key);
+        let database = self.database;
+        let Some(before) = self.owners.of(key.slot).remove(database, key) else {
+            return false;
+        };
+        self.undo.push(database, key, Before::Entry(Some(before)));
+        self.wrote(key, 0);
+        true
+    }
+
+    /// Sets the deadline of a key (0: none); whether there is the key.
+    pub fn set_deadline(&mut self, key: &Key<'_>, deadline_ms: u64) -> bool {
+        let Some(before_ms) = self.deadline_ms(key) else {
+            return false;
+        };
+        let database = self.database;
+        self.owners
+            .of(key.slot)
+            .set_deadline(database, key, deadline_ms);
+        self.undo.push(database, key, Before::Deadline(before_ms));
+        self.wrote(key, 0);
+        true
+    }
+
+    /// Adds to the counter at a key (missing: 0), keeping its deadline.
+    ///
+    /// # Errors
+    /// WRONGTYPE, not an integer, or overflow; nothing changes.
+    pub fn add(&mut self, key: &Key<'_>, by: i64) -> Result<i64, Reject> {
+        self.look(key);
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        let updated = owner.tables.update_counter(database, key, |value, _| {
+            let before = *value;
+            *value = before.checked_add(by)?;
+            Some((before, *value))
+        });
+        match updated {
+            Some(Some((before, after))) => {
+                owner.written(database, key);
+                owner.turn.touch_whole(database, key);
+                self.undo.push(database, key, Before::Counter(before));
+                self.wrote(key, 0);
+                Ok(after)
+            }
+            Some(None) => Err(Reject::overflow()),
+            None => self.add_slowly(key, by),
+        }
+    }
+
+    /// A key that is missing, or a string that is not a counter's canonical form, or not a string.
+    fn add_slowly(&mut self, key: &Key<'_>, by: i64) -> Result<i64, Reject> {
+        let deadline_ms = self.deadline_ms(key).unwrap_or(0);
+        let before = match self.string(key)? {
+            None => 0,
+            Some(text) => text.integer().ok_or(Reject::not_an_integer())?,
+        };
+        let after = before.checked_add(by).ok_or(Reject::overflow())?;
+        self.put(key, Value::Counter(after), deadline_ms);
+        Ok(after)
+    }
+
+    /// Writes `bytes` at `offset` of the string at a key (missing: empty), filling a gap with
+    /// zeros; the deadline stays. Returns the string's length afterwards, in bytes.
+    ///
+    /// # Errors
+    /// WRONGTYPE for a hash; a string that would become too long.
+    pub fn write_part(
+        &mut self,
+        key: &Key<'_>,
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<usize, Reject> {
+        let before = self.string(key)?.map(|text| text.len());
+        let end = offset
+            .checked_add(bytes.len())
+            .filter(|end| *end <= STRING_BYTES_MAX);
+        let end = end.ok_or(Reject::string_too_long())?;
+        let total = end.max(before.unwrap_or(0));
+        let Some(before_total) = before else {
+            let mut string = BytesMut::new();
+            write_part(&mut string, offset, bytes, total);
+            self.put(key, Value::from_shared(string.freeze()), 0);
+            return Ok(total);
+        };
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        // A counter or cell becomes an ordinary string: logged whole.
+        let ordinary = matches!(
+            owner.tables.get(database, key).map(|entry| entry.value()),
+            Some(ValueRef::String(_))
+        );
+        if !ordinary {
+            let mut string =
+                BytesMut::from(&*self.string(key)?.map_or(Vec::new(), |text| text.to_vec()));
+            let deadline_ms = self.deadline_ms(key).unwrap_or(0);
+            write_part(&mut string, offset, bytes, total);
+            self.put(key, Value::from_bytes(&string), deadline_ms);
+            return Ok(total);
+        }
+        let overwritten = owner.tables.edit_string(database, key, |string| {
+            let until = end.min(string.len()).max(offset.min(string.len()));
+            let overwritten: Box<[u8]> = string[offset.min(string.len())..until].into();
+            write_part(string, offset, bytes, total);
+            overwritten
+        });
+        owner.written(database, key);
+        owner.turn.touch_part(
+            database,
+            key,
+            before_total.min(offset) as u32,
+            (end - before_total.min(offset)) as u32,
+        );
+        let part = Before::Part {
+            offset: offset.min(before_total),
+            bytes: overwritten.unwrap_or_default(),
+            total: before_total,
+        };
+        self.undo.push(database, key, part);
+        self.wrote(key, bytes.len());
+        Ok(total)
+    }
+
+    // ---- writing fields ----------------------------------------------------------------------
+
+    /// Sets value and deadline (0: none) of a field; makes the hash if there is none. Whether the
+    /// field is new.
+    ///
+    /// # Errors
+    /// WRONGTYPE for a key that is no hash; a field name that is too long.
+    pub fn put_field(
+        &mut self,
+        key: &Key<'_>,
+        name: &[u8],
+        value: FieldValue,
+        expires_at_ms: u64,
+    ) -> Result<bool, Reject> {
+        if name.len() > crate::limits::FIELD_BYTES_MAX {
+            return Err(Reject::fixed("ERR field name is too long"));
+        }
+        if self.hash(key)?.is_none() {
+            let generation = self.token(key)?;
+            self.put(key, Value::Hash(Box::new(Hash::new(generation))), 0);
+            // The turn logs the fields; they make the hash.
+        }
+        let field_hash = self.field_hash(name);
+        let value_bytes = value.text().map_or(10, <[u8]>::len);
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        let Some(mut hash) = owner.tables.hash_mut(database, key) else {
+            return Err(Reject::wrong_type());
+        };
+        let before_ms = hash.next_deadline_ms();
+        let before = hash.insert(field_hash, name, value, expires_at_ms);
+        drop(hash);
+        owner.hint(database, key, before_ms, expires_at_ms);
+        owner.written(database, key);
+        owner.turn.touch_field(database, key, name);
+        let new = before.is_none();
+        let before = Before::Field {
+            name: name.into(),
+            hash: field_hash,
+            field: before,
+        };
+        self.undo.push(database, key, before);
+        self.wrote(key, name.len() + value_bytes);
+        Ok(new)
+    }
+
+    /// Removes a field, and the hash with its last one. What was there.
+    ///
+    /// # Errors
+    /// WRONGTYPE for a key that is no hash.
+    pub fn delete_field(&mut self, key: &Key<'_>, name: &[u8]) -> Result<Option<Field>, Reject> {
+        if self.hash(key)?.is_none() {
+            return Ok(None);
+        }
+        let field_hash = self.field_hash(name);
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        let Some(mut hash) = owner.tables.hash_mut(database, key) else {
+            return Ok(None);
+        };
+        let Some(field) = hash.remove(field_hash, name) else {
+            return Ok(None);
+        };
+        let empty = hash.is_empty();
+        drop(hash);
+        owner.written(database, key);
+        owner.turn.touch_field(database, key, name);
+        let before = Before::Field {
+            name: name.into(),
+            hash: field_hash,
+            field: Some(field.clone()),
+        };
+        self.undo.push(database, key, before);
+        self.wrote(key, name.len());
+        if empty {
+            self.delete(key);
+        }
+        Ok(Some(field))
+    }
+
+    /// Sets the deadline of a field (0: none); whether there is the field.
+    ///
+    /// # Errors
+    /// WRONGTYPE for a key that is no hash.
+    pub fn set_field_deadline(
+        &mut self,
+        key: &Key<'_>,
+        name: &[u8],
+        expires_at_ms: u64,
+    ) -> Result<bool, Reject> {
+        let field_hash = self.field_hash(name);
+        let Some(hash) = self.hash(key)? else {
+            return Ok(false);
+        };
+        let Some(field) = hash.get(field_hash, name) else {
+            return Ok(false);
+        };
+        let value = field.value.clone();
+        self.put_field(key, name, value, expires_at_ms)?;
+        Ok(true)
+    }
+
+    // ---- the whole keyspace ------------------------------------------------------------------
+
+    /// Notes that the reply depends on every key.
+    fn look_at_all(&mut self) {
+        for index in 0..self.owners.count() {
+            let wait = self.owners.nth(index).turn.wait_for_all();
+            self.wait = self.wait.max(wait);
+        }
+    }
+
+    /// Number of keys of the database in these shards.
+    pub fn count(&mut self) -> u64 {
+        self.look_at_all();
+        let database = self.database;
+        (0..self.owners.count())
+            .map(|index| self.owners.nth(index).tables.count_db(database))
+            .sum()
+    }
+
+    /// Visits keys in the order of slot and hash, from (slot, hash) on, until at least `budget`
+    /// were visited. Returns where to go on; slot 16,384 is the end. Keys past their deadline are
+    /// not shown.
+    pub fn scan(
+        &mut self,
+        (slot, hash32): (u16, u32),
+        budget: usize,
+        mut visit: impl FnMut(EntryRef<'_>),
+    ) -> (u16, u32) {
+        self.look_at_all();
+        let database = self.database;
+        let mut at = (slot, hash32);
+        let mut left = budget.max(1);
+        for index in 0..self.owners.count() {
+            let owner = self.owners.nth(index);
+            let slots = owner.slots();
+            if at.0 >= slots.end || left == 0 {
+                continue;
+            }
+            let from = if at.0 < slots.start {
+                (slots.start, 0)
+            } else {
+                at
+            };
+            let now_ms = owner.now_ms;
+            let next = owner.tables.scan(database, from.0, from.1, left, |entry| {
+                left = left.saturating_sub(1);
+                let deadline_ms = entry.deadline_ms();
+                if deadline_ms == 0 || deadline_ms > now_ms {
+                    visit(entry);
+                }
+            });
+            match next {
+                Some(next) => return next,
+                None => at = (slots.end, 0),
+            }
+        }
+        at
+    }
+
+    /// A random key of the database, from these shards.
+    pub fn random_key(&mut self) -> Option<Vec<u8>> {
+        self.look_at_all();
+        let database = self.database;
+        let counts: Vec<u64> = (0..self.owners.count())
+            .map(|index| self.owners.nth(index).tables.count_db(database))
+            .collect();
+        let total: u64 = counts.iter().sum();
+        if total == 0 {
+            return None;
+        }
+        // Keys past their deadline are passed over, but not for ever.
+        for _ in 0..100 {
+            let mut place = rand::RngExt::random_range(self.rng(), 0..total);
+            for (index, count) in counts.iter().enumerate() {
+                if place >= *count {
+                    place -= count;
+                    continue;
+                }
+                let owner = self.owners.nth(index);
+                let now_ms = owner.now_ms;
+                let Keyspace { tables, rng, .. } = owner;
+                let entry = tables.random(database, rng)?;
+                let deadline_ms = entry.deadline_ms();
+                if deadline_ms == 0 || deadline_ms > now_ms {
+                    return Some(entry.key().to_vec());
+                }
+                break;
+            }
+        }
+        None
+    }
+
+    /// Empties a database; all shards must be here.
+    pub fn flush(&mut self, number: usize) {
+        for index in 0..self.owners.count() {
+            self.owners.nth(index).flush(number);
+        }
+        self.database = self.owners.first().databases.id(self.number);
+        self.wait = Wait::TURN;
+        self.effect_bytes += EFFECT_HEAD_BYTES;
+    }
+
+    /// Exchanges two databases; all shards must be here.
+    pub fn swap(&mut self, first: usize, second: usize) {
+        for index in 0..self.owners.count() {
+            self.owners.nth(index).swap(first, second);
+        }
+        self.database = self.owners.first().databases.id(self.number);
+        self.wait = Wait::TURN;
+        self.effect_bytes += EFFECT_HEAD_BYTES;
+    }
+
+    // ---- watches -----------------------------------------------------------------------------
+
+    /// Watches a key of the database.
+    pub fn watch(&mut self, key: &Key<'_>) -> WatchedKey {
+        let existed = self.exists(key);
+        let (number, database) = (self.number, self.database);
+        let version = self.owner(key).watched.watch(database, key.bytes);
+        WatchedKey {
+            number,
+            database,
+            key: key.bytes.into(),
+            version,
+            existed,
+        }
+    }
+
+    /// Ends a watch.
+    pub fn unwatch(&mut self, watched: &WatchedKey) {
+        let key = self.key(&watched.key);
+        self.owner(&key)
+            .watched
+            .unwatch(watched.database, &watched.key);
+    }
+
+    /// Whether nobody wrote a watched key since. The reply depends on it.
+    pub fn unchanged(&mut self, watched: &WatchedKey) -> bool {
+        let here = self.number;
+        let key = self.key(&watched.key);
+        let now_id = self.owner(&key).databases.id(watched.number);
+        self.number = watched.number;
+        self.database = now_id;
+        // Deletes it if it is past its deadline, which counts as a change.
+        let exists = self.exists(&key);
+        let unchanged = if now_id == watched.database {
+            self.owner(&key)
+                .watched
+                .unchanged(watched.database, &watched.key, watched.version)
+        } else {
+            self.wait = self.wait.max(self.owners.of(key.slot).turn.wait_for_all());
+            !exists && !watched.existed
+        };
+        self.number = here;
+        self.database = self.owner(&key).databases.id(here);
+        unchanged
+    }
+}
+
+impl<'a> Owners<'a> {
+    fn first(&mut self) -> &mut Keyspace {
+        self.nth(0)
+    }
+
+    fn first_ref(&self) -> &Keyspace {
+        match self {
+            Owners::One(keyspace) => keyspace,
+            Owners::Several(keyspaces) => &keyspaces[0],
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Owners::One(_) => 1,
+            Owners::Several(keyspaces) => keyspaces.len(),
+        }
+    }
+
+    fn nth(&mut self, index: usize) -> &mut Keyspace {
+        match self {
+            Owners::One(keyspace) => keyspace,
+            Owners::Several(keyspaces) => &mut keyspaces[index],
+        }
+    }
+
+    /// The keyspace that owns a slot.
+    pub(super) fn of(&mut self, slot: u16) -> &mut Keyspace {
+        match self {
+            Owners::One(keyspace) => keyspace,
+            Owners::Several(keyspaces) => {
+                let index = keyspaces
+                    .iter()
+                    .position(|keyspace| keyspace.slots().contains(&slot));
+                &mut keyspaces
+                    [index.expect("the router lends every shard that a command's keys live in")]
+            }
+        }
+    }
+}

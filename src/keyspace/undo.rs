@@ -1,0 +1,143 @@
+//! How to take back what a command wrote before it answered with a Reject.
+//!
+//! Always true: steps are undone in the reverse order of the writes. Touches and watch versions stay:
+//! they only say where to look.
+
+use bytes::BytesMut;
+
+use crate::keyspace::hash::Field;
+use crate::keyspace::key::Key;
+use crate::keyspace::owned::Keyspace;
+use crate::keyspace::txn::Owners;
+use crate::keyspace::value::Value;
+
+/// What was there before a write.
+#[derive(Debug)]
+pub enum Before {
+    /// The whole entry, or none, with its deadline.
+    Entry(Option<(Value, u64)>),
+    /// The counter's number.
+    Counter(i64),
+    /// The deadline.
+    Deadline(u64),
+    /// The bytes of a string from an offset on, and its length.
+    Part {
+        /// Offset of the bytes.
+        offset: usize,
+        /// What was overwritten.
+        bytes: Box<[u8]>,
+        /// Length of the string.
+        total: usize,
+    },
+    /// A field of a hash, or none.
+    Field {
+        /// Its name.
+        name: Box<[u8]>,
+        /// Its stored hash.
+        hash: u32,
+        /// What was there.
+        field: Option<Field>,
+    },
+}
+
+#[derive(Debug)]
+struct Step {
+    database: u32,
+    slot: u16,
+    hash: u64,
+    key: (u32, u32),
+    before: Before,
+}
+
+/// The steps of one command.
+#[derive(Debug, Default)]
+pub struct Undo {
+    steps: Vec<Step>,
+    keys: Vec<u8>,
+}
+
+impl Undo {
+    /// Notes what was at `key` before a write.
+    pub fn push(&mut self, database: u32, key: &Key<'_>, before: Before) {
+        let start = self.keys.len() as u32;
+        self.keys.extend_from_slice(key.bytes);
+        let key_range = (start, key.bytes.len() as u32);
+        self.steps.push(Step {
+            database,
+            slot: key.slot,
+            hash: key.hash,
+            key: key_range,
+            before,
+        });
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The writes stay.
+    pub fn clear(&mut self) {
+        self.steps.clear();
+        self.keys.clear();
+    }
+
+    /// Takes every write back in `owners`.
+    pub fn undo(&mut self, owners: &mut Owners<'_>) {
+        while let Some(step) = self.steps.pop() {
+            let (start, length) = step.key;
+            let bytes = &self.keys[start as usize..(start + length) as usize];
+            let key = Key {
+                bytes,
+                slot: step.slot,
+                hash: step.hash,
+            };
+            step.before
+                .restore(owners.of(step.slot), step.database, &key);
+        }
+        self.keys.clear();
+    }
+}
+
+impl Before {
+    fn restore(self, keyspace: &mut Keyspace, database: u32, key: &Key<'_>) {
+        match self {
+            Before::Entry(Some((value, deadline_ms))) => {
+                keyspace.put(database, key, value, deadline_ms);
+            }
+            Before::Entry(None) => {
+                keyspace.remove(database, key);
+            }
+            Before::Counter(number) => {
+                keyspace
+                    .tables
+                    .update_counter(database, key, |value, _| *value = number);
+            }
+            Before::Deadline(deadline_ms) => keyspace.set_deadline(database, key, deadline_ms),
+            Before::Part {
+                offset,
+                bytes,
+                total,
+            } => {
+                keyspace
+                    .tables
+                    .edit_string(database, key, |string: &mut BytesMut| {
+                        string.truncate(total);
+                        string[offset..offset + bytes.len()].copy_from_slice(&bytes);
+                    });
+            }
+            Before::Field { name, hash, field } => {
+                if let Some(mut fields) = keyspace.tables.hash_mut(database, key) {
+                    match field {
+                        Some(field) => {
+                            fields.insert(hash, &name, field.value, field.expires_at_ms);
+                        }
+                        None => {
+                            fields.remove(hash, &name);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Reading the log: along the chain of records, and what lies behind its end.
+//!
+//! Always true here: a record is believed only if its checksum is right and it continues the chain; the end
+//! of the chain is taken for the end of the log only if nothing behind it says that more had been synced.
+//! Nothing is written here.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::disk::Disk;
+use super::record::{RECORD_HEADER_BYTES, RecordHeader, record_bytes};
+use super::segment::{Segment, SegmentHeader, SegmentKind};
+use super::space::file_number;
+use super::{Fatal, Lsn, Position};
+use crate::limits::{LOG_BLOCK_BYTES, LOG_PIECE_BYTES};
+
+/// A segment with a valid header.
+pub(super) struct Found {
+    pub segment: Segment,
+    pub header: SegmentHeader,
+}
+
+/// The files of a log folder.
+pub(super) struct Files {
+    /// In the order of their numbers, from the first that is read.
+    pub live: Vec<Found>,
+    /// Retired, or prepared and never used.
+    pub spare: Vec<Found>,
+    /// Without a valid header.
+    pub unknown: Vec<Segment>,
+    pub last_file: u64,
+}
+
+/// A record on the chain.
+pub(super) struct Record {
+    pub header: RecordHeader,
+    pub payload: Bytes,
+    pub place: Place,
+}
+
+/// Where a record lies: index into `Files::live`, offset, length on disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub index: usize,
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// What was found behind the end of the chain, when it proves no damage.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Leftover {
+    /// Records that were written but never acknowledged, and the highest lsn among them.
+    pub records: u64,
+    pub last_lsn: Lsn,
+}
+
+pub(super) struct Walker {
+    dir: PathBuf,
+    folder_id: u64,
+    pub files: Files,
+    /// Where the next record should be.
+    pub index: usize,
+    pub offset: u64,
+    /// The last record on the chain.
+    pub position: Position,
+    pub incarnation: u64,
+    /// The highest seen anywhere.
+    pub incarnation_max: u64,
+    /// What the records on the chain say was synced.
+    pub synced_lsn: Lsn,
+    pub time_ms: u64,
+    window: Window,
+}
+
+impl Walker {
+    /// Finds the segment in which the log goes on behind `from`. Without any (`live` is empty) the log is
+    /// new.
+    pub fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        folder_id: u64,
+        from: Position,
+        writable: bool,
+    ) -> Result<Walker, Fatal> {
+        let mut files = list(disk, dir, folder_id, writable)?;
+        files.live.sort_by_key(|found| found.header.number);
+        let start = files.live.iter().rposition(|found| {
+            found.header.number > 0 && found.header.first_lsn <= from.lsn.saturating_add(1)
+        });
+        let mut walker = Walker {
+            dir: dir.to_owned(),
+            folder_id,
+            incarnation_max: files
+                .live
+                .iter()
+                .map(|f| f.header.incarnation)
+                .max()
+                .unwrap_or(0),
+            index: 0,
+            offset: LOG_BLOCK_BYTES,
+            position: Position::default(),
+            incarnation: 0,
+            synced_lsn: 0,
+            time_ms: 0,
+            window: Window::default(),
+            files,
+        };
+        match start {
+            Some(start) => {
+                walker.files.spare = walker.files.live.drain(..start).collect();
+                let header = walker.files.live[0].header;
+                walker.position = Position {
+                    lsn: header.first_lsn - 1,
+                    chain: header.chain,
+                };
+                walker.incarnation = header.incarnation;
+            }
+            None => {
+                let files = &mut walker.files;
+                let used = files.live.partition_point(|found| found.header.number == 0);
+                files.spare = files.live.drain(..used).collect();
+                if from.lsn > 0 || !files.live.is_empty() {
+                    return Err(walker.does_not_join(from));
+                }
+            }
+        }
+        Ok(walker)
+    }
+
+    /// The next record on the chain; None at its end.
+    pub fn next(&mut self) -> Result<Option<Record>, Fatal> {
+        loop {
+            let Some(found) = self.files.live.get(self.index) else {
+                return Ok(None);
+            };
+            let segment = found.segment.clone();
+            if let Some((header, payload)) = self.record_at(&segment)? {
+                let bytes = record_bytes(header.payload_bytes);
+                let place = Place {
+                    index: self.index,
+                    offset: self.offset,
+                    bytes,
+                };
+                self.offset += bytes;
+                self.position = Position {
+                    lsn: header.lsn,
+                    chain: header.crc,
+                };
+                self.incarnation = header.incarnation;
+                self.incarnation_max = self.incarnation_max.max(header.incarnation);
+                self.synced_lsn = self.synced_lsn.max(header.synced_lsn);
+                self.time_ms = self.time_ms.max(header.time_ms);
+                return Ok(Some(Record {
+                    header,
+                    payload,
+                    place,
+                }));
+            }
+            let number = self.files.live[self.index].header.number;
+            let Some(next) = self.files.live.get(self.index + 1) else {
+                return Ok(None);
+            };
+            let joins = next.header.number == number + 1
+                && next.header.first_lsn == self.position.lsn + 1
+                && next.header.chain == self.position.chain
+                && next.header.incarnation >= self.incarnation;
+            if !joins {
+                return Ok(None);
+            }
+            self.incarnation = next.header.incarnation;
+            // Its header was written after everything before it had been synced.
+            self.synced_lsn = self.synced_lsn.max(self.position.lsn);
+            self.index += 1;
+            self.offset = LOG_BLOCK_BYTES;
+        }
+    }
+
+    fn record_at(&mut self, segment: &Segment) -> Result<Option<(RecordHeader, Bytes)>, Fatal> {
+        let head = self
+            .window
+            .read(segment, self.offset, RECORD_HEADER_BYTES as usize)?;
+        let Some(header) = RecordHeader::decode(self.folder_id, head) else {
+            return Ok(None);
+        };
+        let continues = header.chain == self.position.chain
+            && header.lsn == self.position.lsn + header.lsns()
+            && header.incarnation >= self.incarnation;
+        let start = self.offset + RECORD_HEADER_BYTES;
+        // The bound comes before the memory: a record never reaches over the end of its segment.
+        if !continues || header.payload_bytes > segment.bytes.saturating_sub(start) {
+            return Ok(None);
+        }
+        let payload = self
+            .window
+            .take(segment, start, header.payload_bytes as usize)?;
+        let whole = payload.len() as u64 == header.payload_bytes;
+        if !whole || !header.is_valid(self.folder_id, &payload) {
+            return Ok(None);
+        }
+        Ok(Some((header, payload)))
+    }
+
+    /// Looks at everything behind the end of the chain, after `next` has answered None. An error if
+    /// anything there proves that what is missing had been synced.
+    ///
+    /// A header is enough as a proof, whether its payload is whole or not: it has a checksum of its own,
+    /// over the secret folder id, and was written when its synced lsn was already durable. A leftover of an
+    /// earlier cut cannot prove anything: it was cut because its synced lsn was below the cut.
+    pub fn inspect_leftover(&mut self) -> Result<Leftover, Fatal> {
+        let mut leftover = Leftover::default();
+        let live = self
+            .files
+            .live
+            .iter()
+            .skip(self.index)
+            .map(|found| found.segment.clone());
+        let mut from = self.offset;
+        for segment in live.chain(self.files.unknown.clone()).collect::<Vec<_>>() {
+            while from + RECORD_HEADER_BYTES <= segment.bytes {
+                let head = self
+                    .window
+                    .read(&segment, from, RECORD_HEADER_BYTES as usize)?;
+                if let Some(header) = RecordHeader::decode(self.folder_id, head) {
+                    self.weigh(&header, &segment, from, &mut leftover)?;
+                }
+                from += LOG_BLOCK_BYTES;
+            }
+            from = 0;
+        }
+        if let Some(next) = self.files.live.get(self.index + 1) {
+            let header = next.header;
+            let proof = format!(
+                "segment {} of the log, {}, begins at lsn {}",
+                header.number,
+                next.segment.path.display(),
+                header.first_lsn
+            );
+            return Err(self.damaged(&proof));
+        }
+        Ok(leftover)
+    }
+
+    fn weigh(
+        &mut self,
+        header: &RecordHeader,
+        segment: &Segment,
+        offset: u64,
+        leftover: &mut Leftover,
+    ) -> Result<(), Fatal> {
+        self.incarnation_max = self.incarnation_max.max(header.incarnation);
+        if header.incarnation < self.incarnation {
+            return Ok(());
+        }
+        if header.synced_lsn > self.position.lsn {
+            let proof = format!(
+                "the record with lsn {} in {} at offset {offset} was written when lsn {} was durable",
+                header.lsn,
+                segment.path.display(),
+                header.synced_lsn
+            );
+            return Err(self.damaged(&proof));
+        }
+        if header.lsn > self.position.lsn {
+            leftover.records += 1;
+            leftover.last_lsn = leftover.last_lsn.max(header.lsn);
+        }
+        Ok(())
+    }
+
+    /// The refusal of a log in which `from` is not to be found.
+    pub fn does_not_join(&self, from: Position) -> Fatal {
+        let found = match self.files.live.first() {
+            None => "the log is missing".to_owned(),
+            Some(found) if found.header.first_lsn > from.lsn + 1 => {
+                format!("the log begins at lsn {}", found.header.first_lsn)
+            }
+            Some(_) if self.position.lsn < from.lsn => {
+                format!("the log ends at lsn {}", self.position.lsn)
+            }
+            Some(_) => format!(
+                "the log has another record there ({:08x})",
+                self.position.chain
+            ),
+        };
+        let message = format!(
+            "the commit log does not join the store, which was written up to lsn {} ({:08x}): {found}; \
+             store and log must be of the same moment: put back the log folder that belongs to the \
+             store, or restore the whole data folder from a backup",
+            from.lsn, from.chain
+        );
+        Fatal::new(message, &self.dir)
+    }
+
+    fn damaged(&self, proof: &str) -> Fatal {
+        let (path, offset) = match self.files.live.get(self.index) {
+            Some(found) => (found.segment.path.clone(), self.offset),
+            None => (self.dir.clone(), 0),
+        };
+        let message = format!(
+            "the commit log is damaged at offset {offset}: the record with lsn {} is not readable, but it \
+             had been synced: {proof}; acknowledged writes would be lost: copy the data folder away, \
+             check the disk, and restore the folder from a backup",
+            self.position.lsn + 1
+        );
+        Fatal::new(message, &path)
+    }
+}
+
+fn list(disk: &dyn Disk, dir: &Path, folder_id: u64, writable: bool) -> Result<Files, Fatal> {
+    let mut files = Files {
+        live: Vec::new(),
+        spare: Vec::new(),
+        unknown: Vec::new(),
+        last_file: 0,
+    };
+    let names = disk
+        .list(dir)
+        .map_err(|error| Fatal::io("cannot list the log", dir, error))?;
+    for name in names {
+        let Some(number) = file_number(&name) else {
+            continue;
+        };
+        files.last_file = files.last_file.max(number);
+        let path = dir.join(name);
+        let failed = |error| Fatal::io("cannot read the log", &path, error);
+        let file = disk.open(&path, writable).map_err(failed)?;
+        let bytes = file.bytes().map_err(failed)?;
+        let mut block = [0; LOG_BLOCK_BYTES as usize];
+        let read = file.read_at(&mut block, 0).map_err(failed)?;
+        let mut segment = Segment {
+            path: path.clone(),
+            file,
+            bytes,
+        };
+        match SegmentHeader::decode(&block[..read]) {
+            SegmentKind::Ours(header) if header.folder_id != folder_id => {
+                let message = "this log segment belongs to another data folder: put back the log folder \
+                               that belongs to this one";
+                return Err(Fatal::new(message.to_owned(), &path));
+            }
+            SegmentKind::Ours(header) if bytes >= LOG_BLOCK_BYTES => {
+                // A file that was cut short is used up to its end.
+                segment.bytes = header.bytes.min(bytes) / LOG_BLOCK_BYTES * LOG_BLOCK_BYTES;
+                files.live.push(Found { segment, header });
+            }
+            SegmentKind::OtherVersion(version) => {
+                let message = format!(
+                    "this log segment has format version {version}, which this program does not know: \
+                     start the version that wrote it"
+                );
+                return Err(Fatal::new(message, &path));
+            }
+            SegmentKind::Ours(_) | SegmentKind::Unknown => files.unknown.push(segment),
+        }
+    }
+    Ok(files)
+}
+
+/// A piece of a file in memory, for reading along.
+#[derive(Default)]
+struct Window {
+    path: PathBuf,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// Bytes at `offset`; fewer only at the end of the file.
+    fn read(&mut self, segment: &Segment, offset: u64, bytes: usize) -> Result<&[u8], Fatal> {
+        let end = self.start + self.bytes.len() as u64;
+        let here = self.path == segment.path && offset >= self.start;
+        if !here || offset + bytes as u64 > end {
+            self.bytes.resize(LOG_PIECE_BYTES.max(bytes), 0);
+            let read = read(segment, &mut self.bytes, offset)?;
+            self.bytes.truncate(read);
+            self.start = offset;
+            self.path.clone_from(&segment.path);
+        }
+        let from = (offset - self.start) as usize;
+        Ok(&self.bytes[from..self.bytes.len().min(from + bytes)])
+    }
+
+    fn take(&mut self, segment: &Segment, offset: u64, bytes: usize) -> Result<Bytes, Fatal> {
+        if bytes <= LOG_PIECE_BYTES {
+            return self
+                .read(segment, offset, bytes)
+                .map(Bytes::copy_from_slice);
+        }
+        let mut whole = vec![0; bytes];
+        let read = read(segment, &mut whole, offset)?;
+        whole.truncate(read);
+        Ok(Bytes::from(whole))
+    }
+}
+
+fn read(segment: &Segment, buffer: &mut [u8], offset: u64) -> Result<usize, Fatal> {
+    segment
+        .file
+        .read_at(buffer, offset)
+        .map_err(|error| Fatal::io("cannot read the log", &segment.path, error))
+}

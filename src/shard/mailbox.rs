@@ -1,0 +1,127 @@
+//! What shard threads send each other.
+//!
+//! Always true: what one thread may have on its way to another is bounded: calls by the credit that
+//! the sender holds for each receiver, the rest by the number of connections and shards. So a send
+//! never waits, and mailboxes cannot block each other in a circle.
+
+use bytes::Bytes;
+
+use crate::command::RowId;
+use crate::conn::reply_queue::Place;
+use crate::keyspace::{Keyspace, Wait};
+use crate::resp::decode::OwnedArgs;
+use crate::shard::{BlockCall, Context};
+
+/// The number of a shard and of its thread.
+pub type ShardId = usize;
+
+/// A connection of a thread: its place and a number that is never used twice there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    /// Place in the thread's list.
+    pub index: u32,
+    /// Client id.
+    pub client: u64,
+}
+
+/// Something to run on the shard of its keys.
+#[derive(Debug)]
+pub enum Work {
+    /// One command.
+    Command(RowId, OwnedArgs),
+    /// A MULTI block of commands on keys.
+    Block(Box<BlockCall>),
+}
+
+/// One call on its way.
+#[derive(Debug)]
+pub struct Call {
+    /// Where its reply belongs.
+    pub place: Place,
+    /// Where and how it runs.
+    pub context: Context,
+    /// What to run.
+    pub work: Work,
+}
+
+/// The calls of one connection's pipeline for one shard.
+#[derive(Debug)]
+pub struct Calls {
+    /// Thread of the connection.
+    pub from: ShardId,
+    /// The connection.
+    pub conn: ConnId,
+    /// In request order.
+    pub calls: Vec<Call>,
+}
+
+/// Replies on their way back.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// All replies, one behind the other.
+    pub bytes: Vec<u8>,
+    /// Of each reply: its place, the end of its bytes, and what it has to wait for.
+    pub ends: Vec<(Place, usize, Wait)>,
+}
+
+/// A slice of a checkpoint's sweep.
+#[derive(Debug)]
+pub enum SweepStep {
+    /// Begin.
+    Begin,
+    /// Give the next slice.
+    Next,
+    /// It ended; `true`: everything is stored.
+    Finished(bool),
+}
+
+/// Rows of a slice, and whether the sweep of this shard is complete.
+#[derive(Debug, Default)]
+pub struct SweepSlice {
+    /// Row keys and values in ascending order; `None`: deleted.
+    pub rows: Vec<(Vec<u8>, Option<Bytes>)>,
+    /// Nothing follows.
+    pub complete: bool,
+}
+
+/// A message to a shard thread.
+pub enum Message {
+    /// Calls to run.
+    Calls(Calls),
+    /// Replies to calls of this thread's connection; so many calls' credit comes back.
+    Answers {
+        /// The shard that answers.
+        from: ShardId,
+        /// The connection.
+        conn: ConnId,
+        /// The replies.
+        answers: Answers,
+    },
+    /// Lend your shard to the coordinator `ticket` on thread `to`.
+    Lend {
+        /// Thread of the coordinator.
+        to: ShardId,
+        /// The coordinator.
+        ticket: u64,
+    },
+    /// A shard that was asked for.
+    Lent {
+        /// The coordinator.
+        ticket: u64,
+        /// The shard.
+        keyspace: Box<Keyspace>,
+    },
+    /// Your shard comes home; its last write is at `lsn`.
+    Home {
+        /// The shard.
+        keyspace: Box<Keyspace>,
+    },
+    /// Look at a connection's flags.
+    Wake(ConnId),
+    /// A line for this thread's monitors; it waits for `wait`.
+    Monitor(Bytes, Wait),
+    /// Part of a checkpoint.
+    Sweep(SweepStep, std::sync::mpsc::Sender<SweepSlice>),
+    /// What a connection asked of the server is done; an error text if it failed.
+    Done(ConnId, Result<(), String>),
+}

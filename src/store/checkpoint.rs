@@ -1,0 +1,354 @@
+//! A checkpoint: what shards changed since the last one, streamed into the store in one ingestion
+//! together with the log position it belongs to. A plain function; its thread lives elsewhere
+//! and steers it through [`Sweep`] and [`Deep`].
+//!
+//! Always true here:
+//! - The position is read before any shard begins its sweep, so every effect up to it is in the
+//!   rows; later effects may be too, and replaying them again changes nothing.
+//! - Nothing becomes visible in the store before the log holds it durably: the ingestion finishes
+//!   after [`Sweep::wait_durable`].
+//! - Rows arrive ascending (asserted). Deadline rows sort after all slots but come with their keys,
+//!   so they are gathered, at most [`CHECKPOINT_DEADLINE_BYTES_MAX`] of them: beyond that they get
+//!   an ingestion of their own, before the rows they belong to. That is right because they are
+//!   hints: one too many is found wrong when it fires, and one that is removed early belongs to a
+//!   key whose change is durable in the log and so comes back to memory after a crash.
+//! - [`Sweep::finished`] is called exactly once per begun sweep. After `false` the shards count
+//!   everything they gave as dirty again.
+
+use std::fmt;
+use std::iter::Peekable;
+use std::vec;
+
+use bytes::Bytes;
+
+use super::{Finish, Ingestion, Meta, Store, StoreError, row};
+use crate::limits::{CHECKPOINT_DEADLINE_BYTES_MAX, STORE_DEPTH_MAX};
+
+/// One changed row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowChange {
+    /// The row's key.
+    pub key: Vec<u8>,
+    /// The row's new value; `None` removes it.
+    pub value: Option<Bytes>,
+}
+
+/// What a shard gives between two turns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// Rows of slots, ascending, and all behind those of earlier slices.
+    pub rows: Vec<RowChange>,
+    /// Deadline rows, in any order; where one is both set and removed, it is set.
+    pub deadlines: Vec<RowChange>,
+}
+
+/// The shards' side of a checkpoint.
+pub trait Sweep {
+    /// Reads the position (the last durable record) and what belongs to it, then lets the shards
+    /// begin. An error leaves nothing begun.
+    fn begin(&mut self) -> Result<Meta, String>;
+
+    /// The next slice, in slot order; `None` when all shards are through. May block.
+    fn next(&mut self) -> Result<Option<Slice>, String>;
+
+    /// Waits until the log holds durably everything that was given so far.
+    fn wait_durable(&mut self) -> Result<(), String>;
+
+    /// The sweep is over: with true everything given is in the store and clean unless changed
+    /// since, and the log up to the position may be recycled; with false it is dirty again.
+    fn finished(&mut self, ok: bool);
+}
+
+/// What to do while the store's first level is deep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deep {
+    /// Do one step of compaction here and ask again.
+    Relieve,
+    /// Ask again; the caller has waited.
+    Again,
+    /// Begin the checkpoint all the same.
+    Proceed,
+    /// Give up.
+    Stop,
+}
+
+/// What a checkpoint did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The meta row it wrote: the log before its position may be recycled.
+    pub meta: Meta,
+    /// Rows set, deadline rows included.
+    pub rows_put: u64,
+    /// Rows removed, deadline rows and dead rows included.
+    pub rows_deleted: u64,
+    /// Bytes of keys and values given to the store.
+    pub bytes: u64,
+    /// Ingestions of deadline rows by themselves.
+    pub deadline_ingestions: u64,
+}
+
+/// Why a checkpoint did not happen. Nothing was lost: it may be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointError {
+    /// The store failed; it was reopened if that was needed and possible.
+    Store(StoreError),
+    /// The shards or the log ended it.
+    Sweep(String),
+    /// The caller gave up while the store was deep.
+    Stopped,
+}
+
+impl fmt::Display for CheckpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CheckpointError::Store(error) => write!(f, "checkpoint failed: {error}"),
+            CheckpointError::Sweep(error) => write!(f, "checkpoint ended: {error}"),
+            CheckpointError::Stopped => write!(f, "checkpoint stopped before it began"),
+        }
+    }
+}
+
+impl std::error::Error for CheckpointError {}
+
+impl From<StoreError> for CheckpointError {
+    fn from(error: StoreError) -> Self {
+        CheckpointError::Store(error)
+    }
+}
+
+/// Runs one checkpoint.
+///
+/// `dead` are keys of rows to remove besides (see [`super::janitor`]), ascending; a row that the
+/// sweep gives itself wins. `deep` is asked while more than [`STORE_DEPTH_MAX`] runs are in the
+/// first level, with their number.
+pub fn run(
+    store: &dyn Store,
+    sweep: &mut dyn Sweep,
+    dead: Vec<Vec<u8>>,
+    deep: &mut dyn FnMut(usize) -> Deep,
+) -> Result<Outcome, CheckpointError> {
+    run_bounded(store, sweep, dead, deep, CHECKPOINT_DEADLINE_BYTES_MAX)
+}
+
+fn run_bounded(
+    store: &dyn Store,
+    sweep: &mut dyn Sweep,
+    dead: Vec<Vec<u8>>,
+    deep: &mut dyn FnMut(usize) -> Deep,
+    deadline_bytes_max: usize,
+) -> Result<Outcome, CheckpointError> {
+    if store.needs_reopen() {
+        store.reopen()?;
+    }
+    wait_for_depth(store, deep)?;
+    let meta = sweep.begin().map_err(CheckpointError::Sweep)?;
+    let mut checkpoint = Checkpoint {
+        store,
+        sweep,
+        dead: dead.into_iter().peekable(),
+        deadlines: Deadlines {
+            bytes_max: deadline_bytes_max,
+            ..Deadlines::default()
+        },
+        outcome: Outcome {
+            meta,
+            ..Outcome::default()
+        },
+    };
+    let result = checkpoint.ingest();
+    let outcome = checkpoint.outcome;
+    sweep.finished(result.is_ok());
+    if result.is_err() && store.needs_reopen() {
+        // At once, because it gives back the space of what was half written. If it fails, the next
+        // checkpoint tries again, and the first error is the one that matters.
+        let _ = store.reopen();
+    }
+    result.map(|()| outcome)
+}
+
+fn wait_for_depth(
+    store: &dyn Store,
+    deep: &mut dyn FnMut(usize) -> Deep,
+) -> Result<(), CheckpointError> {
+    loop {
+        let depth = store.depth();
+        if depth <= STORE_DEPTH_MAX {
+            return Ok(());
+        }
+        match deep(depth) {
+            Deep::Relieve => store.relieve()?,
+            Deep::Again => {}
+            Deep::Proceed => return Ok(()),
+            Deep::Stop => return Err(CheckpointError::Stopped),
+        }
+    }
+}
+
+struct Checkpoint<'a> {
+    store: &'a dyn Store,
+    sweep: &'a mut dyn Sweep,
+    dead: Peekable<vec::IntoIter<Vec<u8>>>,
+    deadlines: Deadlines,
+    outcome: Outcome,
+}
+
+impl Checkpoint<'_> {
+    fn ingest(&mut self) -> Result<(), CheckpointError> {
+        let mut ended = None;
+        let store = self.store;
+        let finished = store.ingest(&mut |rows| match self.fill(rows) {
+            Ok(()) => Ok(Finish::With(self.outcome.meta.clone())),
+            Err(CheckpointError::Store(error)) => Err(error),
+            Err(error) => {
+                ended = Some(error);
+                Ok(Finish::Abandon)
+            }
+        })?;
+        match ended {
+            Some(error) => Err(error),
+            None => {
+                assert!(finished, "an ingestion is abandoned for a reason");
+                Ok(())
+            }
+        }
+    }
+
+    fn fill(&mut self, rows: &mut dyn Ingestion) -> Result<(), CheckpointError> {
+        while let Some(slice) = self.sweep.next().map_err(CheckpointError::Sweep)? {
+            for change in slice.rows {
+                assert!(
+                    change.key.as_slice() < row::DEADLINES_BEGIN,
+                    "a deadline row among a slot's rows"
+                );
+                self.give_dead_before(rows, &change.key)?;
+                self.give(rows, &change.key, change.value.as_deref())?;
+            }
+            for change in slice.deadlines {
+                self.deadlines.push(&change);
+            }
+            if self.deadlines.is_full() {
+                self.ingest_deadlines_alone()?;
+            }
+        }
+        let mut deadlines = std::mem::take(&mut self.deadlines);
+        for (key, set) in deadlines.sorted() {
+            self.give_dead_before(rows, key)?;
+            self.give(rows, key, set.then_some(&[]))?;
+        }
+        self.give_dead_before(rows, &row::META_KEY)?;
+        self.sweep.wait_durable().map_err(CheckpointError::Sweep)
+    }
+
+    /// Removes the dead rows before `key`; a dead row at `key` itself gives way to it.
+    fn give_dead_before(
+        &mut self,
+        rows: &mut dyn Ingestion,
+        key: &[u8],
+    ) -> Result<(), CheckpointError> {
+        while let Some(dead) = self.dead.next_if(|dead| dead.as_slice() <= key) {
+            if dead != key {
+                self.give(rows, &dead, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn give(
+        &mut self,
+        rows: &mut dyn Ingestion,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), CheckpointError> {
+        match value {
+            Some(value) => {
+                rows.put(key, value)?;
+                self.outcome.rows_put += 1;
+            }
+            None => {
+                rows.delete(key)?;
+                self.outcome.rows_deleted += 1;
+            }
+        }
+        self.outcome.bytes += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
+        Ok(())
+    }
+
+    fn ingest_deadlines_alone(&mut self) -> Result<(), CheckpointError> {
+        self.sweep.wait_durable().map_err(CheckpointError::Sweep)?;
+        let bytes_max = self.deadlines.bytes_max;
+        let fresh = Deadlines {
+            bytes_max,
+            ..Deadlines::default()
+        };
+        let mut deadlines = std::mem::replace(&mut self.deadlines, fresh);
+        let store = self.store;
+        store.ingest(&mut |rows| {
+            for (key, set) in deadlines.sorted() {
+                match self.give(rows, key, set.then_some(&[])) {
+                    Ok(()) => {}
+                    Err(CheckpointError::Store(error)) => return Err(error),
+                    Err(_) => return Ok(Finish::Abandon),
+                }
+            }
+            Ok(Finish::Rows)
+        })?;
+        self.outcome.deadline_ingestions += 1;
+        Ok(())
+    }
+}
+
+/// Deadline rows packed into one buffer: there may be millions.
+#[derive(Debug, Default)]
+struct Deadlines {
+    bytes: Vec<u8>,
+    rows: Vec<DeadlineRow>,
+    bytes_max: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct DeadlineRow {
+    from: u32,
+    length: u16,
+    set: bool,
+}
+
+impl Deadlines {
+    fn push(&mut self, change: &RowChange) {
+        let key = change.key.as_slice();
+        assert!(
+            key >= row::DEADLINES_BEGIN && key < row::META_KEY.as_slice(),
+            "not a deadline row"
+        );
+        assert!(
+            change.value.as_ref().is_none_or(Bytes::is_empty),
+            "a deadline row has no value"
+        );
+        let from = u32::try_from(self.bytes.len()).expect("bounded by is_full");
+        let length = u16::try_from(key.len()).expect("bounded by the row key");
+        self.bytes.extend_from_slice(key);
+        self.rows.push(DeadlineRow {
+            from,
+            length,
+            set: change.value.is_some(),
+        });
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() + self.rows.len() * size_of::<DeadlineRow>() >= self.bytes_max
+    }
+
+    /// Ascending, each key once, with whether it is set.
+    fn sorted(&mut self) -> impl Iterator<Item = (&[u8], bool)> {
+        let bytes = self.bytes.as_slice();
+        let key = |row: &DeadlineRow| &bytes[row.from as usize..][..usize::from(row.length)];
+        self.rows
+            .sort_unstable_by(|a, b| (key(a), b.set).cmp(&(key(b), a.set)));
+        // A set row sorts before the same row removed, and the first stays.
+        self.rows.dedup_by(|later, first| key(later) == key(first));
+        self.rows.iter().map(move |row| (key(row), row.set))
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

@@ -1,0 +1,413 @@
+//! The store on disk: one fjall database with one keyspace. The only file that names fjall.
+//!
+//! Always true here:
+//! - Nothing goes through fjall's journal. Rows enter by `start_ingestion`, whose `finish` returns
+//!   after it synced each table and the tables' folder, then the new version file and its folder,
+//!   then replaced and synced the pointer `current` and its folder (read in lsm-tree 3.1.10:
+//!   `table/writer`, `version/persist`, `file::rewrite_atomic`). So it is durable, and no `persist`
+//!   of the journal adds anything.
+//! - An ingestion that did not finish leaves tables that no version names; opening removes them.
+//!   After one the store wants to be reopened, because a version that was half written must not be
+//!   written over while `current` may already point to it.
+//! - Before fjall opens a folder we check what it does not: a lost `current` would make it delete
+//!   the keyspace as uninitialized, and a flipped bit in the version file would make it delete the
+//!   tables it no longer finds named there.
+//! - A scan holds its [`Open`] alive, and reopening waits for it: a table that compaction removed
+//!   deletes its file when the last reader is gone, by a name that the next open may give again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use ::fjall::config::{
+    BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry,
+    PartitioningPolicy, RestartIntervalPolicy,
+};
+use ::fjall::{
+    AbstractTree, CompressionType, Database, Error, Keyspace, KeyspaceCreateOptions, LsmError,
+    PersistMode,
+};
+use bytes::Bytes;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use super::{Ascending, Fill, Finish, Ingestion, Meta, Rows, Store, StoreError, row};
+use crate::limits::{
+    STORE_BLOCK_BYTES, STORE_CACHE_BYTES_DEFAULT, STORE_FILTER_BITS_PER_ROW, STORE_OPEN_FILES_MAX,
+    STORE_REOPEN_WAIT_MS_MAX, STORE_WORKERS,
+};
+
+/// The name of the keyspace that holds all rows.
+const KEYSPACE: &str = "rows";
+const REOPEN_STEP_MS: u64 = 5;
+
+/// What may differ from one start to the next. Everything else is frozen when a store is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Memory for blocks read from disk, in bytes.
+    pub cache_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        StoreOptions {
+            cache_bytes: STORE_CACHE_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// The store on disk.
+pub struct FjallStore {
+    path: PathBuf,
+    options: StoreOptions,
+    open: RwLock<Result<Arc<Open>, StoreError>>,
+    needs_reopen: AtomicBool,
+}
+
+impl FjallStore {
+    /// Creates a store in the folder `path`, which must not exist, with `meta` as its first meta
+    /// row. A crash on the way leaves a folder that cannot be opened: create it under a temporary
+    /// name. Files and folders inside are synced by [`super::folder`].
+    pub fn create(path: &Path, options: StoreOptions, meta: &Meta) -> Result<Self, StoreError> {
+        fs::create_dir(path).map_err(|error| StoreError::from_io(path, &error))?;
+        let store = FjallStore::new(path, options, Open::create(path, options)?);
+        let finished = store.ingest(&mut |_| Ok(Finish::With(meta.clone())))?;
+        assert!(finished);
+        Ok(store)
+    }
+
+    /// Opens the store in the folder `path`. Refuses one that is incomplete or damaged as far as
+    /// this can be seen without reading every row.
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let store = FjallStore::new(path, options, Open::existing(path, options)?);
+        match store.meta()? {
+            Some(_) => Ok(store),
+            None => Err(StoreError::damaged(path, "the meta row is missing")),
+        }
+    }
+
+    fn new(path: &Path, options: StoreOptions, open: Open) -> Self {
+        FjallStore {
+            path: path.to_path_buf(),
+            options,
+            open: RwLock::new(Ok(Arc::new(open))),
+            needs_reopen: AtomicBool::new(false),
+        }
+    }
+
+    fn current(&self) -> Result<Arc<Open>, StoreError> {
+        self.open
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Store for FjallStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let open = self.current()?;
+        match open.keyspace.get(key) {
+            Ok(value) => Ok(value.map(|value| Bytes::copy_from_slice(&value))),
+            Err(error) => Err(open.read_error(error, key, key)),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8]) -> Rows {
+        let open = match self.current() {
+            Ok(open) => open,
+            Err(error) => return Box::new(std::iter::once(Err(error))),
+        };
+        if from >= to {
+            return Box::new(std::iter::empty());
+        }
+        let rows = open.keyspace.range::<&[u8], _>(from..to);
+        Box::new(Scan {
+            rows,
+            at: from.to_vec(),
+            to: to.to_vec(),
+            open,
+        })
+    }
+
+    fn ingest(&self, fill: &mut Fill<'_>) -> Result<bool, StoreError> {
+        if self.needs_reopen() {
+            return Err(StoreError::io(
+                &self.path,
+                "the store must be reopened first",
+            ));
+        }
+        let open = self.current()?;
+        let finished = open.ingest(fill);
+        if !matches!(finished, Ok(true)) {
+            self.needs_reopen.store(true, Ordering::Release);
+        }
+        finished
+    }
+
+    fn depth(&self) -> usize {
+        self.current()
+            .map_or(0, |open| open.keyspace.tree.l0_run_count())
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.current().map_or(0, |open| open.keyspace.disk_space())
+    }
+
+    fn relieve(&self) -> Result<(), StoreError> {
+        let open = self.current()?;
+        let strategy = open.keyspace.config.compaction_strategy.clone();
+        let watermark = open
+            .database
+            .supervisor
+            .snapshot_tracker
+            .get_seqno_safe_to_gc();
+        open.keyspace
+            .tree
+            .compact(strategy, watermark)
+            .map_err(|error| {
+                self.needs_reopen.store(true, Ordering::Release);
+                open.read_error(Error::Storage(error), &[], &row::META_KEY)
+            })
+    }
+
+    fn needs_reopen(&self) -> bool {
+        self.needs_reopen.load(Ordering::Acquire)
+            || self.current().map_or(true, |open| open.workers_ended())
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let closed = Err(StoreError::io(&self.path, "the store is being reopened"));
+        if let Ok(open) = std::mem::replace(&mut *slot, closed) {
+            let mut open = Some(open);
+            for _ in 0..STORE_REOPEN_WAIT_MS_MAX / REOPEN_STEP_MS {
+                match Arc::try_unwrap(open.take().expect("put back below")) {
+                    Ok(alone) => {
+                        drop(alone);
+                        break;
+                    }
+                    Err(shared) => open = Some(shared),
+                }
+                thread::sleep(Duration::from_millis(REOPEN_STEP_MS));
+            }
+            if let Some(open) = open {
+                *slot = Ok(open);
+                return Err(StoreError::io(
+                    &self.path,
+                    "a scan kept the store from reopening",
+                ));
+            }
+        }
+        *slot = Open::existing(&self.path, self.options).map(Arc::new);
+        match &*slot {
+            Ok(_) => {
+                self.needs_reopen.store(false, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => Err(error.clone()),
+        }
+    }
+}
+
+/// An open database. Dropping it ends its threads and gives up its lock.
+struct Open {
+    path: PathBuf,
+    keyspace: Keyspace,
+    database: Database,
+}
+
+impl Open {
+    fn create(path: &Path, options: StoreOptions) -> Result<Open, StoreError> {
+        Open::with_database(path, options)
+    }
+
+    fn existing(path: &Path, options: StoreOptions) -> Result<Open, StoreError> {
+        check_versions(path)?;
+        Open::with_database(path, options)
+    }
+
+    fn with_database(path: &Path, options: StoreOptions) -> Result<Open, StoreError> {
+        let failed = |error| store_error(error, path);
+        let database = Database::builder(path)
+            .worker_threads(STORE_WORKERS)
+            .cache_size(options.cache_bytes)
+            .max_cached_files(Some(STORE_OPEN_FILES_MAX))
+            .open()
+            .map_err(failed)?;
+        let keyspace = database
+            .keyspace(KEYSPACE, frozen_options)
+            .map_err(failed)?;
+        Ok(Open {
+            path: path.to_path_buf(),
+            keyspace,
+            database,
+        })
+    }
+
+    fn ingest(&self, fill: &mut Fill<'_>) -> Result<bool, StoreError> {
+        let failed = |error| store_error(error, &self.path);
+        let mut ingestion = self.keyspace.start_ingestion().map_err(failed)?;
+        let mut write = |key: &[u8], value: Option<&[u8]>| match value {
+            Some(value) => ingestion.write(key, value).map_err(failed),
+            None => ingestion.write_tombstone(key).map_err(failed),
+        };
+        let mut rows = IngestedRows {
+            write: &mut write,
+            order: Ascending::default(),
+        };
+        match fill(&mut rows)? {
+            Finish::With(meta) => write(&row::META_KEY, Some(&meta.encode()))?,
+            Finish::Rows => {}
+            Finish::Abandon => return Ok(false),
+        }
+        ingestion.finish().map_err(failed)?;
+        Ok(true)
+    }
+
+    /// True when a background worker met an error: fjall then ends it and never starts another.
+    fn workers_ended(&self) -> bool {
+        matches!(
+            self.database.persist(PersistMode::Buffer),
+            Err(Error::Poisoned)
+        )
+    }
+
+    /// An error met while reading `from..=to`, with the file it comes from if it can be found.
+    fn read_error(&self, error: Error, from: &[u8], to: &[u8]) -> StoreError {
+        let found = store_error(error, &self.path);
+        match (&found, self.faulty_table(from, to)) {
+            (StoreError::Damaged { what, .. }, Some(file)) => StoreError::damaged(file, what),
+            _ => found,
+        }
+    }
+
+    /// The first table with a fault in `from..=to`, found by reading that span again.
+    fn faulty_table(&self, from: &[u8], to: &[u8]) -> Option<PathBuf> {
+        let version = self.keyspace.tree.current_version();
+        let single = (from == to).then(|| xxh3_64(from));
+        version.iter_tables().find_map(|table| {
+            let faulty = match single {
+                Some(hash) => table.get(from, ::fjall::SeqNo::MAX, hash).is_err(),
+                None => table
+                    .range(::fjall::UserKey::from(from)..=::fjall::UserKey::from(to))
+                    .any(|row| row.is_err()),
+            };
+            faulty.then(|| table.path.as_ref().clone())
+        })
+    }
+}
+
+/// Options that fjall writes into the keyspace when it is created and keeps for good.
+fn frozen_options() -> KeyspaceCreateOptions {
+    let filter = BloomConstructionPolicy::BitsPerKey(STORE_FILTER_BITS_PER_ROW);
+    KeyspaceCreateOptions::default()
+        .data_block_size_policy(BlockSizePolicy::all(STORE_BLOCK_BYTES))
+        .data_block_restart_interval_policy(RestartIntervalPolicy::all(16))
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+        .index_block_compression_policy(CompressionPolicy::disabled())
+        .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(filter)))
+        // In pieces: else each cold read of a 64 MiB table loads its whole index and filter.
+        .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(true))
+        .expect_point_read_hits(false)
+}
+
+struct IngestedRows<'a> {
+    write: &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), StoreError>,
+    order: Ascending,
+}
+
+impl Ingestion for IngestedRows<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.order.check(key);
+        (self.write)(key, Some(value))
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.order.check(key);
+        (self.write)(key, None)
+    }
+}
+
+struct Scan {
+    // Before `open`: fields drop in order, and the rows must be gone before their database.
+    rows: ::fjall::Iter,
+    at: Vec<u8>,
+    to: Vec<u8>,
+    open: Arc<Open>,
+}
+
+impl Iterator for Scan {
+    type Item = Result<(Bytes, Bytes), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.rows.next()?;
+        Some(match row.into_inner() {
+            Ok((key, value)) => {
+                self.at.clear();
+                self.at.extend_from_slice(&key);
+                Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
+            }
+            Err(error) => Err(self.open.read_error(error, &self.at, &self.to)),
+        })
+    }
+}
+
+/// Checks the files by which fjall finds everything else, and the checksum of the version file,
+/// which it writes but does not compare.
+fn check_versions(path: &Path) -> Result<(), StoreError> {
+    require(&path.join("version"))?;
+    for keyspace in ["0", "1"] {
+        let folder = path.join("keyspaces").join(keyspace);
+        let pointer = folder.join("current");
+        require(&pointer)?;
+        let bytes = read(&pointer)?;
+        let Some((id, sum)) = split_pointer(&bytes) else {
+            return Err(StoreError::damaged(
+                pointer,
+                format!("{} bytes long", bytes.len()),
+            ));
+        };
+        let version = folder.join(format!("v{id}"));
+        require(&version)?;
+        if xxh3_128(&read(&version)?) != sum {
+            return Err(StoreError::damaged(version, "its checksum is wrong"));
+        }
+    }
+    Ok(())
+}
+
+/// `current` holds the version's number (8 bytes), its checksum (16) and the checksum's kind (1).
+fn split_pointer(bytes: &[u8]) -> Option<(u64, u128)> {
+    let (id, rest) = bytes.split_first_chunk::<8>()?;
+    let (sum, kind) = rest.split_first_chunk::<16>()?;
+    (kind == [0]).then(|| (u64::from_le_bytes(*id), u128::from_le_bytes(*sum)))
+}
+
+fn require(file: &Path) -> Result<(), StoreError> {
+    match file.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError::damaged(file, "the file is missing")),
+        Err(error) => Err(StoreError::from_io(file, &error)),
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
+    fs::read(file).map_err(|error| StoreError::from_io(file, &error))
+}
+
+fn store_error(error: Error, path: &Path) -> StoreError {
+    let damaged = |what: String| StoreError::damaged(path, what);
+    match error {
+        Error::Io(error) | Error::Storage(LsmError::Io(error)) => StoreError::from_io(path, &error),
+        Error::Storage(LsmError::ChecksumMismatch { .. }) => {
+            damaged("the checksum of a block is wrong".into())
+        }
+        Error::Storage(error) => damaged(format!("{error:?}")),
+        Error::Locked => StoreError::io(path, "another process has the store open"),
+        Error::Poisoned => StoreError::io(path, "a background worker has failed"),
+        error => damaged(format!("{error:?}")),
+    }
+}

@@ -1,0 +1,695 @@
+//! The data folder: whose it is, who has it open, and that it is whole.
+//!
+//! ```text
+//! FORMAT     version, identity and hash seed, as text with a checksum
+//! LOCK       held while a process has the folder open; says which
+//! store/     the rows
+//! log/       the commit log
+//! CREATING   only while the folder is being made
+//! ```
+//!
+//! Always true here:
+//! - A folder is whole or says that it is not: CREATING is there before anything else and goes away
+//!   after FORMAT and everything that FORMAT promises are synced. A folder that does not exist is
+//!   made beside its place under a temporary name and renamed; one that exists and is empty (a mount
+//!   point, say) is made in place.
+//! - Nothing is deleted but what a CREATING marks as unfinished: there is no data in it yet.
+//! - The lock is the system's: it ends with the process. What LOCK says is for people.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// The version of the folder that this server makes, and the newest one that it opens.
+pub const FOLDER_VERSION: u32 = 1;
+
+const FORMAT: &str = "FORMAT";
+const LOCK: &str = "LOCK";
+const CREATING: &str = "CREATING";
+const STORE: &str = "store";
+const LOG: &str = "log";
+const FIRST_LINE: &str = "tallyman data folder";
+/// What a fresh file system may hold and we do not mind.
+const HARMLESS: &[&str] = &[LOCK, "lost+found"];
+/// More than any FORMAT or LOCK needs.
+const TEXT_BYTES_MAX: u64 = 4096;
+
+/// What makes a folder this folder. Fixed when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A random number: each segment of the log carries it, so that segments of another folder are
+    /// not taken for ours.
+    pub folder_id: u64,
+    /// The seed of all stored key hashes.
+    pub hash_seed: u64,
+}
+
+/// Makes what a new folder holds besides FORMAT: `store` and `log` inside of the given folder. It
+/// must leave nothing open; everything it leaves is synced before the folder counts.
+pub type Fill<'a> = dyn FnMut(&Path, &Identity) -> Result<(), String> + 'a;
+
+/// An open data folder. Dropping it gives the folder free.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    identity: Identity,
+    created: bool,
+    // Held for its lock.
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens the folder at `path`, or makes one there with `fresh` as its identity if there is
+    /// nothing or an empty folder. `now_ms` (Unix epoch) goes into LOCK.
+    pub fn open(
+        path: &Path,
+        fresh: Identity,
+        now_ms: u64,
+        fill: &mut Fill<'_>,
+    ) -> Result<Folder, FolderError> {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => Folder::open_here(path, path, fresh, now_ms, fill),
+            Ok(_) => Err(FolderError::NotOurs {
+                file: path.to_path_buf(),
+                what: "it is not a folder".into(),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Folder::open_new(path, fresh, now_ms, fill)
+            }
+            Err(error) => Err(FolderError::io(path, &error)),
+        }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its identity.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// True when this call of [`Folder::open`] made it.
+    pub fn is_new(&self) -> bool {
+        self.created
+    }
+
+    /// Where the rows are.
+    pub fn store_path(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+
+    /// Where the commit log is.
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// Makes a folder under a temporary name beside `path` and renames it when it is whole.
+    fn open_new(
+        path: &Path,
+        fresh: Identity,
+        now_ms: u64,
+        fill: &mut Fill<'_>,
+    ) -> Result<Folder, FolderError> {
+        let parent = parent_of(path);
+        fs::create_dir_all(&parent).map_err(|error| FolderError::io(&parent, &error))?;
+        let draft = draft_of(path)?;
+        match fs::create_dir(&draft) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(FolderError::io(&draft, &error));
+            }
+            _ => {}
+        }
+        let mut folder = Folder::open_here(&draft, path, fresh, now_ms, fill)?;
+        folder.path = path.to_path_buf();
+        fs::rename(&draft, path).map_err(|error| FolderError::io(path, &error))?;
+        sync_folder(&parent)?;
+        Ok(folder)
+    }
+
+    /// Opens or makes a folder in place. `shown` is the name that people know it by.
+    fn open_here(
+        path: &Path,
+        shown: &Path,
+        fresh: Identity,
+        now_ms: u64,
+        fill: &mut Fill<'_>,
+    ) -> Result<Folder, FolderError> {
+        // Before anything is written, so that a folder of somebody else stays as it is.
+        refuse_foreign(path)?;
+        let lock = take_lock(path, shown, now_ms)?;
+        refuse_foreign(path)?;
+        let format = path.join(FORMAT);
+        let created = !exists(&format)?;
+        if created {
+            create(path, fresh, fill)?;
+        } else {
+            remove_file_if_any(&path.join(CREATING))?;
+        }
+        let identity = parse_format(&format, &read_text(&format)?)?;
+        for part in [STORE, LOG] {
+            let part = path.join(part);
+            if !part.is_dir() {
+                return Err(FolderError::Incomplete {
+                    file: part,
+                    what: "it is missing".into(),
+                });
+            }
+        }
+        Ok(Folder {
+            path: path.to_path_buf(),
+            identity,
+            created,
+            _lock: lock,
+        })
+    }
+}
+
+/// Why a folder cannot be opened. The text says which file, what is wrong and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FolderError {
+    /// Another process has it open.
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+        /// What LOCK says about that process.
+        holder: String,
+    },
+    /// There is something else at this place.
+    NotOurs {
+        /// The file or folder.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A newer server made it.
+    Newer {
+        /// The file that says so.
+        file: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// FORMAT is not what was written.
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A part is missing.
+    Incomplete {
+        /// The part.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The system refused to read or write.
+    Io {
+        /// The file or folder.
+        file: PathBuf,
+        /// Permission, rather than the disk, is the cause.
+        denied: bool,
+        /// The system's words.
+        what: String,
+    },
+    /// The store or the log could not be made.
+    Create {
+        /// The folder.
+        folder: PathBuf,
+        /// What they said.
+        what: String,
+    },
+}
+
+impl FolderError {
+    fn io(file: &Path, error: &io::Error) -> Self {
+        let denied = matches!(
+            error.kind(),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+        );
+        FolderError::Io {
+            file: file.to_path_buf(),
+            denied,
+            what: error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for FolderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FolderError::InUse { folder, holder } => write!(
+                f,
+                "data folder {} is in use by {holder}; stop it or choose another folder",
+                folder.display()
+            ),
+            FolderError::NotOurs { file, what } => write!(
+                f,
+                "{}: {what}, so this is not a data folder; choose an empty or a new one",
+                file.display()
+            ),
+            FolderError::Newer { file, version } => write!(
+                f,
+                "{}: version {version} is newer than this server's {FOLDER_VERSION}; start the \
+                 newer server that made it",
+                file.display()
+            ),
+            FolderError::Damaged { file, what } => write!(
+                f,
+                "{} is damaged: {what}; restore the file from a backup of this folder",
+                file.display()
+            ),
+            FolderError::Incomplete { file, what } => write!(
+                f,
+                "{}: {what}; restore the whole folder from a backup, or choose another one",
+                file.display()
+            ),
+            FolderError::Io {
+                file,
+                denied: true,
+                what,
+            } => write!(
+                f,
+                "{}: {what}; give the server's user the right to read and write it, or choose \
+                 another folder",
+                file.display()
+            ),
+            FolderError::Io {
+                file,
+                denied: false,
+                what,
+            } => {
+                write!(
+                    f,
+                    "{}: {what}; check the disk and its mount",
+                    file.display()
+                )
+            }
+            FolderError::Create { folder, what } => {
+                write!(f, "data folder {} cannot be made: {what}", folder.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for FolderError {}
+
+/// Refuses a folder that is neither ours, nor empty, nor left by an unfinished creation.
+fn refuse_foreign(path: &Path) -> Result<(), FolderError> {
+    if exists(&path.join(FORMAT))? || exists(&path.join(CREATING))? {
+        return Ok(());
+    }
+    let entries = fs::read_dir(path).map_err(|error| FolderError::io(path, &error))?;
+    for entry in entries {
+        let name = entry
+            .map_err(|error| FolderError::io(path, &error))?
+            .file_name();
+        if HARMLESS.iter().any(|harmless| name == *harmless) {
+            continue;
+        }
+        let file = path.join(FORMAT);
+        if path.join(STORE).is_dir() && path.join(LOG).is_dir() {
+            return Err(FolderError::Incomplete {
+                file,
+                what: "it is missing".into(),
+            });
+        }
+        let what = format!(
+            "it is missing, and there is {} beside it",
+            name.to_string_lossy()
+        );
+        return Err(FolderError::NotOurs { file, what });
+    }
+    Ok(())
+}
+
+/// Fills an empty or half-made folder. FORMAT comes last but for the removal of CREATING.
+fn create(path: &Path, fresh: Identity, fill: &mut Fill<'_>) -> Result<(), FolderError> {
+    let creating = path.join(CREATING);
+    write_synced(
+        &creating,
+        b"unfinished: the server makes it again when it starts\n",
+    )?;
+    sync_folder(path)?;
+    for part in [STORE, LOG] {
+        let part = path.join(part);
+        match fs::remove_dir_all(&part) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(FolderError::io(&part, &error));
+            }
+            _ => {}
+        }
+    }
+    fill(path, &fresh).map_err(|what| FolderError::Create {
+        folder: path.to_path_buf(),
+        what,
+    })?;
+    for part in [STORE, LOG] {
+        let part = path.join(part);
+        sync_tree(&part).map_err(|error| FolderError::io(&part, &error))?;
+    }
+    let draft = path.join("FORMAT.new");
+    write_synced(&draft, format_text(&fresh).as_bytes())?;
+    let format = path.join(FORMAT);
+    fs::rename(&draft, &format).map_err(|error| FolderError::io(&format, &error))?;
+    sync_folder(path)?;
+    remove_file_if_any(&creating)
+}
+
+fn take_lock(path: &Path, shown: &Path, now_ms: u64) -> Result<File, FolderError> {
+    let file = path.join(LOCK);
+    let failed = |error: &io::Error| FolderError::io(&file, error);
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&file)
+        .map_err(|error| failed(&error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = lock.take(TEXT_BYTES_MAX).read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "another process".to_string(),
+                text => text.to_string(),
+            };
+            return Err(FolderError::InUse {
+                folder: shown.to_path_buf(),
+                holder,
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(&error)),
+    }
+    let text = format!("process {} (started at {now_ms} ms)\n", std::process::id());
+    lock.set_len(0)
+        .and_then(|()| lock.rewind())
+        .and_then(|()| lock.write_all(text.as_bytes()))
+        .map_err(|error| failed(&error))?;
+    Ok(lock)
+}
+
+fn format_text(identity: &Identity) -> String {
+    let Identity {
+        folder_id,
+        hash_seed,
+    } = identity;
+    let text = format!(
+        "{FIRST_LINE}\nversion {FOLDER_VERSION}\nfolder-id {folder_id:016x}\n\
+         hash-seed {hash_seed:016x}\n"
+    );
+    let crc = crc32c::crc32c(text.as_bytes());
+    format!("{text}crc32c {crc:08x}\n")
+}
+
+fn parse_format(file: &Path, text: &str) -> Result<Identity, FolderError> {
+    let damaged = |what: &str| FolderError::Damaged {
+        file: file.to_path_buf(),
+        what: what.into(),
+    };
+    if text.lines().next() != Some(FIRST_LINE) {
+        let what = format!("it does not begin with \"{FIRST_LINE}\"");
+        return Err(FolderError::NotOurs {
+            file: file.to_path_buf(),
+            what,
+        });
+    }
+    let (body, crc) = text
+        .rsplit_once("crc32c ")
+        .ok_or_else(|| damaged("no checksum"))?;
+    if u32::from_str_radix(crc.trim_end(), 16) != Ok(crc32c::crc32c(body.as_bytes())) {
+        return Err(damaged("its checksum is wrong"));
+    }
+    let value = |name: &str| {
+        body.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .ok_or_else(|| damaged(&format!("no line \"{name}\"")))
+    };
+    let version: u32 = value("version")?
+        .parse()
+        .map_err(|_| damaged("no valid version"))?;
+    if version > FOLDER_VERSION {
+        return Err(FolderError::Newer {
+            file: file.to_path_buf(),
+            version,
+        });
+    }
+    let number = |name: &str| {
+        u64::from_str_radix(value(name)?, 16).map_err(|_| damaged(&format!("no valid {name}")))
+    };
+    Ok(Identity {
+        folder_id: number("folder-id")?,
+        hash_seed: number("hash-seed")?,
+    })
+}
+
+fn read_text(file: &Path) -> Result<String, FolderError> {
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|open| open.take(TEXT_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(|error| FolderError::io(file, &error))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The temporary name beside `path`; always the same, so that a later start finds what is left.
+fn draft_of(path: &Path) -> Result<PathBuf, FolderError> {
+    let Some(name) = path.file_name() else {
+        let what = "it has no name".into();
+        return Err(FolderError::NotOurs {
+            file: path.to_path_buf(),
+            what,
+        });
+    };
+    let mut draft = OsString::from(".");
+    draft.push(name);
+    draft.push(".creating");
+    Ok(parent_of(path).join(draft))
+}
+
+fn exists(file: &Path) -> Result<bool, FolderError> {
+    file.try_exists()
+        .map_err(|error| FolderError::io(file, &error))
+}
+
+fn remove_file_if_any(file: &Path) -> Result<(), FolderError> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(FolderError::io(file, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn write_synced(file: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+    File::create(file)
+        .and_then(|mut open| open.write_all(bytes).and_then(|()| open.sync_all()))
+        .map_err(|error| FolderError::io(file, &error))
+}
+
+fn sync_folder(path: &Path) -> Result<(), FolderError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| FolderError::io(path, &error))
+}
+
+/// Syncs every file and folder below `path`, and `path` itself.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRESH: Identity = Identity {
+        folder_id: 0x0123,
+        hash_seed: 0xFEDC_BA98_7654_3210,
+    };
+
+    fn fill(path: &Path, _: &Identity) -> Result<(), String> {
+        fs::create_dir(path.join(STORE)).map_err(|error| error.to_string())?;
+        fs::write(path.join(STORE).join("rows"), b"rows").map_err(|error| error.to_string())?;
+        fs::create_dir(path.join(LOG)).map_err(|error| error.to_string())
+    }
+
+    fn open(path: &Path) -> Result<Folder, FolderError> {
+        Folder::open(path, FRESH, 1_700_000_000_000, &mut fill)
+    }
+
+    fn open_with_other_numbers(path: &Path) -> Result<Folder, FolderError> {
+        Folder::open(
+            path,
+            Identity {
+                folder_id: 9,
+                hash_seed: 9,
+            },
+            1,
+            &mut |_, _| panic!("made again"),
+        )
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_folder_is_made_once_and_keeps_its_identity() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("deep/inside/data");
+        let folder = open(&path).unwrap();
+        assert!(folder.is_new());
+        assert_eq!(folder.identity(), FRESH);
+        assert_eq!(folder.path(), path);
+        assert_eq!(names(path.parent().unwrap()), ["data"]);
+        assert_eq!(names(&path), [FORMAT, LOCK, LOG, STORE]);
+        drop(folder);
+        let folder = open_with_other_numbers(&path).unwrap();
+        assert!(!folder.is_new());
+        assert_eq!(folder.identity(), FRESH);
+    }
+
+    #[test]
+    fn an_empty_folder_is_filled_in_place() {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("lost+found")).unwrap();
+        assert!(open(place.path()).unwrap().is_new());
+        assert_eq!(
+            names(place.path()),
+            [FORMAT, LOCK, LOG, STORE, "lost+found"]
+        );
+        assert!(!open_with_other_numbers(place.path()).unwrap().is_new());
+    }
+
+    #[test]
+    fn the_second_process_learns_who_has_it() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("data");
+        let folder = open(&path).unwrap();
+        let error = open_with_other_numbers(&path).unwrap_err().to_string();
+        let holder = format!("in use by process {} (started at", std::process::id());
+        assert!(
+            error.contains(&format!("data folder {} is {holder}", path.display())),
+            "{error}"
+        );
+        drop(folder);
+        open_with_other_numbers(&path).unwrap();
+    }
+
+    #[test]
+    fn a_creation_that_was_cut_off_is_made_again() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("data");
+        for inside in [false, true] {
+            if inside {
+                fs::create_dir(&path).unwrap();
+            }
+            let failed = Folder::open(&path, FRESH, 1, &mut |path, _| {
+                fs::create_dir(path.join(STORE)).unwrap();
+                fs::write(path.join(STORE).join("half"), b"half").unwrap();
+                Err("no space".into())
+            });
+            assert!(failed.unwrap_err().to_string().contains("no space"));
+            let folder = open(&path).unwrap();
+            assert!(folder.is_new());
+            assert_eq!(names(&folder.store_path()), ["rows"]);
+            assert_eq!(names(place.path()), ["data"]);
+            drop(folder);
+            fs::remove_dir_all(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_left_alone() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("thesis.tex"), b"precious").unwrap();
+        let error = open(place.path()).unwrap_err();
+        assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
+        assert!(error.to_string().contains("thesis.tex"), "{error}");
+        assert_eq!(names(place.path()), ["thesis.tex"]);
+        let file = place.path().join("thesis.tex");
+        assert!(
+            open(&file)
+                .unwrap_err()
+                .to_string()
+                .contains("not a folder")
+        );
+        fs::write(place.path().join(FORMAT), b"something else\n").unwrap();
+        let error = open(place.path()).unwrap_err();
+        assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_lost_a_part_is_never_made_again() {
+        for part in [FORMAT, STORE, LOG] {
+            let place = tempfile::tempdir().unwrap();
+            drop(open(place.path()).unwrap());
+            let path = place.path().join(part);
+            if part == FORMAT {
+                fs::remove_file(&path).unwrap();
+            } else {
+                fs::remove_dir_all(&path).unwrap();
+            }
+            let error = open_with_other_numbers(place.path()).unwrap_err();
+            assert_eq!(
+                error,
+                FolderError::Incomplete {
+                    file: path,
+                    what: "it is missing".into()
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_or_newer_format_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        drop(open(place.path()).unwrap());
+        let format = place.path().join(FORMAT);
+        let text = fs::read_to_string(&format).unwrap();
+        assert!(text.starts_with("tallyman data folder\nversion 1\nfolder-id 0000000000000123\n"));
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            fs::write(&format, &bytes).unwrap();
+            // A change of the trailing newline alone changes nothing that is read.
+            if let Ok(folder) = open_with_other_numbers(place.path()) {
+                assert_eq!((at, folder.identity()), (text.len() - 1, FRESH));
+            }
+        }
+        let newer = text.replace("version 1", "version 2");
+        let body = newer.rsplit_once("crc32c").unwrap().0;
+        let crc = crc32c::crc32c(body.as_bytes());
+        fs::write(&format, format!("{body}crc32c {crc:08x}\n")).unwrap();
+        let error = open_with_other_numbers(place.path()).unwrap_err();
+        assert_eq!(
+            error,
+            FolderError::Newer {
+                file: format,
+                version: 2
+            }
+        );
+        assert!(error.to_string().contains("newer server"));
+    }
+}

@@ -1,0 +1,225 @@
+//! The meta row: which position of the commit log the rows of the store stand for.
+//!
+//! Always true here: the first two bytes are the version and the last four the CRC32C of all before
+//! them, in every version there will be, so that damage and a newer server can be told apart.
+//! Numbers between are LEB128.
+
+use std::fmt;
+
+use crate::limits::META_DATABASES_MAX;
+
+/// The newest version of the meta row that this server reads, and the one it writes.
+pub const META_VERSION: u16 = 1;
+
+/// The position of a checkpoint and the state that belongs to it as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// The version of what rows hold, for a change of their values that old servers cannot read.
+    pub format: u32,
+    /// The last log record whose effects are all in the rows; 0 before the first.
+    pub lsn: u64,
+    /// That record's chain value: the record behind it must continue it.
+    pub chain: u32,
+    /// That record's time, in milliseconds since the Unix epoch: the clock never goes behind it.
+    pub time_ms: u64,
+    /// No token at or above this was handed out.
+    pub token_ceiling: u64,
+    /// The database id of each number.
+    pub databases: Vec<u32>,
+    /// The next database id that was never used.
+    pub next_database_id: u32,
+    /// Ids that no number leads to any more and whose rows are still to be removed.
+    pub dead_databases: Vec<u32>,
+}
+
+impl Meta {
+    /// The row's value.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = META_VERSION.to_le_bytes().to_vec();
+        put_number(&mut out, u64::from(self.format));
+        put_number(&mut out, self.lsn);
+        out.extend_from_slice(&self.chain.to_le_bytes());
+        put_number(&mut out, self.time_ms);
+        put_number(&mut out, self.token_ceiling);
+        put_list(&mut out, &self.databases);
+        put_number(&mut out, u64::from(self.next_database_id));
+        put_list(&mut out, &self.dead_databases);
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads the row's value. A wrong CRC is damage; a newer version is refused as such.
+    pub fn decode(bytes: &[u8]) -> Result<Meta, MetaError> {
+        let (head, crc) = bytes.split_last_chunk::<4>().ok_or(MetaError::Damaged)?;
+        if crc32c::crc32c(head) != u32::from_le_bytes(*crc) {
+            return Err(MetaError::Damaged);
+        }
+        let (version, mut rest) = head.split_first_chunk::<2>().ok_or(MetaError::Damaged)?;
+        let version = u16::from_le_bytes(*version);
+        if version != META_VERSION {
+            return Err(MetaError::Version(version));
+        }
+        let meta = Meta {
+            format: number_u32(&mut rest)?,
+            lsn: number(&mut rest)?,
+            chain: fixed_u32(&mut rest)?,
+            time_ms: number(&mut rest)?,
+            token_ceiling: number(&mut rest)?,
+            databases: list(&mut rest)?,
+            next_database_id: number_u32(&mut rest)?,
+            dead_databases: list(&mut rest)?,
+        };
+        if rest.is_empty() {
+            Ok(meta)
+        } else {
+            Err(MetaError::Damaged)
+        }
+    }
+}
+
+/// Why a meta row cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetaError {
+    /// The bytes are not what was written.
+    Damaged,
+    /// Written by a newer server; its version.
+    Version(u16),
+}
+
+impl fmt::Display for MetaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MetaError::Damaged => write!(f, "its checksum or shape is wrong"),
+            MetaError::Version(version) => write!(
+                f,
+                "it has version {version} and this server reads version {META_VERSION}; \
+                 start the newer server that wrote it"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for MetaError {}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn put_list(out: &mut Vec<u8>, list: &[u32]) {
+    assert!(
+        list.len() <= META_DATABASES_MAX,
+        "too many databases for the meta row"
+    );
+    put_number(out, list.len() as u64);
+    for &item in list {
+        put_number(out, u64::from(item));
+    }
+}
+
+fn number(bytes: &mut &[u8]) -> Result<u64, MetaError> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first().ok_or(MetaError::Damaged)?;
+        *bytes = rest;
+        let bits = u64::from(byte & 0x7F);
+        if shift == 63 && bits > 1 {
+            return Err(MetaError::Damaged);
+        }
+        value |= bits << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(MetaError::Damaged)
+}
+
+fn number_u32(bytes: &mut &[u8]) -> Result<u32, MetaError> {
+    u32::try_from(number(bytes)?).map_err(|_| MetaError::Damaged)
+}
+
+fn fixed_u32(bytes: &mut &[u8]) -> Result<u32, MetaError> {
+    let (head, rest) = bytes.split_first_chunk::<4>().ok_or(MetaError::Damaged)?;
+    *bytes = rest;
+    Ok(u32::from_le_bytes(*head))
+}
+
+fn list(bytes: &mut &[u8]) -> Result<Vec<u32>, MetaError> {
+    let length = number(bytes)?;
+    // Each item has a byte at least: no memory for a length that cannot be true.
+    if length > META_DATABASES_MAX as u64 || length > bytes.len() as u64 {
+        return Err(MetaError::Damaged);
+    }
+    (0..length).map(|_| number_u32(bytes)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn meta() -> impl Strategy<Value = Meta> {
+        let head = (
+            any::<u32>(),
+            any::<u64>(),
+            any::<u32>(),
+            any::<u64>(),
+            any::<u64>(),
+        );
+        let databases = (
+            vec(any::<u32>(), 0..40),
+            any::<u32>(),
+            vec(any::<u32>(), 0..40),
+        );
+        (head, databases).prop_map(|(head, databases)| Meta {
+            format: head.0,
+            lsn: head.1,
+            chain: head.2,
+            time_ms: head.3,
+            token_ceiling: head.4,
+            databases: databases.0,
+            next_database_id: databases.1,
+            dead_databases: databases.2,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_meta_row_decodes_to_what_was_encoded(meta in meta()) {
+            prop_assert_eq!(Meta::decode(&meta.encode()), Ok(meta));
+        }
+
+        #[test]
+        fn a_flipped_bit_is_damage(meta in meta(), at in any::<prop::sample::Index>(), bit in 0..8) {
+            let mut bytes = meta.encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert_eq!(Meta::decode(&bytes), Err(MetaError::Damaged));
+        }
+
+        #[test]
+        fn any_body_with_a_right_checksum_is_read_or_refused(body in vec(any::<u8>(), 0..60)) {
+            let mut bytes = META_VERSION.to_le_bytes().to_vec();
+            bytes.extend_from_slice(&body);
+            let crc = crc32c::crc32c(&bytes);
+            bytes.extend_from_slice(&crc.to_le_bytes());
+            let _ = Meta::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_as_newer() {
+        let mut bytes = 2u16.to_le_bytes().to_vec();
+        bytes.extend_from_slice(b"whatever the future holds");
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        assert_eq!(Meta::decode(&bytes), Err(MetaError::Version(2)));
+        assert!(MetaError::Version(2).to_string().contains("newer server"));
+    }
+}

@@ -1,0 +1,792 @@
+//! Row keys: where in the store each thing lives.
+//!
+//! Numbers are big-endian, so that the order of the bytes is the order of the fields:
+//!
+//! ```text
+//! count     slot(2) 0(1) database(4)
+//! main      slot(2) 1(1) database(4) hash(4) length(2) key
+//! field     slot(2) 2(1) database(4) hash(4) length(2) key generation(8) hash(4) field
+//! once      slot(2) 3(1) database(4) hash(4) length(2) key hash(4) id
+//! retired   slot(2) 4(1) database(4) hash(4) length(2) key generation(8)
+//! deadline  FFFF(2) ms(8) slot(2) database(4) of(1) length(2) key [generation(8) field | id]
+//! meta      FF × 10
+//! ```
+//!
+//! Always true here: slots are below 16,384, so deadline rows sort after every slot; deadlines are
+//! below 2^63 ms, so the meta row sorts last; a slot's counts come first in it. Encoding asserts
+//! its lengths (they were checked at the edge), decoding trusts nothing.
+
+use std::fmt;
+
+use crate::limits::{FIELD_BYTES_MAX, KEY_BYTES_MAX, SLOTS};
+
+/// The one meta row; it sorts after every other row.
+pub const META_KEY: [u8; 10] = [0xFF; 10];
+/// Deadlines are below this, in milliseconds since the Unix epoch.
+pub const DEADLINE_MS_END: u64 = 1 << 63;
+
+/// Every deadline row sorts at or after this, every slot's row before.
+pub const DEADLINES_BEGIN: &[u8] = &DEADLINE_PREFIX;
+
+const DEADLINE_PREFIX: [u8; 2] = [0xFF, 0xFF];
+
+/// What a slot's row holds, in the order in which the kinds sort within the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum RowKind {
+    /// The number of keys of one database in this slot.
+    Count = 0,
+    /// A key: its value, or what describes it when its parts are rows of their own.
+    Main = 1,
+    /// One field of a hash.
+    Field = 2,
+    /// One id that a ONCE command remembers.
+    Once = 3,
+    /// A hash generation that is dead and whose fields are still to be removed.
+    Retired = 4,
+}
+
+impl RowKind {
+    /// All kinds in their order.
+    pub const ALL: [RowKind; 5] = [
+        RowKind::Count,
+        RowKind::Main,
+        RowKind::Field,
+        RowKind::Once,
+        RowKind::Retired,
+    ];
+
+    fn from_byte(byte: u8) -> Option<RowKind> {
+        RowKind::ALL.get(usize::from(byte)).copied()
+    }
+}
+
+/// The key that a row belongs to. The order of the fields is the order of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyOf<'a> {
+    /// Hash slot, below [`SLOTS`].
+    pub slot: u16,
+    /// Database id (not its number).
+    pub database: u32,
+    /// The stored hash: the high 32 bits of the key's seeded hash.
+    pub hash: u32,
+    /// The key, at most [`KEY_BYTES_MAX`] bytes.
+    pub key: &'a [u8],
+}
+
+/// What a deadline row reminds of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeadlineOf<'a> {
+    /// The key itself.
+    Key,
+    /// One field of a hash of this generation.
+    Field {
+        /// The hash's generation.
+        generation: u64,
+        /// The field.
+        field: &'a [u8],
+    },
+    /// One remembered id.
+    Once {
+        /// The id.
+        id: &'a [u8],
+    },
+}
+
+/// A row's key, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowKey<'a> {
+    /// See [`RowKind::Count`].
+    Count {
+        /// Hash slot.
+        slot: u16,
+        /// Database id.
+        database: u32,
+    },
+    /// See [`RowKind::Main`].
+    Main(KeyOf<'a>),
+    /// See [`RowKind::Field`].
+    Field {
+        /// The hash's key.
+        of: KeyOf<'a>,
+        /// The hash's generation: a new one each time the hash is created.
+        generation: u64,
+        /// The stored hash of the field.
+        hash: u32,
+        /// The field, at most [`FIELD_BYTES_MAX`] bytes.
+        field: &'a [u8],
+    },
+    /// See [`RowKind::Once`].
+    Once {
+        /// The key that remembers.
+        of: KeyOf<'a>,
+        /// The stored hash of the id.
+        hash: u32,
+        /// The id, at most [`FIELD_BYTES_MAX`] bytes.
+        id: &'a [u8],
+    },
+    /// See [`RowKind::Retired`].
+    Retired {
+        /// The hash's key.
+        of: KeyOf<'a>,
+        /// The dead generation.
+        generation: u64,
+    },
+    /// A hint that something expires; its value is empty and firing verifies the main row.
+    Deadline {
+        /// Milliseconds since the Unix epoch, below [`DEADLINE_MS_END`].
+        at_ms: u64,
+        /// Hash slot.
+        slot: u16,
+        /// Database id.
+        database: u32,
+        /// The key.
+        key: &'a [u8],
+        /// What of it expires.
+        of: DeadlineOf<'a>,
+    },
+    /// The meta row.
+    Meta,
+}
+
+impl<'a> RowKey<'a> {
+    /// The row's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        self.encode_to(&mut out);
+        out
+    }
+
+    /// Appends the row's bytes.
+    pub fn encode_to(&self, out: &mut Vec<u8>) {
+        match *self {
+            RowKey::Count { slot, database } => {
+                put_slot(out, slot, RowKind::Count);
+                out.extend_from_slice(&database.to_be_bytes());
+            }
+            RowKey::Main(of) => put_key(out, RowKind::Main, of),
+            RowKey::Field {
+                of,
+                generation,
+                hash,
+                field,
+            } => {
+                put_key(out, RowKind::Field, of);
+                out.extend_from_slice(&generation.to_be_bytes());
+                out.extend_from_slice(&hash.to_be_bytes());
+                put_part(out, field);
+            }
+            RowKey::Once { of, hash, id } => {
+                put_key(out, RowKind::Once, of);
+                out.extend_from_slice(&hash.to_be_bytes());
+                put_part(out, id);
+            }
+            RowKey::Retired { of, generation } => {
+                put_key(out, RowKind::Retired, of);
+                out.extend_from_slice(&generation.to_be_bytes());
+            }
+            RowKey::Deadline {
+                at_ms,
+                slot,
+                database,
+                key,
+                of,
+            } => {
+                put_deadline(out, at_ms, slot, database, key, of);
+            }
+            RowKey::Meta => out.extend_from_slice(&META_KEY),
+        }
+    }
+
+    /// Takes a row's bytes apart. Errors name the first thing that is wrong.
+    pub fn decode(bytes: &'a [u8]) -> Result<RowKey<'a>, RowError> {
+        if bytes == META_KEY {
+            return Ok(RowKey::Meta);
+        }
+        let mut reader = Reader { bytes };
+        let slot = u16::from_be_bytes(reader.array()?);
+        if slot.to_be_bytes() == DEADLINE_PREFIX {
+            return decode_deadline(reader);
+        }
+        let slot = checked_slot(slot)?;
+        let [kind] = reader.array()?;
+        let kind = RowKind::from_byte(kind).ok_or(RowError::Kind(kind))?;
+        let database = u32::from_be_bytes(reader.array()?);
+        if kind == RowKind::Count {
+            reader.end()?;
+            return Ok(RowKey::Count { slot, database });
+        }
+        let hash = u32::from_be_bytes(reader.array()?);
+        let key = reader.key()?;
+        let of = KeyOf {
+            slot,
+            database,
+            hash,
+            key,
+        };
+        match kind {
+            RowKind::Count | RowKind::Main => {
+                reader.end()?;
+                Ok(RowKey::Main(of))
+            }
+            RowKind::Field => Ok(RowKey::Field {
+                of,
+                generation: u64::from_be_bytes(reader.array()?),
+                hash: u32::from_be_bytes(reader.array()?),
+                field: reader.part()?,
+            }),
+            RowKind::Once => Ok(RowKey::Once {
+                of,
+                hash: u32::from_be_bytes(reader.array()?),
+                id: reader.part()?,
+            }),
+            RowKind::Retired => {
+                let generation = u64::from_be_bytes(reader.array()?);
+                reader.end()?;
+                Ok(RowKey::Retired { of, generation })
+            }
+        }
+    }
+
+    /// The kind of a slot's row; `None` for deadline rows and the meta row.
+    pub fn kind(&self) -> Option<RowKind> {
+        match self {
+            RowKey::Count { .. } => Some(RowKind::Count),
+            RowKey::Main(_) => Some(RowKind::Main),
+            RowKey::Field { .. } => Some(RowKind::Field),
+            RowKey::Once { .. } => Some(RowKind::Once),
+            RowKey::Retired { .. } => Some(RowKind::Retired),
+            RowKey::Deadline { .. } | RowKey::Meta => None,
+        }
+    }
+
+    /// The database id that the row belongs to; `None` for the meta row.
+    pub fn database(&self) -> Option<u32> {
+        match self {
+            RowKey::Count { database, .. } | RowKey::Deadline { database, .. } => Some(*database),
+            RowKey::Main(of)
+            | RowKey::Field { of, .. }
+            | RowKey::Once { of, .. }
+            | RowKey::Retired { of, .. } => Some(of.database),
+            RowKey::Meta => None,
+        }
+    }
+}
+
+/// A span of row keys: from (inclusive) and to (exclusive), as [`super::Store::scan`] takes them.
+pub type Span = (Vec<u8>, Vec<u8>);
+
+/// All rows of the slots `from..to`, of every kind.
+pub fn slots(from: u16, to: u16) -> Span {
+    assert!(from <= to && to <= SLOTS, "not a range of slots");
+    (from.to_be_bytes().to_vec(), to.to_be_bytes().to_vec())
+}
+
+/// All rows of one kind in a slot.
+pub fn kind_in_slot(slot: u16, kind: RowKind) -> Span {
+    let mut prefix = Vec::with_capacity(3);
+    put_slot(&mut prefix, slot, kind);
+    span_of(prefix)
+}
+
+/// All rows of one kind and one database in a slot.
+pub fn database_in_slot(slot: u16, kind: RowKind, database: u32) -> Span {
+    let mut prefix = Vec::with_capacity(7);
+    put_slot(&mut prefix, slot, kind);
+    prefix.extend_from_slice(&database.to_be_bytes());
+    span_of(prefix)
+}
+
+/// The main rows of a slot and database whose stored hash is at least `hash`: where a SCAN goes on.
+pub fn main_from_hash(slot: u16, database: u32, hash: u32) -> Span {
+    let (mut from, to) = database_in_slot(slot, RowKind::Main, database);
+    from.extend_from_slice(&hash.to_be_bytes());
+    (from, to)
+}
+
+/// All fields of one generation of a hash.
+pub fn fields(of: KeyOf<'_>, generation: u64) -> Span {
+    let mut prefix = Vec::with_capacity(64);
+    put_key(&mut prefix, RowKind::Field, of);
+    prefix.extend_from_slice(&generation.to_be_bytes());
+    span_of(prefix)
+}
+
+/// The fields of one generation whose stored hash is at least `hash`: where an HSCAN goes on.
+pub fn fields_from_hash(of: KeyOf<'_>, generation: u64, hash: u32) -> Span {
+    let (mut from, to) = fields(of, generation);
+    from.extend_from_slice(&hash.to_be_bytes());
+    (from, to)
+}
+
+/// All ids that a key remembers.
+pub fn once_of(of: KeyOf<'_>) -> Span {
+    let mut prefix = Vec::with_capacity(64);
+    put_key(&mut prefix, RowKind::Once, of);
+    span_of(prefix)
+}
+
+/// The deadline rows from one moment (inclusive) to another (exclusive), in milliseconds.
+pub fn deadlines(from_ms: u64, to_ms: u64) -> Span {
+    let at = |ms: u64| {
+        let mut bytes = DEADLINE_PREFIX.to_vec();
+        bytes.extend_from_slice(&ms.min(DEADLINE_MS_END).to_be_bytes());
+        bytes
+    };
+    (at(from_ms), at(to_ms))
+}
+
+/// Every row but the meta row.
+pub fn everything() -> Span {
+    (vec![0], META_KEY.to_vec())
+}
+
+/// What is wrong with a row key found on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowError {
+    /// It ends too early.
+    Short,
+    /// It goes on after its end; by so many bytes.
+    Long(usize),
+    /// No such slot.
+    Slot(u16),
+    /// No such kind of row.
+    Kind(u8),
+    /// No such kind of deadline.
+    Deadline(u8),
+    /// A deadline beyond the end of time, in milliseconds.
+    Time(u64),
+    /// A key, field or id longer than allowed, in bytes.
+    Length(usize),
+}
+
+impl fmt::Display for RowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RowError::Short => write!(f, "row key is cut short"),
+            RowError::Long(bytes) => write!(f, "row key has {bytes} bytes too many"),
+            RowError::Slot(slot) => write!(f, "row key of slot {slot}"),
+            RowError::Kind(kind) => write!(f, "row key of unknown kind {kind}"),
+            RowError::Deadline(kind) => write!(f, "deadline row of unknown kind {kind}"),
+            RowError::Time(ms) => write!(f, "deadline row at {ms} ms"),
+            RowError::Length(bytes) => write!(f, "row key with a part of {bytes} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for RowError {}
+
+fn put_slot(out: &mut Vec<u8>, slot: u16, kind: RowKind) {
+    assert!(slot < SLOTS, "no such slot");
+    out.extend_from_slice(&slot.to_be_bytes());
+    out.push(kind as u8);
+}
+
+fn put_key(out: &mut Vec<u8>, kind: RowKind, of: KeyOf<'_>) {
+    put_slot(out, of.slot, kind);
+    out.extend_from_slice(&of.database.to_be_bytes());
+    out.extend_from_slice(&of.hash.to_be_bytes());
+    put_key_bytes(out, of.key);
+}
+
+fn put_key_bytes(out: &mut Vec<u8>, key: &[u8]) {
+    assert!(key.len() <= KEY_BYTES_MAX, "key too long for a row");
+    out.extend_from_slice(&(key.len() as u16).to_be_bytes());
+    out.extend_from_slice(key);
+}
+
+fn put_part(out: &mut Vec<u8>, part: &[u8]) {
+    assert!(part.len() <= FIELD_BYTES_MAX, "field too long for a row");
+    out.extend_from_slice(part);
+}
+
+fn put_deadline(
+    out: &mut Vec<u8>,
+    at_ms: u64,
+    slot: u16,
+    database: u32,
+    key: &[u8],
+    of: DeadlineOf<'_>,
+) {
+    assert!(at_ms < DEADLINE_MS_END, "deadline beyond the end of time");
+    assert!(slot < SLOTS, "no such slot");
+    out.extend_from_slice(&DEADLINE_PREFIX);
+    out.extend_from_slice(&at_ms.to_be_bytes());
+    out.extend_from_slice(&slot.to_be_bytes());
+    out.extend_from_slice(&database.to_be_bytes());
+    out.push(match of {
+        DeadlineOf::Key => 0,
+        DeadlineOf::Field { .. } => 1,
+        DeadlineOf::Once { .. } => 2,
+    });
+    put_key_bytes(out, key);
+    match of {
+        DeadlineOf::Key => {}
+        DeadlineOf::Field { generation, field } => {
+            out.extend_from_slice(&generation.to_be_bytes());
+            put_part(out, field);
+        }
+        DeadlineOf::Once { id } => put_part(out, id),
+    }
+}
+
+fn decode_deadline(mut reader: Reader<'_>) -> Result<RowKey<'_>, RowError> {
+    let at_ms = u64::from_be_bytes(reader.array()?);
+    if at_ms >= DEADLINE_MS_END {
+        return Err(RowError::Time(at_ms));
+    }
+    let slot = checked_slot(u16::from_be_bytes(reader.array()?))?;
+    let database = u32::from_be_bytes(reader.array()?);
+    let [kind] = reader.array()?;
+    let key = reader.key()?;
+    let of = match kind {
+        0 => {
+            reader.end()?;
+            DeadlineOf::Key
+        }
+        1 => DeadlineOf::Field {
+            generation: u64::from_be_bytes(reader.array()?),
+            field: reader.part()?,
+        },
+        2 => DeadlineOf::Once { id: reader.part()? },
+        other => return Err(RowError::Deadline(other)),
+    };
+    Ok(RowKey::Deadline {
+        at_ms,
+        slot,
+        database,
+        key,
+        of,
+    })
+}
+
+fn checked_slot(slot: u16) -> Result<u16, RowError> {
+    if slot < SLOTS {
+        Ok(slot)
+    } else {
+        Err(RowError::Slot(slot))
+    }
+}
+
+/// The span of all keys that begin with `prefix`, which never consists of 0xFF bytes alone.
+fn span_of(prefix: Vec<u8>) -> Span {
+    let mut to = prefix.clone();
+    while to.last() == Some(&0xFF) {
+        to.pop();
+    }
+    *to.last_mut().expect("a slot is below 0xFFFF") += 1;
+    (prefix, to)
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RowError> {
+        let (head, rest) = self.bytes.split_first_chunk::<N>().ok_or(RowError::Short)?;
+        self.bytes = rest;
+        Ok(*head)
+    }
+
+    fn key(&mut self) -> Result<&'a [u8], RowError> {
+        let length = usize::from(u16::from_be_bytes(self.array()?));
+        if length > KEY_BYTES_MAX {
+            return Err(RowError::Length(length));
+        }
+        let (key, rest) = self.bytes.split_at_checked(length).ok_or(RowError::Short)?;
+        self.bytes = rest;
+        Ok(key)
+    }
+
+    /// The rest of the row: a field or an id.
+    fn part(&mut self) -> Result<&'a [u8], RowError> {
+        if self.bytes.len() > FIELD_BYTES_MAX {
+            return Err(RowError::Length(self.bytes.len()));
+        }
+        Ok(std::mem::take(&mut self.bytes))
+    }
+
+    fn end(&self) -> Result<(), RowError> {
+        if self.bytes.is_empty() {
+            Ok(())
+        } else {
+            Err(RowError::Long(self.bytes.len()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the documented order says: by these fields, one after the other.
+    type Order<'a> = (u16, u64, u8, u32, u32, usize, &'a [u8], u64, u32, &'a [u8]);
+
+    fn order<'a>(row: &RowKey<'a>) -> Order<'a> {
+        let of = |k: u8, of: KeyOf<'a>, generation, hash, part: &'a [u8]| {
+            let KeyOf {
+                slot,
+                database,
+                hash: key_hash,
+                key,
+            } = of;
+            (
+                slot,
+                0,
+                k,
+                database,
+                key_hash,
+                key.len(),
+                key,
+                generation,
+                hash,
+                part,
+            )
+        };
+        let none: &[u8] = &[];
+        match *row {
+            RowKey::Count { slot, database } => (slot, 0, 0, database, 0, 0, none, 0, 0, none),
+            RowKey::Main(key) => of(1, key, 0, 0, none),
+            RowKey::Field {
+                of: key,
+                generation,
+                hash,
+                field,
+            } => of(2, key, generation, hash, field),
+            RowKey::Once { of: key, hash, id } => of(3, key, u64::from(hash), 0, id),
+            RowKey::Retired {
+                of: key,
+                generation,
+            } => of(4, key, generation, 0, none),
+            RowKey::Deadline {
+                at_ms,
+                slot,
+                database,
+                key,
+                of,
+            } => {
+                let (kind, generation, part) = match of {
+                    DeadlineOf::Key => (0, 0, none),
+                    DeadlineOf::Field { generation, field } => (1, generation, field),
+                    DeadlineOf::Once { id } => (2, 0, id),
+                };
+                // Slot, database and kind share what other rows keep in kind, database and hash.
+                let place = u64::from(slot) << 40 | u64::from(database) << 8 | kind;
+                let (high, low) = ((place >> 32) as u32, place as u32);
+                (
+                    0xFFFF,
+                    at_ms,
+                    0,
+                    high,
+                    low,
+                    key.len(),
+                    key,
+                    generation,
+                    0,
+                    part,
+                )
+            }
+            RowKey::Meta => (0xFFFF, u64::MAX, 0, 0, 0, 0, none, 0, 0, none),
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    struct Parts {
+        shape: u8,
+        slot: u16,
+        database: u32,
+        hash: u32,
+        key: Vec<u8>,
+        generation: u64,
+        part_hash: u32,
+        part: Vec<u8>,
+        at_ms: u64,
+    }
+
+    impl Parts {
+        fn row(&self) -> RowKey<'_> {
+            let Parts {
+                slot,
+                database,
+                hash,
+                generation,
+                at_ms,
+                ..
+            } = *self;
+            let of = KeyOf {
+                slot,
+                database,
+                hash,
+                key: &self.key,
+            };
+            let deadline = |of| RowKey::Deadline {
+                at_ms,
+                slot,
+                database,
+                key: &self.key,
+                of,
+            };
+            match self.shape {
+                0 => RowKey::Count { slot, database },
+                1 => RowKey::Main(of),
+                2 => RowKey::Field {
+                    of,
+                    generation,
+                    hash: self.part_hash,
+                    field: &self.part,
+                },
+                3 => RowKey::Once {
+                    of,
+                    hash: self.part_hash,
+                    id: &self.part,
+                },
+                4 => RowKey::Retired { of, generation },
+                5 => deadline(DeadlineOf::Key),
+                6 => deadline(DeadlineOf::Field {
+                    generation,
+                    field: &self.part,
+                }),
+                7 => deadline(DeadlineOf::Once { id: &self.part }),
+                _ => RowKey::Meta,
+            }
+        }
+    }
+
+    fn few<T: Clone + std::fmt::Debug + 'static>(
+        usual: Vec<T>,
+        any: impl Strategy<Value = T> + 'static,
+    ) -> BoxedStrategy<T> {
+        prop_oneof![4 => proptest::sample::select(usual), 1 => any].boxed()
+    }
+
+    fn bytes() -> BoxedStrategy<Vec<u8>> {
+        let usual = vec![vec![], vec![0], vec![0xFF], b"a".to_vec(), b"ab".to_vec()];
+        few(usual, proptest::collection::vec(any::<u8>(), 0..40))
+    }
+
+    /// Few values for each part, so that two rows often differ in one place only.
+    fn parts() -> impl Strategy<Value = Parts> {
+        (
+            0u8..9,
+            few(vec![0, 1, 255, 256, SLOTS - 1], 0..SLOTS),
+            few(vec![0, 1, 256, u32::MAX], any::<u32>()),
+            few(vec![0, 255, 256, u32::MAX], any::<u32>()),
+            bytes(),
+            few(vec![0, 1, 256, u64::MAX], any::<u64>()),
+            few(vec![0, 255, 256, u32::MAX], any::<u32>()),
+            bytes(),
+            few(vec![0, 1, 256, DEADLINE_MS_END - 1], 0..DEADLINE_MS_END),
+        )
+            .prop_map(
+                |(shape, slot, database, hash, key, generation, part_hash, part, at_ms)| Parts {
+                    shape,
+                    slot,
+                    database,
+                    hash,
+                    key,
+                    generation,
+                    part_hash,
+                    part,
+                    at_ms,
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_decodes_to_what_was_encoded(parts in parts()) {
+            let row = parts.row();
+            prop_assert_eq!(RowKey::decode(&row.encode()), Ok(row));
+        }
+
+        #[test]
+        fn encoded_rows_sort_as_their_fields_do(a in parts(), b in parts()) {
+            let (a, b) = (a.row(), b.row());
+            prop_assert_eq!(a.encode().cmp(&b.encode()), order(&a).cmp(&order(&b)));
+        }
+
+        #[test]
+        fn any_bytes_decode_to_themselves_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            if let Ok(row) = RowKey::decode(&bytes) {
+                prop_assert_eq!(row.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn a_row_cut_short_is_an_error_or_another_row(parts in parts(), keep in 0usize..60) {
+            let bytes = parts.row().encode();
+            let cut = &bytes[..keep.min(bytes.len())];
+            if let Ok(row) = RowKey::decode(cut) {
+                prop_assert_eq!(row.encode(), cut);
+            }
+        }
+
+        #[test]
+        fn spans_hold_exactly_their_rows(a in parts(), b in parts()) {
+            let (row, other) = (a.row(), b.row());
+            let of = KeyOf { slot: a.slot, database: a.database, hash: a.hash, key: &a.key };
+            let inside = |span: Span| {
+                let bytes = other.encode();
+                span.0 <= bytes && bytes < span.1
+            };
+            if let Some(kind) = row.kind() {
+                let same_slot = other.kind().is_some() && b.slot == a.slot;
+                let same_kind = same_slot && other.kind() == Some(kind);
+                prop_assert_eq!(inside(slots(a.slot, a.slot + 1)), same_slot);
+                prop_assert_eq!(inside(kind_in_slot(a.slot, kind)), same_kind);
+                let same_database = same_kind && b.database == a.database;
+                prop_assert_eq!(inside(database_in_slot(a.slot, kind, a.database)), same_database);
+            }
+            let field = matches!(other, RowKey::Field { of: key, generation, .. }
+                if key == of && generation == a.generation);
+            prop_assert_eq!(inside(fields(of, a.generation)), field);
+            let once = matches!(other, RowKey::Once { of: key, .. } if key == of);
+            prop_assert_eq!(inside(once_of(of)), once);
+            let due = matches!(other, RowKey::Deadline { at_ms, .. } if at_ms < a.at_ms);
+            prop_assert_eq!(inside(deadlines(0, a.at_ms)), due);
+            prop_assert_eq!(inside(everything()), other != RowKey::Meta);
+        }
+    }
+
+    #[test]
+    fn wrong_rows_say_what_is_wrong() {
+        assert_eq!(RowKey::decode(&[]), Err(RowError::Short));
+        assert_eq!(RowKey::decode(&[0x40, 0, 1]), Err(RowError::Slot(0x4000)));
+        assert_eq!(RowKey::decode(&[0, 0, 9]), Err(RowError::Kind(9)));
+        assert_eq!(
+            RowKey::decode(&[0, 0, 0, 0, 0, 0, 1, 7]),
+            Err(RowError::Long(1))
+        );
+        let mut late = vec![0xFF; 2];
+        late.extend_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(RowKey::decode(&late), Err(RowError::Time(DEADLINE_MS_END)));
+        let mut long = vec![0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        long.extend_from_slice(&u16::MAX.to_be_bytes());
+        assert_eq!(RowKey::decode(&long), Err(RowError::Length(65_535)));
+    }
+
+    #[test]
+    fn the_longest_rows_fit() {
+        let key = vec![0xFF; KEY_BYTES_MAX];
+        let field = vec![0xFF; FIELD_BYTES_MAX];
+        let of = KeyOf {
+            slot: SLOTS - 1,
+            database: u32::MAX,
+            hash: u32::MAX,
+            key: &key,
+        };
+        let row = RowKey::Field {
+            of,
+            generation: u64::MAX,
+            hash: u32::MAX,
+            field: &field,
+        };
+        assert!(row.encode().len() <= crate::limits::ROW_KEY_BYTES_MAX);
+        assert_eq!(RowKey::decode(&row.encode()), Ok(row));
+    }
+}

@@ -1,0 +1,466 @@
+//! Session commands, MULTI blocks and watches of a connection.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::command::{RowId, Run, table};
+use crate::keyspace::Wait;
+use crate::keyspace::txn::{Owners, Txn};
+use crate::reply::{Reject, Reply};
+use crate::resp::decode::{Args, OwnedArgs};
+use crate::route::{Need, ShardSet};
+use crate::session::{Block, Condition, Next, ReplyMode, SessionCall};
+use crate::shard::mailbox::{ConnId, Work};
+use crate::shard::{BlockCall, Context};
+use crate::worker::conn::{Barrier, Conn};
+use crate::worker::lending::Job;
+use crate::worker::requests::Flow;
+use crate::worker::{Control, Worker};
+
+impl Worker {
+    /// Runs a command that sees the connection, and does what it asks for next.
+    pub(super) fn session_command(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>) -> Flow {
+        let Run::Session(run) = table().row(id).run else {
+            return Flow::Next;
+        };
+        let mut out = Vec::new();
+        let before = conn.session.reply_mode;
+        let mut call = SessionCall {
+            session: &mut conn.session,
+            shared: &self.shared,
+            in_block: false,
+            now_ms: self.now_ms,
+            clock: &self.clock,
+        };
+        let protocol = call.session.protocol;
+        let mut reply = Reply::new(&mut out, protocol);
+        let result = run(&mut call, args, &mut reply);
+        let failed = result.is_err();
+        let next = match result {
+            Ok(next) => next,
+            Err(reject) => {
+                out.clear();
+                Reply::new(&mut out, protocol).error(&reject);
+                self.metrics.record_error(reject.text());
+                Next::Done
+            }
+        };
+        let mode = conn.session.reply_mode;
+        let quiet = matches!(before, ReplyMode::Off | ReplyMode::Skip) && mode != ReplyMode::On
+            || matches!(mode, ReplyMode::Off | ReplyMode::SkipNext);
+        if quiet {
+            out.clear();
+        }
+        if next == Next::WhenQueued && self.wants_seal() {
+            // The figures count what this turn has not queued yet.
+            self.seal();
+        }
+        let wait = match next {
+            Next::WhenQueued => Wait::lsn(self.log.last_lsn()),
+            _ => Wait::NONE,
+        };
+        if !out.is_empty() {
+            conn.reply(wait, |buffer| buffer.extend_from_slice(&out));
+        }
+        self.record(id, args, failed, Some(&conn.session.client.clone()));
+        self.publish_session(conn);
+        self.next(conn, next, args)
+    }
+
+    /// Copies what others may see of the session.
+    fn publish_session(&mut self, conn: &Conn) {
+        let (session, client) = (&conn.session, &conn.session.client);
+        client.database.store(session.database, Ordering::Relaxed);
+        let resp = if session.protocol == crate::resp::Protocol::Resp3 { 3 } else { 2 };
+        client.resp.store(resp, Ordering::Relaxed);
+        let queued = session.block.as_ref().map_or(-1, |block| block.calls.len() as i64);
+        client.queued.store(queued, Ordering::Relaxed);
+        client.watching.store(session.watched.len(), Ordering::Relaxed);
+    }
+
+    fn next(&mut self, conn: &mut Conn, next: Next, args: Args<'_>) -> Flow {
+        let asker = (self.id, conn.id);
+        match next {
+            Next::Done | Next::WhenQueued => {}
+            Next::Close => conn.closing = true,
+            Next::Sleep(us) => self.sleep_us += us,
+            Next::WaitDurable { local, replicas, timeout_ms } => {
+                let hopeless = replicas > 0;
+                self.wait_durable(conn, (local, hopeless, false), timeout_ms);
+            }
+            Next::WaitReplicas { replicas, timeout_ms } => {
+                self.wait_durable(conn, (0, replicas > 0, true), timeout_ms);
+            }
+            Next::Checkpoint { wait } => {
+                if wait {
+                    conn.barrier = Some(Barrier::Server);
+                }
+                (self.control)(Control::Checkpoint(wait.then_some(asker)));
+            }
+            Next::Shutdown { no_save } => {
+                conn.barrier = Some(Barrier::Server);
+                (self.control)(Control::Shutdown { no_save, asker });
+            }
+            Next::Reload => {
+                conn.barrier = Some(Barrier::Server);
+                (self.control)(Control::Reload(asker));
+            }
+            Next::Backup(target) => {
+                conn.barrier = Some(Barrier::Server);
+                let target = String::from_utf8_lossy(&target).into_owned();
+                (self.control)(Control::Backup(target, asker));
+            }
+            Next::Monitor => {
+                if !conn.session.monitor {
+                    conn.session.monitor = true;
+                    conn.session.client.monitor.store(true, Ordering::Relaxed);
+                    self.monitors.push(conn.id);
+                    self.shared.monitors.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            Next::Multi => conn.session.block = Some(Block::default()),
+            Next::Exec(conditions) => self.exec(conn, conditions),
+            Next::Discard => {
+                conn.session.block = None;
+                self.forget_watches(conn);
+            }
+            Next::Watch(words) => {
+                let keys = words.each(args, 0).map(Box::from).collect();
+                self.watch(conn, keys);
+            }
+            Next::Unwatch => self.forget_watches(conn),
+            Next::Reset => {
+                conn.session.block = None;
+                self.forget_watches(conn);
+                if conn.session.monitor {
+                    conn.session.monitor = false;
+                    self.end_monitor(conn.id);
+                }
+            }
+        }
+        self.publish_session(conn);
+        Flow::Next
+    }
+
+    // ---- waiting -----------------------------------------------------------------------------
+
+    fn wait_durable(
+        &mut self,
+        conn: &mut Conn,
+        (local, hopeless, single): (i64, bool, bool),
+        timeout_ms: u64,
+    ) {
+        let until_ms = if timeout_ms == 0 { 0 } else { self.now_ms + timeout_ms };
+        conn.session.client.blocked.store(true, Ordering::Relaxed);
+        conn.barrier = Some(Barrier::Durable { lsn: None, local, single, hopeless, until_ms });
+        self.timed_conns.push(conn.id);
+    }
+
+    /// The position that a connection waited for is durable, or its time is up.
+    pub(super) fn finish_wait(&mut self, id: ConnId, reached: bool) {
+        let Some(mut conn) = self.take(id) else {
+            return;
+        };
+        let done = match &mut conn.barrier {
+            Some(Barrier::Durable { lsn, local, single, hopeless, .. }) => {
+                if reached {
+                    *lsn = Some(u64::MAX);
+                }
+                let durable = *lsn == Some(u64::MAX);
+                let give_up = !reached;
+                let wanted = *local > 0 || *single;
+                ((durable || !wanted) && !*hopeless || give_up).then_some((durable, *single))
+            }
+            _ => None,
+        };
+        if let Some((durable, single)) = done {
+            conn.barrier = None;
+            conn.session.client.blocked.store(false, Ordering::Relaxed);
+            let protocol = conn.session.protocol;
+            conn.reply(Wait::NONE, |out| {
+                let mut reply = Reply::new(out, protocol);
+                if single {
+                    reply.integer(0);
+                } else {
+                    reply.array(2);
+                    reply.integer(i64::from(durable));
+                    reply.integer(0);
+                }
+            });
+            self.attention.push(id);
+        }
+        self.put_back(conn);
+    }
+
+    /// Looks at the connections that wait for a time.
+    pub(super) fn check_timed(&mut self) {
+        for id in std::mem::take(&mut self.timed_conns) {
+            let now_ms = self.now_ms;
+            let Some(conn) = self.conn(id) else {
+                continue;
+            };
+            let unblock = conn.session.client.unblock.swap(0, Ordering::SeqCst);
+            match &conn.barrier {
+                Some(Barrier::Durable { until_ms, .. }) => {
+                    let late = *until_ms != 0 && *until_ms <= now_ms;
+                    match unblock {
+                        2 => self.unblock_with_error(id),
+                        1 => self.finish_wait(id, false),
+                        _ if late => self.finish_wait(id, false),
+                        _ => self.timed_conns.push(id),
+                    }
+                }
+                // CLIENT PAUSE: tries its request again.
+                _ => self.attention.push(id),
+            }
+        }
+    }
+
+    fn unblock_with_error(&mut self, id: ConnId) {
+        if let Some(mut conn) = self.take(id) {
+            conn.barrier = None;
+            conn.session.client.blocked.store(false, Ordering::Relaxed);
+            let reject = Reject::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+            self.refuse(&mut conn, &reject);
+            self.attention.push(id);
+            self.put_back(conn);
+        }
+    }
+
+    // ---- monitors ----------------------------------------------------------------------------
+
+    pub(super) fn end_monitor(&mut self, id: ConnId) {
+        self.monitors.retain(|monitor| *monitor != id);
+        self.shared.monitors.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Shows a command to the monitors of all threads, once its turn is on disk.
+    pub(super) fn monitor_line(&mut self, conn: &Conn, args: Args<'_>) {
+        let now_us = self.clock.now_epoch_ns() / 1_000;
+        let address = &conn.session.client.address;
+        let mut line = format!(
+            "+{}.{:06} [{} {address}]",
+            now_us / 1_000_000,
+            now_us % 1_000_000,
+            conn.session.database
+        );
+        for arg in args.iter() {
+            line.push_str(&format!(" \"{}\"", arg.escape_ascii()));
+        }
+        line.push_str("\r\n");
+        self.monitor_lines.push((Bytes::from(line), Wait::TURN));
+    }
+
+    // ---- blocks ------------------------------------------------------------------------------
+
+    /// A request was refused while a block is being queued.
+    pub(super) fn abort_block(&mut self, conn: &mut Conn) {
+        if let Some(block) = &mut conn.session.block {
+            block.aborted = true;
+        }
+    }
+
+    pub(super) fn queue_in_block(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>) -> Flow {
+        let row = table().row(id);
+        let settings = self.settings.current();
+        let (commands_max, bytes_max) = (settings.multi_commands_max, settings.multi_bytes_max);
+        let keys_ok = self.routes.need(row, args).map(|_| ());
+        let Some(block) = &mut conn.session.block else {
+            return Flow::Next;
+        };
+        let bytes = args.bytes_total();
+        let refusal = if row.has(crate::command::spec::flag::NO_MULTI) {
+            Some(Reject::err("Command not allowed inside a transaction"))
+        } else if let Err(reject) = keys_ok {
+            Some(reject)
+        } else if block.calls.len() >= commands_max {
+            Some(Reject::err(format!("more than {commands_max} commands in a MULTI block")))
+        } else if block.bytes + bytes > bytes_max {
+            Some(Reject::err(format!("more than {bytes_max} bytes in a MULTI block")))
+        } else {
+            None
+        };
+        match refusal {
+            Some(reject) => {
+                block.aborted = true;
+                self.refuse(conn, &reject);
+            }
+            None => {
+                block.bytes += bytes;
+                block.calls.push((id, OwnedArgs::from_slices(args.iter())));
+                let protocol = conn.session.protocol;
+                if !Worker::is_suppressed(conn) {
+                    conn.reply(Wait::NONE, |out| Reply::new(out, protocol).simple("QUEUED"));
+                }
+            }
+        }
+        if conn.session.reply_mode == ReplyMode::Skip {
+            conn.session.reply_mode = ReplyMode::On;
+        }
+        self.publish_session(conn);
+        Flow::Next
+    }
+
+    /// Runs the queued block where its keys live.
+    fn exec(&mut self, conn: &mut Conn, conditions: Vec<Condition>) {
+        let Some(block) = conn.session.block.take() else {
+            return;
+        };
+        if block.aborted {
+            self.forget_watches(conn);
+            self.refuse(conn, &Reject::exec_abort());
+            return;
+        }
+        let watched = std::mem::take(&mut conn.session.watched);
+        let block = BlockCall { calls: block.calls, watched, conditions };
+        let (shards, sessions) = self.needs_of_block(&block);
+        let context = self.context(conn);
+        match shards.ids() {
+            [] | [_] if shards.ids().first().is_none_or(|shard| *shard == self.id) => {
+                let place = self.keep_place(conn);
+                self.exec_here(conn, block, context, place);
+            }
+            [shard] if !sessions && self.credit[*shard] > 0 => {
+                let shard = *shard;
+                self.send_call(conn, shard, Work::Block(Box::new(block)));
+            }
+            _ => self.lend_for(conn, shards, Work::Block(Box::new(block))),
+        }
+    }
+
+    fn needs_of_block(&self, block: &BlockCall) -> (ShardSet, bool) {
+        let mut shards = ShardSet::default();
+        let mut sessions = false;
+        for (id, args) in &block.calls {
+            let row = table().row(*id);
+            sessions |= matches!(row.run, Run::Session(_));
+            match self.routes.need(row, args.args()) {
+                Ok(Need::One(shard)) => shards.add(shard),
+                Ok(Need::Several(several)) => several.ids().iter().for_each(|id| shards.add(*id)),
+                Ok(Need::Nothing) | Err(_) => {}
+            }
+        }
+        for watched in &block.watched {
+            shards.add(self.routes.of_key(&watched.key));
+        }
+        for condition in &block.conditions {
+            shards.add(self.routes.of_key(condition.key()));
+        }
+        (shards, sessions)
+    }
+
+    /// Runs a block that needs this shard alone, without borrowing it from itself.
+    fn exec_here(
+        &mut self,
+        conn: &mut Conn,
+        block: BlockCall,
+        context: Context,
+        place: crate::conn::reply_queue::Place,
+    ) {
+        let Some(mut keyspace) = self.keyspace.take() else {
+            return;
+        };
+        let mut out = Vec::new();
+        let keyspaces = std::slice::from_mut(&mut keyspace);
+        let wait = self.run_block_with(conn, keyspaces, &block, context, &mut out);
+        self.keyspace = Some(keyspace);
+        match wait {
+            Some(wait) => conn.fill(place, &out, wait),
+            // No room in the log yet: a coordinator waits for it.
+            None => {
+                let mut shards = ShardSet::default();
+                shards.add(self.id);
+                conn.barrier = Some(Barrier::Lending);
+                let job = Job::Work(Work::Block(Box::new(block)), place);
+                self.coordinate(conn, shards, job);
+            }
+        }
+    }
+
+    /// Runs a session command of a block.
+    pub(super) fn session_in_block(
+        &mut self,
+        conn: &mut Conn,
+        id: RowId,
+        args: Args<'_>,
+        context: &mut Context,
+        out: &mut Vec<u8>,
+    ) {
+        let Run::Session(run) = table().row(id).run else {
+            return;
+        };
+        let start = out.len();
+        let mut call = SessionCall {
+            session: &mut conn.session,
+            shared: &self.shared,
+            in_block: true,
+            now_ms: self.now_ms,
+            clock: &self.clock,
+        };
+        let mut reply = Reply::new(out, context.protocol);
+        match run(&mut call, args, &mut reply) {
+            Ok(Next::Unwatch | Next::Done | Next::WhenQueued) => {}
+            Ok(Next::Close) => conn.closing = true,
+            // What would wait does not wait inside a block.
+            Ok(Next::WaitReplicas { .. }) => reply.integer(0),
+            Ok(Next::WaitDurable { .. }) => {
+                reply.array(2);
+                reply.integer(0);
+                reply.integer(0);
+            }
+            Ok(Next::Checkpoint { wait }) => {
+                if wait {
+                    reply.ok();
+                }
+                (self.control)(Control::Checkpoint(None));
+            }
+            Ok(_) => {
+                out.truncate(start);
+                let reject = crate::session::not_in_block(table().row(id).spec.name);
+                Reply::new(out, context.protocol).error(&reject);
+            }
+            Err(reject) => {
+                out.truncate(start);
+                Reply::new(out, context.protocol).error(&reject);
+            }
+        }
+        context.database = conn.session.database;
+        context.protocol = conn.session.protocol;
+    }
+
+    // ---- watches -----------------------------------------------------------------------------
+
+    fn watch(&mut self, conn: &mut Conn, keys: Vec<Box<[u8]>>) {
+        let mut shards = ShardSet::default();
+        keys.iter().for_each(|key| shards.add(self.routes.of_key(key)));
+        let context = self.context(conn);
+        match (shards.ids(), &mut self.keyspace) {
+            ([shard], Some(keyspace)) if *shard == self.id => {
+                let mut txn = Txn::new(Owners::One(keyspace), context.database);
+                for key in &keys {
+                    let watched = txn.watch(&txn.key(key));
+                    conn.session.watched.push(watched);
+                }
+                let wait = txn.commit();
+                conn.reply(wait, |out| Reply::new(out, context.protocol).ok());
+            }
+            _ => {
+                let place = self.keep_place(conn);
+                conn.barrier = Some(Barrier::Lending);
+                self.coordinate(conn, shards, Job::Watch(keys, place));
+            }
+        }
+    }
+
+    /// Ends all watches of a connection.
+    pub(super) fn forget_watches(&mut self, conn: &mut Conn) {
+        let watched = std::mem::take(&mut conn.session.watched);
+        if watched.is_empty() {
+            return;
+        }
+        let mut shards = ShardSet::default();
+        watched.iter().for_each(|watched| shards.add(self.routes.of_key(&watched.key)));
+        self.coordinate(conn, shards, Job::Unwatch(watched));
+    }
+}

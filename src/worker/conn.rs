@@ -1,0 +1,146 @@
+//! One connection as its thread sees it.
+
+use crate::command::spec::Across;
+use crate::conn::reply_queue::{Place, ReplyQueue};
+use crate::keyspace::Wait;
+use crate::resp::Protocol;
+use crate::resp::decode::Decoder;
+use crate::session::Session;
+use crate::shard::mailbox::{Call, ConnId, ShardId};
+
+/// Why a connection's next requests have to wait.
+#[derive(Debug)]
+pub enum Barrier {
+    /// Shards are being borrowed for it.
+    Lending,
+    /// Parts of a fan-out are on their way.
+    Fan(Fan),
+    /// WAIT or WAITAOF.
+    Durable {
+        /// Position to wait for.
+        lsn: Option<u64>,
+        /// The reply's first element when it is reached.
+        local: i64,
+        /// Reply is one integer (WAIT) instead of two (WAITAOF).
+        single: bool,
+        /// Never reached: wait out the time.
+        hopeless: bool,
+        /// End of the wait, ms since the Unix epoch; 0: none.
+        until_ms: u64,
+    },
+    /// The server does something for it.
+    Server,
+}
+
+/// A fan-out whose parts come in.
+#[derive(Debug)]
+pub struct Fan {
+    /// Place of the reply.
+    pub place: Place,
+    /// How parts become one.
+    pub across: Across,
+    /// Protocol of the reply.
+    pub protocol: Protocol,
+    /// Shard, places of its keys, and its reply.
+    pub parts: Vec<(ShardId, Vec<u32>, Option<Vec<u8>>)>,
+    /// What the whole reply has to wait for.
+    pub wait: Wait,
+}
+
+/// A connection.
+pub struct Conn {
+    /// Its place and client id.
+    pub id: ConnId,
+    /// What commands see of it.
+    pub session: Session,
+    /// Reads requests.
+    pub(super) decoder: Decoder,
+    /// Bytes that were read and not yet run.
+    pub(super) input: Vec<u8>,
+    /// The decoder needs so many bytes to go on.
+    pub(super) input_wanted: usize,
+    /// Replies in order.
+    pub queue: ReplyQueue,
+    /// Why the next request waits.
+    pub(super) barrier: Option<Barrier>,
+    /// Calls for other shards that were not sent yet.
+    pub(super) outgoing: Vec<(ShardId, Vec<Call>)>,
+    /// Places of replies that CLIENT REPLY suppresses.
+    pub(super) suppressed: Vec<Place>,
+    /// Nothing more is read or run; closed when everything is sent.
+    pub closing: bool,
+    /// In the list of those that wait for the running turn.
+    pub(super) in_turn: bool,
+    /// Position that it waits for at the gate; 0: none.
+    pub(super) gate_lsn: u64,
+    pub(super) held_since_ns: u64,
+    /// The next request may be there already.
+    pub(super) more: bool,
+}
+
+/// So many bytes are read ahead of a request that has to wait.
+const READ_AHEAD_BYTES_MAX: usize = 64 * 1024;
+
+impl Conn {
+    /// A fresh connection.
+    pub fn new(id: ConnId, session: Session) -> Conn {
+        Conn {
+            id,
+            session,
+            decoder: Decoder::new(),
+            input: Vec::new(),
+            input_wanted: 0,
+            queue: ReplyQueue::default(),
+            barrier: None,
+            outgoing: Vec::new(),
+            suppressed: Vec::new(),
+            closing: false,
+            in_turn: false,
+            gate_lsn: 0,
+            held_since_ns: 0,
+            more: false,
+        }
+    }
+
+    /// Whether more bytes should be read.
+    pub fn may_read(&self) -> bool {
+        !self.closing && !self.more && self.input.len() < READ_AHEAD_BYTES_MAX.max(self.input_wanted)
+    }
+
+    /// Whether it can be closed: it is closing, and everything was sent.
+    pub fn is_done(&self) -> bool {
+        self.closing && self.queue.is_empty()
+    }
+
+    /// Whether a request that was read waits to be run.
+    pub fn has_input(&self) -> bool {
+        self.more
+    }
+
+    /// The running turn was queued at `lsn`.
+    pub(super) fn sealed(&mut self, lsn: u64) {
+        self.queue.sealed(lsn);
+        if let Some(Barrier::Fan(fan)) = &mut self.barrier {
+            fan.wait = Wait::lsn(fan.wait.sealed_at(lsn));
+        }
+    }
+
+    /// Appends a reply that is made here.
+    pub(super) fn reply(&mut self, wait: Wait, write: impl FnOnce(&mut Vec<u8>)) {
+        self.queue.reply(|out| {
+            write(out);
+            (wait, ())
+        });
+    }
+
+    /// The reply for a place is here.
+    pub(super) fn fill(&mut self, place: Place, bytes: &[u8], wait: Wait) {
+        match self.suppressed.iter().position(|suppressed| *suppressed == place) {
+            Some(index) => {
+                self.suppressed.swap_remove(index);
+                self.queue.fill(place, &[], wait);
+            }
+            None => self.queue.fill(place, bytes, wait),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What arrives from other threads.
+//!
+//! Always true: calls run in the order of their arrival; while the shard is lent, or the log has no
+//! room, they and everything behind them wait in that order.
+
+use bytes::Bytes;
+
+use crate::command::table;
+use crate::keyspace::Wait;
+use crate::keyspace::txn::Owners;
+use crate::reply::Reply;
+use crate::resp::Protocol;
+use crate::shard::mailbox::{Answers, Calls, ConnId, Message, ShardId, Work};
+use crate::shard::{Ended, execute, execute_block};
+use crate::worker::Worker;
+use crate::worker::conn::Barrier;
+
+impl Worker {
+    /// Takes a message from another thread, or from this one.
+    pub fn message(&mut self, message: Message) {
+        match message {
+            Message::Calls(_) | Message::Lend { .. } | Message::Sweep(..) => {
+                self.waiting.push_back(message);
+                self.drain_waiting();
+            }
+            Message::Answers { from, conn, answers } => self.answered(from, conn, &answers),
+            Message::Lent { ticket, keyspace } => self.lent(ticket, keyspace),
+            Message::Home { keyspace } => self.came_home(keyspace),
+            Message::Wake(id) => self.attention.push(id),
+            Message::Monitor(line, wait) => self.show_monitors(&line, wait),
+            Message::Done(id, result) => self.server_done(id, result),
+        }
+    }
+
+    /// Handles waiting messages in order, as far as the shard is here and the log has room.
+    pub(super) fn drain_waiting(&mut self) {
+        while self.keyspace.is_some() {
+            let Some(message) = self.waiting.pop_front() else {
+                break;
+            };
+            match message {
+                Message::Calls(calls) => {
+                    if let Some(rest) = self.run_calls(calls) {
+                        self.waiting.push_front(Message::Calls(rest));
+                        self.wants_space = true;
+                        break;
+                    }
+                }
+                Message::Lend { to, ticket } => self.lend(to, ticket),
+                Message::Sweep(step, reply) => self.sweep(step, &reply),
+                other => self.message(other),
+            }
+        }
+        self.metrics.mailbox_depth.set(self.waiting.len() as u64);
+        if self.keyspace.is_some() && self.waiting.is_empty() {
+            self.attention.append(&mut self.waiting_conns);
+        }
+    }
+
+    /// Runs calls; returns those for which the log had no room.
+    fn run_calls(&mut self, calls: Calls) -> Option<Calls> {
+        let Calls { from, conn, calls } = calls;
+        let mut answers = Answers::default();
+        let mut left = calls.into_iter();
+        let mut rest = Vec::new();
+        while let Some(call) = left.next() {
+            let Some(keyspace) = &mut self.keyspace else {
+                break;
+            };
+            let start = answers.bytes.len();
+            let space = &mut self.allowance;
+            let ended = match &call.work {
+                Work::Command(id, args) => {
+                    let owners = Owners::One(keyspace);
+                    let row = table().row(*id);
+                    let out = &mut answers.bytes;
+                    execute(owners, row, args.args(), call.context, space, out)
+                }
+                Work::Block(block) => {
+                    let keyspaces = std::slice::from_mut(keyspace);
+                    let out = &mut answers.bytes;
+                    let session = &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| {};
+                    execute_block(keyspaces, block, call.context, space, session, out)
+                }
+            };
+            match ended {
+                Ended::Later => {
+                    rest.push(call);
+                    rest.extend(left);
+                    break;
+                }
+                Ended::Done { wait, failed } => {
+                    answers.ends.push((call.place, answers.bytes.len(), wait));
+                    if failed {
+                        let text = answers.bytes[start + 1..].trim_ascii_end();
+                        self.metrics.record_error(text);
+                    }
+                    if let Work::Command(id, args) = &call.work {
+                        self.record(*id, args.args(), failed, None);
+                    }
+                }
+            }
+        }
+        if !answers.ends.is_empty() {
+            self.answers.push((from, conn, answers));
+        }
+        (!rest.is_empty()).then_some(Calls { from, conn, calls: rest })
+    }
+
+    /// Replies came back.
+    fn answered(&mut self, from: ShardId, id: ConnId, answers: &Answers) {
+        self.credit[from] += answers.ends.len();
+        self.attention.append(&mut self.credit_conns);
+        let Some(mut conn) = self.take(id) else {
+            return;
+        };
+        let mut start = 0;
+        for (place, end, wait) in &answers.ends {
+            let reply = &answers.bytes[start..*end];
+            start = *end;
+            let fan = matches!(&conn.barrier, Some(Barrier::Fan(fan)) if fan.place == *place);
+            if fan {
+                self.fan_part(&mut conn, from, reply, *wait);
+            } else {
+                conn.fill(*place, reply, *wait);
+            }
+        }
+        self.watch_gate(&mut conn);
+        self.attention.push(id);
+        if conn.queue.waits_for_turn() && !conn.in_turn {
+            conn.in_turn = true;
+            self.turn_conns.push(id);
+        }
+        self.put_back(conn);
+    }
+
+    /// What a connection asked of the server is done.
+    fn server_done(&mut self, id: ConnId, result: Result<(), String>) {
+        let Some(mut conn) = self.take(id) else {
+            return;
+        };
+        if matches!(conn.barrier, Some(Barrier::Server)) {
+            conn.barrier = None;
+            let protocol = conn.session.protocol;
+            conn.reply(Wait::NONE, |out| {
+                let mut reply = Reply::new(out, protocol);
+                match result {
+                    Ok(()) => reply.ok(),
+                    Err(text) => reply.error(&crate::reply::Reject::err(text)),
+                }
+            });
+        }
+        self.attention.push(id);
+        self.put_back(conn);
+    }
+
+    fn show_monitors(&mut self, line: &Bytes, wait: Wait) {
+        for id in self.monitors.clone() {
+            let Some(mut conn) = self.take(id) else {
+                continue;
+            };
+            if conn.barrier.is_none() && !conn.closing {
+                conn.reply(wait, |out| {
+                    Reply::new(out, Protocol::Resp2).raw(line);
+                });
+                self.watch_gate(&mut conn);
+                self.attention.push(id);
+            }
+            self.put_back(conn);
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! The core of a shard thread: it owns a shard and serves a share of the connections. No I/O, no
+//! threads, no clock of its own: bytes, messages, positions and times come in, and bytes that may be
+//! sent, messages and positions to wait for go out. [`runner`] puts it on a thread with sockets; the
+//! simulator drives it by hand.
+//!
+//! Always true: a connection's requests run in order, its replies leave in order, and none before
+//! what it saw is durable; while the shard is lent, everything that needs it waits in one order.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use crate::clock::Clock;
+use crate::config::Reader;
+use crate::keyspace::codec::BatchBuilder;
+use crate::keyspace::{Keyspace, Wait};
+use crate::log::{Batch, Log};
+use crate::metrics::ShardMetrics;
+use crate::route::Routes;
+use crate::session::{Client, Session, Shared};
+use crate::shard::mailbox::{Answers, ConnId, Message, ShardId};
+use crate::shard::{Room, Space};
+use crate::worker::conn::Conn;
+use crate::worker::lending::Coordinator;
+use crate::worker::sweep::Sweeping;
+
+pub mod conn;
+mod blocks;
+mod lending;
+mod messages;
+mod requests;
+pub mod runner;
+mod sweep;
+
+/// What a thread asks of the server as a whole.
+#[derive(Debug)]
+pub enum Control {
+    /// A checkpoint; tell the connection when it has finished.
+    Checkpoint(Option<(ShardId, ConnId)>),
+    /// Stop; tell the connection if that fails.
+    Shutdown {
+        /// Without a last checkpoint.
+        no_save: bool,
+        /// Who asked.
+        asker: (ShardId, ConnId),
+    },
+    /// Forget everything in memory and recover in place.
+    Reload((ShardId, ConnId)),
+    /// Copy the data folder.
+    Backup(String, (ShardId, ConnId)),
+}
+
+/// Where `Control` goes.
+pub type ControlSink = Arc<dyn Fn(Control) + Send + Sync>;
+
+/// What a worker is made from.
+pub struct Parts {
+    /// Number of the shard and its thread.
+    pub id: ShardId,
+    /// Division of slots.
+    pub routes: Routes,
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// The commit log.
+    pub log: Log,
+    /// The clock.
+    pub clock: Clock,
+    /// The shard.
+    pub keyspace: Box<Keyspace>,
+    /// Where wishes to the server go.
+    pub control: ControlSink,
+    /// Hash seed of the data folder.
+    pub seed: u64,
+}
+
+/// The core of a shard thread.
+pub struct Worker {
+    id: ShardId,
+    routes: Routes,
+    shared: Arc<Shared>,
+    settings: Reader,
+    metrics: Arc<ShardMetrics>,
+    log: Log,
+    clock: Clock,
+    control: ControlSink,
+    seed: u64,
+    /// The shard; away while lent.
+    keyspace: Option<Box<Keyspace>>,
+    conns: Vec<Option<Box<Conn>>>,
+    free: Vec<u32>,
+    /// Connections with replies that wait for the running turn.
+    turn_conns: Vec<ConnId>,
+    /// Replies for other threads, made in this turn.
+    answers: Vec<(ShardId, ConnId, Answers)>,
+    /// Lines for monitors, made in this turn.
+    monitor_lines: Vec<(Bytes, Wait)>,
+    outbox: Vec<(ShardId, Message)>,
+    /// Connections that something happened to.
+    attention: Vec<ConnId>,
+    /// Positions that held replies wait for.
+    gate_waits: BinaryHeap<Reverse<(u64, ConnId)>>,
+    /// Positions that WAITAOF waits for.
+    durable_waits: BinaryHeap<Reverse<(u64, ConnId)>>,
+    /// Messages that wait for the shard to come home, or for room in the log.
+    waiting: VecDeque<Message>,
+    /// Connections that wait for the same.
+    waiting_conns: Vec<ConnId>,
+    /// Connections that wait until CLIENT PAUSE ends, or for a timeout.
+    timed_conns: Vec<ConnId>,
+    /// Calls that may still be on their way to each shard.
+    credit: Vec<usize>,
+    /// Connections that wait for credit.
+    credit_conns: Vec<ConnId>,
+    coordinators: HashMap<u64, Coordinator>,
+    /// Coordinators that wait for room in the log.
+    stalled: Vec<u64>,
+    next_ticket: u64,
+    allowance: Allowance,
+    /// Something waits for room in the log.
+    wants_space: bool,
+    sweeping: Option<Sweeping>,
+    monitors: Vec<ConnId>,
+    now_ms: u64,
+    last_ns: u64,
+    sleep_us: u64,
+    random: u64,
+}
+
+/// Room in the log that was reserved and not yet used.
+struct Allowance {
+    log: Log,
+    left: u64,
+    used: u64,
+}
+
+/// Room is reserved in pieces of at least so many bytes.
+const RESERVE_BYTES: u64 = 64 * 1024;
+/// More unused room than this goes back.
+const ALLOWANCE_BYTES_MAX: u64 = 256 * 1024;
+
+impl Space for Allowance {
+    fn take(&mut self, bytes: u64, urgent: bool) -> Room {
+        if bytes > self.left {
+            let more = (bytes - self.left).max(RESERVE_BYTES);
+            match self.log.try_reserve(more, urgent) {
+                crate::log::Reserve::Granted => self.left += more,
+                crate::log::Reserve::Busy => return Room::Later,
+                // A smaller piece may still fit.
+                crate::log::Reserve::Full => {
+                    let exact = bytes - self.left;
+                    match self.log.try_reserve(exact, urgent) {
+                        crate::log::Reserve::Granted => self.left += exact,
+                        crate::log::Reserve::Busy => return Room::Later,
+                        crate::log::Reserve::Full => return Room::None,
+                    }
+                }
+            }
+        }
+        self.left -= bytes;
+        self.used += bytes;
+        Room::Granted
+    }
+}
+
+impl Allowance {
+    /// The room for a batch of `bytes`, from what its commands took.
+    fn hand_over(&mut self, bytes: u64) -> u64 {
+        let held = self.left + self.used;
+        self.used = 0;
+        if bytes > held {
+            // Expiry and the like did not ask: take what is set aside for them.
+            let more = bytes - held;
+            self.left = 0;
+            return if self.log.reserve_urgent(more) { bytes } else { held };
+        }
+        self.left = held - bytes;
+        if self.left > ALLOWANCE_BYTES_MAX {
+            self.log.unreserve(self.left - RESERVE_BYTES);
+            self.left = RESERVE_BYTES;
+        }
+        bytes
+    }
+}
+
+impl Worker {
+    /// A worker with its shard and no connections.
+    pub fn new(parts: Parts) -> Worker {
+        let settings = parts.shared.settings.reader();
+        let metrics = parts.shared.metrics.shards()[parts.id].clone();
+        let mailbox = parts.shared.settings.settings().mailbox_calls_max;
+        let shards = parts.routes.shards();
+        let allowance = Allowance { log: parts.log.clone(), left: 0, used: 0 };
+        let mut worker = Worker {
+            id: parts.id,
+            routes: parts.routes,
+            shared: parts.shared,
+            settings,
+            metrics,
+            log: parts.log,
+            clock: parts.clock,
+            control: parts.control,
+            seed: parts.seed,
+            keyspace: Some(parts.keyspace),
+            conns: Vec::new(),
+            free: Vec::new(),
+            turn_conns: Vec::new(),
+            answers: Vec::new(),
+            monitor_lines: Vec::new(),
+            outbox: Vec::new(),
+            attention: Vec::new(),
+            gate_waits: BinaryHeap::new(),
+            durable_waits: BinaryHeap::new(),
+            waiting: VecDeque::new(),
+            waiting_conns: Vec::new(),
+            timed_conns: Vec::new(),
+            credit: vec![(mailbox / shards).max(1); shards],
+            credit_conns: Vec::new(),
+            coordinators: HashMap::new(),
+            stalled: Vec::new(),
+            next_ticket: 0,
+            allowance,
+            wants_space: false,
+            sweeping: None,
+            monitors: Vec::new(),
+            now_ms: 0,
+            last_ns: 0,
+            sleep_us: 0,
+            random: parts.seed | 1,
+        };
+        worker.begin_turn();
+        worker
+    }
+
+    /// Reads the clock: once per turn.
+    pub fn begin_turn(&mut self) {
+        self.now_ms = self.clock.now_ms();
+        self.last_ns = self.clock.now_ns();
+        if let Some(keyspace) = &mut self.keyspace {
+            keyspace.set_now_ms(self.now_ms);
+        }
+    }
+
+    // ---- connections -------------------------------------------------------------------------
+
+    /// A new connection.
+    pub fn connect(&mut self, client: Arc<Client>) -> ConnId {
+        let authenticated = self.settings.current().requirepass.is_empty();
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.conns.push(None);
+            self.conns.len() as u32 - 1
+        });
+        let id = ConnId { index, client: client.id };
+        let session = Session::new(client.clone(), authenticated);
+        self.conns[index as usize] = Some(Box::new(Conn::new(id, session)));
+        self.metrics.connections.raise(1);
+        self.shared.clients.add(client);
+        id
+    }
+
+    /// The connection is gone; what it started elsewhere ends by itself.
+    pub fn disconnect(&mut self, id: ConnId) {
+        let Some(mut conn) = self.take(id) else {
+            return;
+        };
+        self.forget_watches(&mut conn);
+        if conn.session.monitor {
+            self.end_monitor(id);
+        }
+        self.free.push(id.index);
+        self.metrics.connections.lower(1);
+        self.shared.clients.remove(id.client);
+    }
+
+    fn take(&mut self, id: ConnId) -> Option<Box<Conn>> {
+        let place = self.conns.get_mut(id.index as usize)?;
+        if place.as_ref().is_some_and(|conn| conn.id == id) { place.take() } else { None }
+    }
+
+    fn put_back(&mut self, conn: Box<Conn>) {
+        let index = conn.id.index as usize;
+        self.conns[index] = Some(conn);
+    }
+
+    /// The connection, if it is still there.
+    pub fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(id.index as usize)?.as_deref_mut()?;
+        (conn.id == id).then_some(conn)
+    }
+
+    /// Ids of all connections.
+    pub fn conn_ids(&self) -> Vec<ConnId> {
+        self.conns.iter().flatten().map(|conn| conn.id).collect()
+    }
+
+    /// Whether the runner should read from its socket.
+    pub fn may_read(&mut self, id: ConnId) -> bool {
+        let stopping = self.shared.stopping.load(std::sync::atomic::Ordering::Relaxed);
+        self.conn(id).is_some_and(|conn| !stopping && conn.may_read())
+    }
+
+    /// Released bytes of a connection.
+    pub fn output(&mut self, id: ConnId) -> Option<crate::conn::gate::Released<'_>> {
+        let released_lsn = self.log.released_lsn();
+        Some(self.conn(id)?.queue.gate().release(released_lsn))
+    }
+
+    /// So many released bytes were sent.
+    pub fn sent(&mut self, id: ConnId, bytes: usize) {
+        self.metrics.net_output_bytes.add(bytes as u64);
+        if let Some(conn) = self.conn(id) {
+            conn.queue.gate().sent(bytes);
+        }
+    }
+
+    /// Makes sure that the connection is looked at when its next held bytes are released.
+    fn watch_gate(&mut self, conn: &mut Conn) {
+        let Some(lsn) = conn.queue.gate().next_lsn() else {
+            return;
+        };
+        if conn.gate_lsn != lsn {
+            conn.gate_lsn = lsn;
+            conn.held_since_ns = self.last_ns;
+            self.metrics.gate_replies.raise(1);
+            self.gate_waits.push(Reverse((lsn, conn.id)));
+        }
+    }
+
+    // ---- the turn ----------------------------------------------------------------------------
+
+    /// Whether the turn has something to hand over.
+    pub fn wants_seal(&self) -> bool {
+        !self.answers.is_empty()
+            || !self.monitor_lines.is_empty()
+            || self.keyspace.as_ref().is_some_and(|keyspace| keyspace.has_effects())
+    }
+
+    /// Ends the turn: queues its effects in the log, and lets go what waited for their position.
+    pub fn seal(&mut self) {
+        let effects = self.keyspace.as_mut().filter(|keyspace| keyspace.has_effects());
+        if let Some(keyspace) = effects {
+            let mut batch = BatchBuilder::default();
+            keyspace.seal(&mut batch);
+            let lsn = append(&self.log, batch.finish(), keyspace.now_ms(), &mut self.allowance);
+            keyspace.sealed(lsn);
+            if keyspace.sync_wanted() {
+                self.log.request_sync();
+            }
+            self.metrics.batches.add(1);
+            self.sealed(lsn);
+        }
+        for (to, conn, answers) in std::mem::take(&mut self.answers) {
+            self.outbox.push((to, Message::Answers { from: self.id, conn, answers }));
+        }
+        for (line, wait) in std::mem::take(&mut self.monitor_lines) {
+            for shard in 0..self.routes.shards() {
+                self.outbox.push((shard, Message::Monitor(line.clone(), wait)));
+            }
+        }
+        self.publish();
+    }
+
+    /// What waited for the turn waits for `lsn` now.
+    fn sealed(&mut self, lsn: u64) {
+        for id in std::mem::take(&mut self.turn_conns) {
+            if let Some(mut conn) = self.take(id) {
+                conn.in_turn = false;
+                conn.sealed(lsn);
+                self.watch_gate(&mut conn);
+                self.put_back(conn);
+            }
+        }
+        for (_, _, answers) in &mut self.answers {
+            for (_, _, wait) in &mut answers.ends {
+                *wait = Wait::lsn(wait.sealed_at(lsn));
+            }
+        }
+        for (_, wait) in &mut self.monitor_lines {
+            *wait = Wait::lsn(wait.sealed_at(lsn));
+        }
+    }
+
+    /// Tells the metrics what they show of this shard.
+    fn publish(&mut self) {
+        let Some(keyspace) = &self.keyspace else {
+            return;
+        };
+        let stats = keyspace.stats();
+        let catch_up = |counter: &crate::metrics::Counter, total: u64| {
+            let known = counter.count();
+            counter.add(total.saturating_sub(known));
+        };
+        catch_up(&self.metrics.keyspace_hits, stats.hits);
+        catch_up(&self.metrics.keyspace_misses, stats.misses);
+        catch_up(&self.metrics.expired_keys, stats.expired);
+        self.metrics.turns.add(1);
+    }
+
+    /// The log is durable up to here: held replies may go.
+    pub fn durable(&mut self) {
+        let durable_lsn = self.log.durable_lsn();
+        let released_lsn = self.log.released_lsn();
+        if let Some(keyspace) = &mut self.keyspace {
+            keyspace.durable(durable_lsn);
+        }
+        while let Some(Reverse((lsn, id))) = self.gate_waits.peek().copied() {
+            if lsn > released_lsn {
+                break;
+            }
+            self.gate_waits.pop();
+            let now_ns = self.last_ns;
+            self.metrics.gate_replies.lower(1);
+            let held_since_ns = self.conn(id).map(|conn| {
+                conn.gate_lsn = 0;
+                conn.held_since_ns
+            });
+            if let Some(since_ns) = held_since_ns {
+                self.metrics.record_gate_wait(now_ns.saturating_sub(since_ns));
+                self.attention.push(id);
+            }
+        }
+        while let Some(Reverse((lsn, id))) = self.durable_waits.peek().copied() {
+            if lsn > durable_lsn {
+                break;
+            }
+            self.durable_waits.pop();
+            self.finish_wait(id, true);
+        }
+    }
+
+    /// The position that this thread wants to be woken for.
+    pub fn wanted_lsn(&self) -> Option<u64> {
+        let gate = self.gate_waits.peek().map(|Reverse((lsn, _))| *lsn);
+        let durable = self.durable_waits.peek().map(|Reverse((lsn, _))| *lsn);
+        match (gate, durable) {
+            (Some(gate), Some(durable)) => Some(gate.min(durable)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Room in the log may be there again.
+    pub fn space_changed(&mut self) {
+        self.wants_space = false;
+        let stalled = std::mem::take(&mut self.stalled);
+        for ticket in stalled {
+            self.run_coordinator(ticket);
+        }
+        self.go_on();
+    }
+
+    /// Whether something waits for room in the log.
+    pub fn wants_space(&self) -> bool {
+        self.wants_space
+    }
+
+    /// The shard is here: lets everything go on that waited for it, connections first, so that a
+    /// stream of lendings does not starve them.
+    fn go_on(&mut self) {
+        self.attention.append(&mut self.waiting_conns);
+        self.drain_waiting();
+    }
+
+    /// Time passes: expiry and timeouts. `budget` bounds the expired keys.
+    pub fn tick(&mut self, budget: usize) -> bool {
+        let mut complete = true;
+        if let Some(keyspace) = &mut self.keyspace {
+            complete = keyspace.expire(budget);
+        }
+        self.check_timed();
+        complete
+    }
+
+    /// When `tick` is needed next, ms since the Unix epoch.
+    pub fn next_tick_ms(&self) -> Option<u64> {
+        let expiry = self.keyspace.as_ref().and_then(|keyspace| keyspace.next_deadline_ms());
+        let timed = (!self.timed_conns.is_empty()).then_some(self.now_ms + 10);
+        match (expiry, timed) {
+            (Some(expiry), Some(timed)) => Some(expiry.min(timed)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// The turn's time, ms since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Messages for other threads (and this one), in order.
+    pub fn take_outbox(&mut self) -> Vec<(ShardId, Message)> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Connections to look at.
+    pub fn take_attention(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.attention)
+    }
+
+    /// How long DEBUG SLEEP wants this thread to stand still, in microseconds.
+    pub fn take_sleep_us(&mut self) -> u64 {
+        std::mem::take(&mut self.sleep_us)
+    }
+
+    /// Whether nothing is under way here any more: no coordinator, no message, shard at home.
+    pub fn is_quiet(&self) -> bool {
+        self.coordinators.is_empty()
+            && self.waiting.is_empty()
+            && self.keyspace.is_some()
+            && self.outbox.is_empty()
+    }
+
+    /// The shard, when it is at home.
+    pub fn keyspace(&mut self) -> Option<&mut Box<Keyspace>> {
+        self.keyspace.as_mut()
+    }
+}
+
+/// Queues a batch in the log.
+fn append(log: &Log, parts: Vec<Bytes>, time_ms: u64, allowance: &mut Allowance) -> u64 {
+    let bytes: usize = parts.iter().map(Bytes::len).sum();
+    let reserved_bytes = allowance.hand_over(bytes as u64);
+    log.append(Batch { parts, time_ms, reserved_bytes })
+}

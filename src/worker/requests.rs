@@ -1,0 +1,482 @@
+//! From bytes to replies: reads the requests of a connection and runs each where its keys live.
+//!
+//! Always true: a request is consumed once it was run, sent away, or queued; one that has to wait is
+//! left where it is and looked at again. Calls for one shard leave in request order.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
+
+use crate::command::spec::{Across, flag};
+use crate::command::{Row, RowId, Run, table};
+use crate::conn::reply_queue::Place;
+use crate::keyspace::Wait;
+use crate::keyspace::txn::Owners;
+use crate::limits::{HELD_BYTES_MAX, PLACES_MAX, TURN_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::metrics::{SlowEntry, is_slow};
+use crate::reply::{Reject, Reply};
+use crate::resp::decode::{Args, DecodeLimits, Decoded, OwnedArgs};
+use crate::route::{Need, ShardSet, merge};
+use crate::session::ReplyMode;
+use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId, Work};
+use crate::shard::{Context, Ended, execute};
+use crate::worker::Worker;
+use crate::worker::conn::{Barrier, Conn, Fan};
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// It is done with.
+    Next,
+    /// It has to wait; look again.
+    Again,
+}
+
+impl Worker {
+    /// Bytes arrived on a connection.
+    pub fn receive(&mut self, id: ConnId, bytes: &[u8]) {
+        let Some(mut conn) = self.take(id) else {
+            return;
+        };
+        self.metrics.net_input_bytes.add(bytes.len() as u64);
+        let client = &conn.session.client;
+        client.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if conn.input.is_empty() && !conn.closing {
+            let used = self.run_requests(&mut conn, bytes);
+            conn.input.extend_from_slice(&bytes[used..]);
+        } else {
+            conn.input.extend_from_slice(bytes);
+            self.run_input(&mut conn);
+        }
+        self.after(conn);
+    }
+
+    /// Runs what was read and has not been run.
+    pub fn resume(&mut self, id: ConnId) {
+        let Some(mut conn) = self.take(id) else {
+            return;
+        };
+        if conn.more {
+            self.run_input(&mut conn);
+        }
+        self.after(conn);
+    }
+
+    fn run_input(&mut self, conn: &mut Conn) {
+        let mut input = std::mem::take(&mut conn.input);
+        let used = self.run_requests(conn, &input);
+        if used == input.len() {
+            input = Vec::new();
+        } else {
+            input.drain(..used);
+        }
+        conn.input = input;
+    }
+
+    /// What has to happen after requests of a connection were run.
+    fn after(&mut self, mut conn: Box<Conn>) {
+        self.send_outgoing(&mut conn);
+        if !conn.in_turn && conn.queue.waits_for_turn() {
+            conn.in_turn = true;
+            self.turn_conns.push(conn.id);
+        }
+        if let Some(Barrier::Fan(fan)) = &conn.barrier
+            && fan.wait == Wait::TURN
+            && !conn.in_turn
+        {
+            conn.in_turn = true;
+            self.turn_conns.push(conn.id);
+        }
+        self.watch_gate(&mut conn);
+        let limit = self.settings.current().client_query_buffer_bytes;
+        if conn.input.len() > limit {
+            self.metrics.query_buffer_disconnections.add(1);
+            conn.closing = true;
+            conn.input = Vec::new();
+        }
+        let wanted = match &mut conn.barrier {
+            Some(Barrier::Durable { lsn: lsn @ None, .. }) => Some(lsn),
+            _ => None,
+        };
+        if let Some(lsn) = wanted {
+            // Everything before it on this connection: what this turn wrote included.
+            *lsn = Some(0);
+            let id = conn.id;
+            self.put_back(conn);
+            self.seal();
+            let last_lsn = self.log.last_lsn();
+            self.log.request_sync();
+            self.durable_waits.push(Reverse((last_lsn, id)));
+            return;
+        }
+        self.put_back(conn);
+    }
+
+    fn decode_limits(&mut self, conn: &Conn) -> DecodeLimits {
+        let settings = self.settings.current();
+        DecodeLimits {
+            args_max: settings.arguments_max,
+            bulk_bytes_max: settings.proto_max_bulk_bytes,
+            request_bytes_max: settings
+                .client_query_buffer_bytes
+                .min(crate::limits::REQUEST_BYTES_MAX),
+            authenticated: conn.session.authenticated,
+        }
+    }
+
+    /// Runs requests from `buffer` until it ends, something has to wait, or the budget is used up.
+    /// Returns the bytes that are done with.
+    fn run_requests(&mut self, conn: &mut Conn, buffer: &[u8]) -> usize {
+        let limits = self.decode_limits(conn);
+        let mut decoder = std::mem::take(&mut conn.decoder);
+        let mut at = 0;
+        let mut commands = 0;
+        conn.more = false;
+        while at < buffer.len() && !conn.closing {
+            if commands >= TURN_COMMANDS_MAX || at >= TURN_BYTES_MAX {
+                conn.more = true;
+                self.attention.push(conn.id);
+                break;
+            }
+            if !self.may_run(conn) {
+                conn.more = true;
+                break;
+            }
+            match decoder.decode(&buffer[at..], &limits) {
+                Ok(Decoded::Incomplete { want }) => {
+                    conn.input_wanted = buffer.len() - at + want;
+                    break;
+                }
+                Ok(Decoded::Empty { consumed }) => at += consumed,
+                Ok(Decoded::Request { consumed }) => {
+                    let args = decoder.args(&buffer[at..]);
+                    if self.request(conn, args) == Flow::Again {
+                        conn.more = true;
+                        break;
+                    }
+                    at += consumed;
+                    commands += 1;
+                }
+                Err(error) => {
+                    self.metrics.protocol_errors.add(1);
+                    let reject = Reject::err(error.text());
+                    self.refuse(conn, &reject);
+                    conn.closing = true;
+                }
+            }
+        }
+        conn.decoder = decoder;
+        let client = &conn.session.client;
+        client.active_ms.store(self.now_ms, Ordering::Relaxed);
+        client.commands.fetch_add(commands as u64, Ordering::Relaxed);
+        client.query_bytes.store(buffer.len() - at, Ordering::Relaxed);
+        client.output_bytes.store(conn.queue.unread_bytes(), Ordering::Relaxed);
+        if conn.closing { buffer.len() } else { at }
+    }
+
+    /// Whether the next request of a connection may run; if not, it is noted where it will be woken.
+    fn may_run(&mut self, conn: &mut Conn) -> bool {
+        if conn.barrier.is_some() || self.shared.stopping.load(Ordering::Relaxed) {
+            return false;
+        }
+        if self.keyspace.is_none() || !self.waiting.is_empty() {
+            self.waiting_conns.push(conn.id);
+            return false;
+        }
+        if conn.queue.places() >= PLACES_MAX {
+            return false;
+        }
+        let held_bytes = conn.queue.held_bytes();
+        // What is held goes by itself, and wakes the connection then.
+        held_bytes < HELD_BYTES_MAX && (held_bytes == 0 || !self.log.queue_full())
+    }
+
+    /// Answers with an error.
+    pub(super) fn refuse(&mut self, conn: &mut Conn, reject: &Reject) {
+        self.metrics.record_error(reject.text());
+        let protocol = conn.session.protocol;
+        conn.reply(Wait::NONE, |out| Reply::new(out, protocol).error(reject));
+    }
+
+    fn request(&mut self, conn: &mut Conn, args: Args<'_>) -> Flow {
+        if conn.session.reply_mode == ReplyMode::SkipNext {
+            conn.session.reply_mode = ReplyMode::Skip;
+        }
+        let id = match table().find(args) {
+            Ok(id) => id,
+            Err(reject) => {
+                self.abort_block(conn);
+                let reject = if conn.session.authenticated {
+                    reject
+                } else {
+                    Reject::authentication_required()
+                };
+                self.refuse(conn, &reject);
+                return Flow::Next;
+            }
+        };
+        let row = table().row(id);
+        if !conn.session.authenticated && !row.has(flag::NO_AUTH) {
+            self.metrics.record_rejected(id.0 as usize);
+            self.refuse(conn, &Reject::authentication_required());
+            return Flow::Next;
+        }
+        if self.is_paused(row) {
+            self.timed_conns.push(conn.id);
+            return Flow::Again;
+        }
+        conn.session.client.last_row.store(u32::from(id.0), Ordering::Relaxed);
+        if conn.session.block.is_some() && !row.has(flag::IMMEDIATE) {
+            return self.queue_in_block(conn, id, args);
+        }
+        if self.shared.monitors.load(Ordering::Relaxed) > 0 && !row.has(flag::SKIP_MONITOR) {
+            self.monitor_line(conn, args);
+        }
+        let flow = match row.run {
+            Run::Session(_) => self.session_command(conn, id, args),
+            _ => self.key_command(conn, id, args),
+        };
+        if flow == Flow::Next && conn.session.reply_mode == ReplyMode::Skip {
+            conn.session.reply_mode = ReplyMode::On;
+        }
+        flow
+    }
+
+    fn is_paused(&self, row: &Row) -> bool {
+        let clients = &self.shared.clients;
+        let until_ms = clients.paused_until_ms.load(Ordering::Relaxed);
+        if until_ms <= self.now_ms {
+            return false;
+        }
+        let all = clients.paused_all.load(Ordering::Relaxed);
+        let exempt = row.spec.name.starts_with("client|") || row.has(flag::NO_AUTH);
+        !exempt && (all || row.has(flag::WRITE) || row.spec.name == "exec")
+    }
+
+    fn key_command(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>) -> Flow {
+        let row = table().row(id);
+        match self.routes.need(row, args) {
+            Err(reject) => {
+                self.metrics.record_rejected(id.0 as usize);
+                self.refuse(conn, &reject);
+                Flow::Next
+            }
+            Ok(Need::One(shard)) if shard != self.id => {
+                let work = Work::Command(id, OwnedArgs::from_slices(args.iter()));
+                self.send_call(conn, shard, work)
+            }
+            Ok(Need::One(_) | Need::Nothing) => self.run_here(conn, id, args),
+            Ok(Need::Several(shards)) if row.spec.across == Across::Atomic => {
+                let work = Work::Command(id, OwnedArgs::from_slices(args.iter()));
+                self.lend_for(conn, shards, work);
+                Flow::Next
+            }
+            Ok(Need::Several(shards)) => self.fan_out(conn, id, args, &shards),
+        }
+    }
+
+    pub(super) fn context(&self, conn: &Conn) -> Context {
+        Context { database: conn.session.database, protocol: conn.session.protocol }
+    }
+
+    /// Whether the reply of the current command is sent.
+    pub(super) fn is_suppressed(conn: &Conn) -> bool {
+        matches!(conn.session.reply_mode, ReplyMode::Off | ReplyMode::Skip)
+    }
+
+    fn run_here(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>) -> Flow {
+        let context = self.context(conn);
+        let suppressed = Worker::is_suppressed(conn);
+        let Some(keyspace) = &mut self.keyspace else {
+            return Flow::Again;
+        };
+        let allowance = &mut self.allowance;
+        let ended = conn.queue.reply(|out| {
+            let start = out.len();
+            let owners = Owners::One(keyspace);
+            let ended = execute(owners, table().row(id), args, context, allowance, out);
+            let wait = match ended {
+                Ended::Done { wait, failed } => {
+                    if failed {
+                        self.metrics.record_error(error_text(&out[start..]));
+                    }
+                    wait
+                }
+                Ended::Later => Wait::NONE,
+            };
+            if suppressed {
+                out.truncate(start);
+            }
+            (wait, ended)
+        });
+        match ended {
+            Ended::Later => {
+                self.wants_space = true;
+                self.waiting_conns.push(conn.id);
+                Flow::Again
+            }
+            Ended::Done { failed, .. } => {
+                let client = conn.session.client.clone();
+                self.record(id, args, failed, Some(&client));
+                Flow::Next
+            }
+        }
+    }
+
+    /// Counts a command that has just run.
+    pub(super) fn record(
+        &mut self,
+        id: RowId,
+        args: Args<'_>,
+        failed: bool,
+        client: Option<&crate::session::Client>,
+    ) {
+        let now_ns = self.clock.now_ns();
+        let took_ns = now_ns.saturating_sub(self.last_ns);
+        self.last_ns = now_ns;
+        let settings = self.settings.current();
+        self.metrics.record_call(id.0 as usize, took_ns, failed, settings.latency_tracking);
+        let row = table().row(id);
+        if is_slow(took_ns, settings.slowlog_slower_than_us) && !row.has(flag::SKIP_SLOWLOG) {
+            let (address, name) = client.map_or(("", String::new()), |client| {
+                (client.address.as_str(), client.names().name.clone())
+            });
+            let words: Vec<&[u8]> = args.iter().collect();
+            let us = took_ns / 1_000;
+            let entry =
+                SlowEntry::new(self.now_ms, us, words.into_iter(), address, name.as_bytes());
+            self.shared.metrics.slow_log.record(entry, settings.slowlog_entries_max);
+        }
+        let threshold_ms = settings.latency_monitor_threshold_ms;
+        if threshold_ms > 0 && took_ns >= threshold_ms as u64 * 1_000_000 {
+            let event = if row.has(flag::FAST) { "fast-command" } else { "command" };
+            self.shared.metrics.latency.record(event, self.now_ms, took_ns, threshold_ms);
+        }
+    }
+
+    // ---- calls to other shards ---------------------------------------------------------------
+
+    /// Keeps a place for a reply, and notes if it will not be sent.
+    pub(super) fn keep_place(&mut self, conn: &mut Conn) -> Place {
+        let place = conn.queue.keep_place();
+        if Worker::is_suppressed(conn) {
+            conn.suppressed.push(place);
+        }
+        place
+    }
+
+    /// Puts a call for another shard into the connection's next message to it.
+    pub(super) fn send_call(&mut self, conn: &mut Conn, shard: ShardId, work: Work) -> Flow {
+        if self.credit[shard] == 0 {
+            self.send_outgoing(conn);
+            self.credit_conns.push(conn.id);
+            return Flow::Again;
+        }
+        self.credit[shard] -= 1;
+        self.metrics.hops.add(1);
+        let place = self.keep_place(conn);
+        let call = Call { place, context: self.context(conn), work };
+        match conn.outgoing.iter_mut().find(|(to, _)| *to == shard) {
+            Some((_, calls)) => calls.push(call),
+            None => conn.outgoing.push((shard, vec![call])),
+        }
+        Flow::Next
+    }
+
+    pub(super) fn send_outgoing(&mut self, conn: &mut Conn) {
+        for (shard, calls) in conn.outgoing.drain(..) {
+            let calls = Calls { from: self.id, conn: conn.id, calls };
+            self.outbox.push((shard, Message::Calls(calls)));
+        }
+    }
+
+    /// Sends each shard its part of a call; the parts' replies become one.
+    fn fan_out(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>, shards: &ShardSet) -> Flow {
+        let row = table().row(id);
+        let others = shards.ids().iter().filter(|shard| **shard != self.id);
+        if others.clone().any(|shard| self.credit[*shard] == 0) {
+            self.send_outgoing(conn);
+            self.credit_conns.push(conn.id);
+            return Flow::Again;
+        }
+        let parts = self.routes.parts(row, args, shards);
+        let context = self.context(conn);
+        let mut here = None;
+        // The part of this shard first: it is the only one that may have to be asked again.
+        if let Some(part) = parts.iter().find(|part| part.shard == self.id)
+            && let Some(keyspace) = &mut self.keyspace
+        {
+            let mut reply = Vec::new();
+            let owners = Owners::One(keyspace);
+            let space = &mut self.allowance;
+            match execute(owners, row, part.args.args(), context, space, &mut reply) {
+                Ended::Later => {
+                    self.wants_space = true;
+                    self.waiting_conns.push(conn.id);
+                    return Flow::Again;
+                }
+                Ended::Done { wait, failed } => {
+                    here = Some((reply, wait));
+                    self.record(id, args, failed, Some(&conn.session.client.clone()));
+                }
+            }
+        }
+        let place = self.keep_place(conn);
+        self.send_outgoing(conn);
+        let mut fan = Fan {
+            place,
+            across: row.spec.across,
+            protocol: context.protocol,
+            parts: Vec::new(),
+            wait: Wait::NONE,
+        };
+        for part in parts {
+            if part.shard == self.id {
+                let (reply, wait) = here.take().unwrap_or_default();
+                fan.wait = fan.wait.max(wait);
+                fan.parts.push((part.shard, part.keys, Some(reply)));
+                continue;
+            }
+            self.credit[part.shard] -= 1;
+            self.metrics.hops.add(1);
+            let call = Call { place, context, work: Work::Command(id, part.args) };
+            let calls = Calls { from: self.id, conn: conn.id, calls: vec![call] };
+            self.outbox.push((part.shard, Message::Calls(calls)));
+            fan.parts.push((part.shard, part.keys, None));
+        }
+        conn.barrier = Some(Barrier::Fan(fan));
+        Flow::Next
+    }
+
+    /// A part of a fan-out is here.
+    pub(super) fn fan_part(&mut self, conn: &mut Conn, from: ShardId, reply: &[u8], wait: Wait) {
+        let Some(Barrier::Fan(fan)) = &mut conn.barrier else {
+            return;
+        };
+        fan.wait = fan.wait.max(wait);
+        for (shard, _, part) in &mut fan.parts {
+            if *shard == from {
+                *part = Some(reply.to_vec());
+            }
+        }
+        if fan.parts.iter().any(|(_, _, part)| part.is_none()) {
+            return;
+        }
+        let parts: Vec<(Vec<u32>, Vec<u8>)> = fan
+            .parts
+            .drain(..)
+            .map(|(_, keys, part)| (keys, part.unwrap_or_default()))
+            .collect();
+        let (place, wait) = (fan.place, fan.wait);
+        let mut out = Vec::new();
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        merge(fan.across, &parts, fan.protocol, self.random >> 33, &mut out);
+        conn.barrier = None;
+        conn.fill(place, &out, wait);
+    }
+}
+
+/// The text of an encoded error reply.
+fn error_text(reply: &[u8]) -> &[u8] {
+    let text = reply.strip_prefix(b"-").unwrap_or(reply);
+    text.strip_suffix(b"\r\n").unwrap_or(text)
+}
