@@ -159,7 +159,7 @@ def refused(*arguments, cwd):
 @pytest.mark.tallyman_only
 def test_bad_options_exit_with_2_and_name_the_option(tmp_path):
     for arguments, word in [(("--nosuch", "1"), "nosuch"), (("--port", "abc"), "port"),
-                            (("--port", "70000"), "port"), (("--shards", "0"), "shards"),
+                            (("--port", "70000"), "port"), (("--shards", "many"), "shards"),
                             (("--appendfsync", "sometimes"), "everysec"),
                             (("--databases", "-1"), "databases")]:
         code, text = refused(*arguments, cwd=tmp_path)
