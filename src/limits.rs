@@ -82,9 +82,6 @@ const _: () = assert!((LOG_PIECE_BYTES as u64).is_multiple_of(LOG_BLOCK_BYTES));
 
 /// Longest row key of the store, in bytes: fjall keeps a key's length in 16 bits.
 pub const ROW_KEY_BYTES_MAX: usize = 65_535;
-/// Threads of fjall: one of them never compacts (it keeps free for flushes and hands a compaction
-/// back to the queue), so fewer than three spin on that queue while the other one compacts.
-pub const STORE_WORKERS: usize = 3;
 /// Target size of a data block, in bytes. Frozen in each store when it is created.
 pub const STORE_BLOCK_BYTES: u32 = 4 * 1024;
 /// Bits of bloom filter per row: about one missing key in a hundred costs a block read.
@@ -108,7 +105,6 @@ const _: () =
 // The longest deadline row (0xFFFF, ms, slot, database id, target, length, generation).
 const _: () =
     assert!(2 + 8 + 2 + 4 + 1 + 2 + KEY_BYTES_MAX + 8 + FIELD_BYTES_MAX <= ROW_KEY_BYTES_MAX);
-const _: () = assert!(STORE_WORKERS >= 2);
 
 // ---- shards, mailboxes, connections ----------------------------------------------------------
 

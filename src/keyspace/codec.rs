@@ -7,7 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::keyspace::cell::Cell;
-use crate::keyspace::hash::FieldValue;
+use crate::keyspace::FieldValue;
 use crate::keyspace::value::{Value, ValueRef};
 
 /// Bytes that do not decode.

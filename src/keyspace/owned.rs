@@ -66,7 +66,7 @@ pub struct Keyspace {
     pub(super) stats: KeyspaceStats,
     pub(super) active_expiry: bool,
     /// Tables of flushed databases, to be freed by whoever has time.
-    dropped: Vec<Box<Database>>,
+    dropped: Vec<Database>,
 }
 
 /// Hints are weeded out when there are more than so many, and than twice the last time.
@@ -257,7 +257,7 @@ impl Keyspace {
     }
 
     /// Tables of flushed databases, to be freed where it does not disturb.
-    pub fn take_dropped(&mut self) -> Vec<Box<Database>> {
+    pub fn take_dropped(&mut self) -> Vec<Database> {
         std::mem::take(&mut self.dropped)
     }
 
@@ -490,7 +490,7 @@ impl Keyspace {
         database: u32,
         key: &Key<'_>,
         (deadline_ms, generation): (u64, u64),
-        fields: Vec<(Bytes, Option<(crate::keyspace::hash::FieldValue, u64)>)>,
+        fields: Vec<(Bytes, Option<(crate::keyspace::FieldValue, u64)>)>,
     ) {
         let present = match self.tables.get(database, key).map(|entry| entry.value()) {
             Some(ValueRef::Hash(hash)) => Some(hash.generation()),
@@ -603,7 +603,7 @@ fn seal_touch(tables: &Tables, seed: u64, batch: &mut BatchBuilder, touch: &Touc
             }
         }
         (_, ValueRef::String(string)) if string.len() > 1024 => {
-            let shared = tables.string(database, key);
+            let shared = entry.to_string_bytes();
             batch.put(database, key.bytes, entry.value(), deadline_ms, shared);
         }
         (_, value) => batch.put(database, key.bytes, value, deadline_ms, None),

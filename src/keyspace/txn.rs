@@ -11,7 +11,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use crate::keyspace::codec::write_part;
 use crate::keyspace::databases::Databases;
 use crate::keyspace::entry::EntryRef;
-use crate::keyspace::hash::{Field, FieldValue, Hash};
+use crate::keyspace::{Field, FieldValue, Hash};
 use crate::keyspace::key::{Key, field_hash32};
 use crate::keyspace::owned::Keyspace;
 use crate::keyspace::turn::Wait;

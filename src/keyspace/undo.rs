@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use crate::keyspace::hash::Field;
+use crate::keyspace::Field;
 use crate::keyspace::key::Key;
 use crate::keyspace::owned::Keyspace;
 use crate::keyspace::txn::Owners;

@@ -59,12 +59,22 @@ pub trait Sweep {
     fn finished(&mut self, ok: bool);
 }
 
+/// The store as [`run`] finds it while its first level is deep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// Sorted runs in the first level.
+    pub runs: usize,
+    /// The last [`Deep::Relieve`] found nothing to do: the store's own thread is at it, so wait a
+    /// moment before answering.
+    pub busy: bool,
+}
+
 /// What to do while the store's first level is deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deep {
     /// Do one step of compaction here and ask again.
     Relieve,
-    /// Ask again; the caller has waited.
+    /// Ask again; the caller has waited. Not for ever: only `Relieve` is sure to get on.
     Again,
     /// Begin the checkpoint all the same.
     Proceed,
@@ -120,12 +130,12 @@ impl From<StoreError> for CheckpointError {
 ///
 /// `dead` are keys of rows to remove besides (see [`super::janitor`]), ascending; a row that the
 /// sweep gives itself wins. `deep` is asked while more than [`STORE_DEPTH_MAX`] runs are in the
-/// first level, with their number.
+/// first level.
 pub fn run(
     store: &dyn Store,
     sweep: &mut dyn Sweep,
     dead: Vec<Vec<u8>>,
-    deep: &mut dyn FnMut(usize) -> Deep,
+    deep: &mut dyn FnMut(Depth) -> Deep,
 ) -> Result<Outcome, CheckpointError> {
     run_bounded(store, sweep, dead, deep, CHECKPOINT_DEADLINE_BYTES_MAX)
 }
@@ -134,7 +144,7 @@ fn run_bounded(
     store: &dyn Store,
     sweep: &mut dyn Sweep,
     dead: Vec<Vec<u8>>,
-    deep: &mut dyn FnMut(usize) -> Deep,
+    deep: &mut dyn FnMut(Depth) -> Deep,
     deadline_bytes_max: usize,
 ) -> Result<Outcome, CheckpointError> {
     if store.needs_reopen() {
@@ -168,16 +178,17 @@ fn run_bounded(
 
 fn wait_for_depth(
     store: &dyn Store,
-    deep: &mut dyn FnMut(usize) -> Deep,
+    deep: &mut dyn FnMut(Depth) -> Deep,
 ) -> Result<(), CheckpointError> {
+    let mut busy = false;
     loop {
-        let depth = store.depth();
-        if depth <= STORE_DEPTH_MAX {
+        let runs = store.depth();
+        if runs <= STORE_DEPTH_MAX {
             return Ok(());
         }
-        match deep(depth) {
-            Deep::Relieve => store.relieve()?,
-            Deep::Again => {}
+        match deep(Depth { runs, busy }) {
+            Deep::Relieve => busy = !store.relieve()?,
+            Deep::Again => busy = false,
             Deep::Proceed => return Ok(()),
             Deep::Stop => return Err(CheckpointError::Stopped),
         }
@@ -240,11 +251,7 @@ impl Checkpoint<'_> {
     }
 
     /// Removes the dead rows before `key`; a dead row at `key` itself gives way to it.
-    fn give_dead_before(
-        &mut self,
-        rows: &mut dyn Ingestion,
-        key: &[u8],
-    ) -> Result<(), CheckpointError> {
+    fn give_dead_before(&mut self, rows: &mut dyn Ingestion, key: &[u8]) -> Result<(), StoreError> {
         while let Some(dead) = self.dead.next_if(|dead| dead.as_slice() <= key) {
             if dead != key {
                 self.give(rows, &dead, None)?;
@@ -258,7 +265,7 @@ impl Checkpoint<'_> {
         rows: &mut dyn Ingestion,
         key: &[u8],
         value: Option<&[u8]>,
-    ) -> Result<(), CheckpointError> {
+    ) -> Result<(), StoreError> {
         match value {
             Some(value) => {
                 rows.put(key, value)?;
@@ -284,11 +291,7 @@ impl Checkpoint<'_> {
         let store = self.store;
         store.ingest(&mut |rows| {
             for (key, set) in deadlines.sorted() {
-                match self.give(rows, key, set.then_some(&[])) {
-                    Ok(()) => {}
-                    Err(CheckpointError::Store(error)) => return Err(error),
-                    Err(_) => return Ok(Finish::Abandon),
-                }
+                self.give(rows, key, set.then_some(&[]))?;
             }
             Ok(Finish::Rows)
         })?;

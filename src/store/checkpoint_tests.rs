@@ -1,1 +1,270 @@
+//! Tests of the checkpoint against the store in memory, with a sweep that writes down what happens.
 
+use super::*;
+use crate::store::{DeadlineOf, Fault, KeyOf, MapStore, RowKey};
+
+#[derive(Default)]
+struct TestSweep {
+    slices: Vec<Slice>,
+    fail_at: Option<usize>,
+    log_ends: bool,
+    begun: usize,
+    waited: usize,
+    finished: Vec<bool>,
+}
+
+impl Sweep for TestSweep {
+    fn begin(&mut self) -> Result<Meta, String> {
+        self.begun += 1;
+        Ok(Meta {
+            lsn: 42,
+            ..Meta::default()
+        })
+    }
+
+    fn next(&mut self) -> Result<Option<Slice>, String> {
+        if self.fail_at == Some(self.slices.len()) {
+            return Err("a shard ended".into());
+        }
+        Ok((!self.slices.is_empty()).then(|| self.slices.remove(0)))
+    }
+
+    fn wait_durable(&mut self) -> Result<(), String> {
+        self.waited += 1;
+        if self.log_ends {
+            Err("the log ended".into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn finished(&mut self, ok: bool) {
+        self.finished.push(ok);
+    }
+}
+
+fn main_row(slot: u16, key: &[u8]) -> Vec<u8> {
+    RowKey::Main(KeyOf {
+        slot,
+        database: 0,
+        hash: 7,
+        key,
+    })
+    .encode()
+}
+
+fn deadline(at_ms: u64, key: &[u8]) -> Vec<u8> {
+    RowKey::Deadline {
+        at_ms,
+        slot: 1,
+        database: 0,
+        key,
+        of: DeadlineOf::Key,
+    }
+    .encode()
+}
+
+fn set(key: Vec<u8>) -> RowChange {
+    let value = if key.as_slice() < row::DEADLINES_BEGIN {
+        "v"
+    } else {
+        ""
+    };
+    RowChange {
+        key,
+        value: Some(Bytes::from_static(value.as_bytes())),
+    }
+}
+
+fn remove(key: Vec<u8>) -> RowChange {
+    RowChange { key, value: None }
+}
+
+fn two_slices() -> Vec<Slice> {
+    vec![
+        Slice {
+            rows: vec![set(main_row(1, b"a")), set(main_row(1, b"b"))],
+            deadlines: vec![set(deadline(9, b"b")), remove(deadline(3, b"b"))],
+        },
+        Slice {
+            rows: vec![remove(main_row(2, b"c"))],
+            deadlines: vec![remove(deadline(5, b"x")), set(deadline(5, b"x"))],
+        },
+    ]
+}
+
+fn no_wait(_: Depth) -> Deep {
+    panic!("the store is not deep")
+}
+
+fn keys(store: &MapStore) -> Vec<Vec<u8>> {
+    let (from, to) = row::everything();
+    store
+        .scan(&from, &to)
+        .map(|row| row.unwrap().0.to_vec())
+        .collect()
+}
+
+#[test]
+fn rows_and_deadlines_arrive_with_their_position() {
+    let store = MapStore::new();
+    let old = [set(main_row(2, b"c")), set(deadline(3, b"b"))].to_vec();
+    let (rows, deadlines) = (old[..1].to_vec(), old[1..].to_vec());
+    let mut sweep = TestSweep {
+        slices: vec![Slice { rows, deadlines }],
+        ..TestSweep::default()
+    };
+    run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
+    assert_eq!(keys(&store), [main_row(2, b"c"), deadline(3, b"b")]);
+
+    let mut sweep = TestSweep {
+        slices: two_slices(),
+        ..TestSweep::default()
+    };
+    let outcome = run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
+    let expected = [
+        main_row(1, b"a"),
+        main_row(1, b"b"),
+        deadline(5, b"x"),
+        deadline(9, b"b"),
+    ];
+    assert_eq!(keys(&store), expected);
+    assert_eq!(store.meta().unwrap().unwrap().lsn, 42);
+    assert_eq!((outcome.rows_put, outcome.rows_deleted), (4, 2));
+    assert_eq!(
+        (sweep.begun, sweep.waited, sweep.finished),
+        (1, 1, vec![true])
+    );
+}
+
+#[test]
+fn too_many_deadlines_go_by_themselves_once_the_log_is_durable() {
+    let store = MapStore::new();
+    let mut sweep = TestSweep {
+        slices: two_slices(),
+        ..TestSweep::default()
+    };
+    let outcome = run_bounded(&store, &mut sweep, Vec::new(), &mut no_wait, 1).unwrap();
+    assert_eq!((outcome.deadline_ingestions, sweep.waited), (2, 3));
+    let expected = [
+        main_row(1, b"a"),
+        main_row(1, b"b"),
+        deadline(5, b"x"),
+        deadline(9, b"b"),
+    ];
+    assert_eq!(keys(&store), expected);
+}
+
+#[test]
+fn dead_rows_are_removed_between_the_others_and_give_way_to_them() {
+    let store = MapStore::new();
+    let all = [
+        main_row(0, b"x"),
+        main_row(1, b"a"),
+        main_row(3, b"x"),
+        main_row(4, b"y"),
+    ];
+    let rows = all.iter().cloned().map(set).collect();
+    let slices = vec![Slice {
+        rows,
+        deadlines: vec![set(deadline(1, b"x"))],
+    }];
+    let mut sweep = TestSweep {
+        slices,
+        ..TestSweep::default()
+    };
+    run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
+
+    let dead = vec![
+        main_row(0, b"x"),
+        main_row(1, b"a"),
+        main_row(3, b"x"),
+        deadline(1, b"x"),
+    ];
+    let mut sweep = TestSweep {
+        slices: two_slices(),
+        ..TestSweep::default()
+    };
+    run(&store, &mut sweep, dead, &mut no_wait).unwrap();
+    let expected = [
+        main_row(1, b"a"),
+        main_row(1, b"b"),
+        main_row(4, b"y"),
+        deadline(5, b"x"),
+        deadline(9, b"b"),
+    ];
+    assert_eq!(keys(&store), expected);
+}
+
+#[test]
+fn a_failure_leaves_everything_dirty_and_the_next_checkpoint_repairs_it() {
+    let faults = [
+        Fault::FullAfter(0),
+        Fault::FullAfter(3),
+        Fault::FullAtFinish,
+        Fault::CrashBeforeFinish,
+        Fault::CrashAfterFinish,
+    ];
+    for fault in faults {
+        let store = MapStore::new();
+        store.fail_next(fault);
+        let mut sweep = TestSweep {
+            slices: two_slices(),
+            ..TestSweep::default()
+        };
+        let error = run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap_err();
+        assert!(matches!(error, CheckpointError::Store(_)), "{error}");
+        assert_eq!(sweep.finished, [false]);
+        let position = store.meta().unwrap().map(|meta| meta.lsn);
+        let visible = fault == Fault::CrashAfterFinish;
+        assert_eq!(
+            (position, keys(&store).len()),
+            if visible { (Some(42), 4) } else { (None, 0) }
+        );
+
+        let mut sweep = TestSweep {
+            slices: two_slices(),
+            ..TestSweep::default()
+        };
+        run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
+        assert_eq!((keys(&store).len(), sweep.finished), (4, vec![true]));
+    }
+}
+
+#[test]
+fn a_sweep_or_a_log_that_ends_abandons_the_checkpoint() {
+    for (fail_at, log_ends) in [(Some(1), false), (None, true)] {
+        let store = MapStore::new();
+        let mut sweep = TestSweep {
+            slices: two_slices(),
+            fail_at,
+            log_ends,
+            ..TestSweep::default()
+        };
+        let error = run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap_err();
+        assert!(matches!(error, CheckpointError::Sweep(_)), "{error}");
+        assert!(store.is_empty() && !store.needs_reopen());
+        assert_eq!(sweep.finished, [false]);
+    }
+}
+
+#[test]
+fn a_deep_store_is_relieved_before_the_sweep_begins() {
+    let store = MapStore::new();
+    store.set_depth(STORE_DEPTH_MAX + 2);
+    let mut asked = Vec::new();
+    let mut sweep = TestSweep::default();
+    run(&store, &mut sweep, Vec::new(), &mut |depth| {
+        asked.push(depth.runs);
+        Deep::Relieve
+    })
+    .unwrap();
+    assert_eq!(asked, [STORE_DEPTH_MAX + 2, STORE_DEPTH_MAX + 1]);
+
+    store.set_depth(STORE_DEPTH_MAX + 1);
+    let mut sweep = TestSweep::default();
+    let stopped = run(&store, &mut sweep, Vec::new(), &mut |_| Deep::Stop);
+    assert_eq!(stopped, Err(CheckpointError::Stopped));
+    assert_eq!((sweep.begun, sweep.finished.len()), (0, 0));
+    run(&store, &mut sweep, Vec::new(), &mut |_| Deep::Proceed).unwrap();
+}

@@ -6,20 +6,25 @@
 //!   then replaced and synced the pointer `current` and its folder (read in lsm-tree 3.1.10:
 //!   `table/writer`, `version/persist`, `file::rewrite_atomic`). So it is durable, and no `persist`
 //!   of the journal adds anything.
-//! - An ingestion that did not finish leaves tables that no version names; opening removes them.
-//!   After one the store wants to be reopened, because a version that was half written must not be
-//!   written over while `current` may already point to it.
+//! - An ingestion or compaction that did not finish leaves tables that no version names; opening
+//!   removes them. After one the store wants to be reopened, because a version that was half
+//!   written must not be written over while `current` may already point to it.
 //! - Before fjall opens a folder we check what it does not: a lost `current` would make it delete
 //!   the keyspace as uninitialized, and a flipped bit in the version file would make it delete the
 //!   tables it no longer finds named there.
+//! - fjall runs no threads of its own; a thread of ours compacts ([`Running`]). Its workers get one
+//!   request per ingestion and drop it when the level is busy, spin on their queue meanwhile (seen
+//!   once: 4.3 s of CPU with two of them, 2.9 s with three, same work), and end at an error. From
+//!   opening to the first ingestion they compact with a watermark that keeps every shadowed row.
 //! - A scan holds its [`Open`] alive, and reopening waits for it: a table that compaction removed
 //!   deletes its file when the last reader is gone, by a name that the next open may give again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ::fjall::config::{
@@ -28,7 +33,6 @@ use ::fjall::config::{
 };
 use ::fjall::{
     AbstractTree, CompressionType, Database, Error, Keyspace, KeyspaceCreateOptions, LsmError,
-    PersistMode,
 };
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -36,7 +40,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use super::{Ascending, Fill, Finish, Ingestion, Meta, Rows, Store, StoreError, row};
 use crate::limits::{
     STORE_BLOCK_BYTES, STORE_CACHE_BYTES_DEFAULT, STORE_FILTER_BITS_PER_ROW, STORE_OPEN_FILES_MAX,
-    STORE_REOPEN_WAIT_MS_MAX, STORE_WORKERS,
+    STORE_REOPEN_WAIT_MS_MAX,
 };
 
 /// The name of the keyspace that holds all rows.
@@ -62,8 +66,7 @@ impl Default for StoreOptions {
 pub struct FjallStore {
     path: PathBuf,
     options: StoreOptions,
-    open: RwLock<Result<Arc<Open>, StoreError>>,
-    needs_reopen: AtomicBool,
+    running: RwLock<Result<Running, StoreError>>,
 }
 
 impl FjallStore {
@@ -72,7 +75,7 @@ impl FjallStore {
     /// name. Files and folders inside are synced by [`super::folder`].
     pub fn create(path: &Path, options: StoreOptions, meta: &Meta) -> Result<Self, StoreError> {
         fs::create_dir(path).map_err(|error| StoreError::from_io(path, &error))?;
-        let store = FjallStore::new(path, options, Open::create(path, options)?);
+        let store = FjallStore::new(path, options, Open::create(path, options)?)?;
         let finished = store.ingest(&mut |_| Ok(Finish::With(meta.clone())))?;
         assert!(finished);
         Ok(store)
@@ -81,27 +84,34 @@ impl FjallStore {
     /// Opens the store in the folder `path`. Refuses one that is incomplete or damaged as far as
     /// this can be seen without reading every row.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let store = FjallStore::new(path, options, Open::existing(path, options)?);
+        let store = FjallStore::new(path, options, Open::existing(path, options)?)?;
         match store.meta()? {
             Some(_) => Ok(store),
             None => Err(StoreError::damaged(path, "the meta row is missing")),
         }
     }
 
-    fn new(path: &Path, options: StoreOptions, open: Open) -> Self {
-        FjallStore {
+    fn new(path: &Path, options: StoreOptions, open: Open) -> Result<Self, StoreError> {
+        let running = Running::start(Arc::new(open))?;
+        running.nudge();
+        Ok(FjallStore {
             path: path.to_path_buf(),
             options,
-            open: RwLock::new(Ok(Arc::new(open))),
-            needs_reopen: AtomicBool::new(false),
-        }
+            running: RwLock::new(Ok(running)),
+        })
     }
 
     fn current(&self) -> Result<Arc<Open>, StoreError> {
-        self.open
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        match &*self.running.read().unwrap_or_else(PoisonError::into_inner) {
+            Ok(running) => Ok(Arc::clone(&running.open)),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    fn nudge_compactor(&self) {
+        if let Ok(running) = &*self.running.read().unwrap_or_else(PoisonError::into_inner) {
+            running.nudge();
+        }
     }
 }
 
@@ -132,16 +142,17 @@ impl Store for FjallStore {
     }
 
     fn ingest(&self, fill: &mut Fill<'_>) -> Result<bool, StoreError> {
-        if self.needs_reopen() {
+        let open = self.current()?;
+        if open.is_failed() {
             return Err(StoreError::io(
                 &self.path,
                 "the store must be reopened first",
             ));
         }
-        let open = self.current()?;
         let finished = open.ingest(fill);
-        if !matches!(finished, Ok(true)) {
-            self.needs_reopen.store(true, Ordering::Release);
+        match finished {
+            Ok(true) => self.nudge_compactor(),
+            _ => open.fail(),
         }
         finished
     }
@@ -155,67 +166,112 @@ impl Store for FjallStore {
         self.current().map_or(0, |open| open.keyspace.disk_space())
     }
 
-    fn relieve(&self) -> Result<(), StoreError> {
-        let open = self.current()?;
-        let strategy = open.keyspace.config.compaction_strategy.clone();
-        let watermark = open
-            .database
-            .supervisor
-            .snapshot_tracker
-            .get_seqno_safe_to_gc();
-        open.keyspace
-            .tree
-            .compact(strategy, watermark)
-            .map_err(|error| {
-                self.needs_reopen.store(true, Ordering::Release);
-                open.read_error(Error::Storage(error), &[], &row::META_KEY)
-            })
+    fn relieve(&self) -> Result<bool, StoreError> {
+        self.current()?.compact()
     }
 
     fn needs_reopen(&self) -> bool {
-        self.needs_reopen.load(Ordering::Acquire)
-            || self.current().map_or(true, |open| open.workers_ended())
+        self.current().map_or(true, |open| open.is_failed())
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
-        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.running.write().unwrap_or_else(PoisonError::into_inner);
         let closed = Err(StoreError::io(&self.path, "the store is being reopened"));
-        if let Ok(open) = std::mem::replace(&mut *slot, closed) {
-            let mut open = Some(open);
-            for _ in 0..STORE_REOPEN_WAIT_MS_MAX / REOPEN_STEP_MS {
-                match Arc::try_unwrap(open.take().expect("put back below")) {
-                    Ok(alone) => {
-                        drop(alone);
-                        break;
-                    }
-                    Err(shared) => open = Some(shared),
-                }
-                thread::sleep(Duration::from_millis(REOPEN_STEP_MS));
-            }
-            if let Some(open) = open {
-                *slot = Ok(open);
+        if let Ok(running) = std::mem::replace(&mut *slot, closed) {
+            let open = Arc::clone(&running.open);
+            drop(running);
+            if let Err(open) = drop_when_alone(open) {
+                *slot = Running::start(open);
                 return Err(StoreError::io(
                     &self.path,
                     "a scan kept the store from reopening",
                 ));
             }
         }
-        *slot = Open::existing(&self.path, self.options).map(Arc::new);
-        match &*slot {
-            Ok(_) => {
-                self.needs_reopen.store(false, Ordering::Release);
-                Ok(())
+        // Not nudged: on a full disk the compactor would take the space that the next ingestion
+        // needs, and that one may be the one that frees some.
+        *slot = Open::existing(&self.path, self.options)
+            .and_then(|open| Running::start(Arc::new(open)));
+        slot.as_ref().map(|_| ()).map_err(StoreError::clone)
+    }
+}
+
+/// Drops `open` once nobody else holds it, or gives it back after a while.
+fn drop_when_alone(mut open: Arc<Open>) -> Result<(), Arc<Open>> {
+    for _ in 0..STORE_REOPEN_WAIT_MS_MAX / REOPEN_STEP_MS {
+        match Arc::try_unwrap(open) {
+            Ok(_alone) => return Ok(()),
+            Err(shared) => open = shared,
+        }
+        thread::sleep(Duration::from_millis(REOPEN_STEP_MS));
+    }
+    Err(open)
+}
+
+/// An open database and the thread that compacts it when nudged, until nothing is due. The thread
+/// ends at its first error, which the next reopening answers. Dropping this waits for its step.
+struct Running {
+    open: Arc<Open>,
+    nudge: Option<SyncSender<()>>,
+    compactor: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(open: Arc<Open>) -> Result<Running, StoreError> {
+        let (nudge, nudges) = mpsc::sync_channel(1);
+        let compactor = thread::Builder::new()
+            .name("compaction".into())
+            .spawn({
+                let open = Arc::clone(&open);
+                move || compact_when_nudged(&open, &nudges)
+            })
+            .map_err(|error| StoreError::from_io(&open.path, &error))?;
+        Ok(Running {
+            open,
+            nudge: Some(nudge),
+            compactor: Some(compactor),
+        })
+    }
+
+    /// Never waits: a nudge that is already pending will do.
+    fn nudge(&self) {
+        let _ = self.nudge.as_ref().map(|nudge| nudge.try_send(()));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.open.closing.store(true, Ordering::Release);
+        self.nudge = None;
+        if let Some(compactor) = self.compactor.take() {
+            let _ = compactor.join();
+        }
+        self.open.closing.store(false, Ordering::Release);
+    }
+}
+
+fn compact_when_nudged(open: &Open, nudges: &Receiver<()>) {
+    while nudges.recv().is_ok() {
+        while !open.closing.load(Ordering::Acquire) && !open.is_failed() {
+            match open.compact() {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Counts as failed now, so this loop ends.
+                Err(error) => tracing::error!("compaction of the store failed: {error}"),
             }
-            Err(error) => Err(error.clone()),
         }
     }
 }
 
-/// An open database. Dropping it ends its threads and gives up its lock.
+/// An open database. Dropping it gives up its lock.
 struct Open {
     path: PathBuf,
     keyspace: Keyspace,
     database: Database,
+    /// Something was left half written: no more writing before it is opened again.
+    failed: AtomicBool,
+    /// The compactor is to end.
+    closing: AtomicBool,
 }
 
 impl Open {
@@ -231,7 +287,7 @@ impl Open {
     fn with_database(path: &Path, options: StoreOptions) -> Result<Open, StoreError> {
         let failed = |error| store_error(error, path);
         let database = Database::builder(path)
-            .worker_threads(STORE_WORKERS)
+            .worker_threads_unchecked(0)
             .cache_size(options.cache_bytes)
             .max_cached_files(Some(STORE_OPEN_FILES_MAX))
             .open()
@@ -243,6 +299,8 @@ impl Open {
             path: path.to_path_buf(),
             keyspace,
             database,
+            failed: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         })
     }
 
@@ -266,12 +324,29 @@ impl Open {
         Ok(true)
     }
 
-    /// True when a background worker met an error: fjall then ends it and never starts another.
-    fn workers_ended(&self) -> bool {
-        matches!(
-            self.database.persist(PersistMode::Buffer),
-            Err(Error::Poisoned)
-        )
+    /// One step of compaction; false when none was due or another thread is at it.
+    fn compact(&self) -> Result<bool, StoreError> {
+        let strategy = self.keyspace.config.compaction_strategy.clone();
+        // Shadowed rows go whatever their age: nobody reads by sequence number here, and a scan
+        // keeps the tables it began with.
+        let watermark = self.database.visible_seqno();
+        let before = self.keyspace.tree.current_version().id();
+        self.keyspace
+            .tree
+            .compact(strategy, watermark)
+            .map_err(|error| {
+                self.fail();
+                self.read_error(Error::Storage(error), &[], &row::META_KEY)
+            })?;
+        Ok(self.keyspace.tree.current_version().id() != before)
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     /// An error met while reading `from..=to`, with the file it comes from if it can be found.
@@ -300,6 +375,11 @@ impl Open {
 }
 
 /// Options that fjall writes into the keyspace when it is created and keeps for good.
+///
+/// Measured with a million counters of 20-byte keys (numbered, so they compress well), a cache of
+/// 8 MiB and a busy machine: lz4 20.5 bytes per row, no compression 36.6, with about equal times;
+/// blocks of 8 KiB save 0.7 bytes. A read of a random key takes 35 µs with index and filter in
+/// pieces and 619 µs with both whole, a read of a missing key 6 and 701 µs.
 fn frozen_options() -> KeyspaceCreateOptions {
     let filter = BloomConstructionPolicy::BitsPerKey(STORE_FILTER_BITS_PER_ROW);
     KeyspaceCreateOptions::default()
@@ -308,14 +388,17 @@ fn frozen_options() -> KeyspaceCreateOptions {
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
         .index_block_compression_policy(CompressionPolicy::disabled())
         .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(filter)))
-        // In pieces: else each cold read of a 64 MiB table loads its whole index and filter.
+        // In pieces, or each cold read of a 64 MiB table loads its whole index and filter.
         .filter_block_partitioning_policy(PartitioningPolicy::all(true))
         .index_block_partitioning_policy(PartitioningPolicy::all(true))
         .expect_point_read_hits(false)
 }
 
+/// Gives fjall one row: its key and its value, or none to remove it.
+type WriteRow<'a> = dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), StoreError> + 'a;
+
 struct IngestedRows<'a> {
-    write: &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), StoreError>,
+    write: &'a mut WriteRow<'a>,
     order: Ascending,
 }
 
@@ -405,9 +488,11 @@ fn store_error(error: Error, path: &Path) -> StoreError {
         Error::Storage(LsmError::ChecksumMismatch { .. }) => {
             damaged("the checksum of a block is wrong".into())
         }
+        Error::Unrecoverable | Error::Storage(LsmError::Unrecoverable) => {
+            damaged("a table is missing or its footer cannot be read".into())
+        }
         Error::Storage(error) => damaged(format!("{error:?}")),
         Error::Locked => StoreError::io(path, "another process has the store open"),
-        Error::Poisoned => StoreError::io(path, "a background worker has failed"),
         error => damaged(format!("{error:?}")),
     }
 }

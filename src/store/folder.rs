@@ -11,8 +11,8 @@
 //! Always true here:
 //! - A folder is whole or says that it is not: CREATING is there before anything else and goes away
 //!   after FORMAT and everything that FORMAT promises are synced. A folder that does not exist is
-//!   made beside its place under a temporary name and renamed; one that exists and is empty (a mount
-//!   point, say) is made in place.
+//!   made beside its place under a temporary name and renamed; one that exists and is empty (a
+//!   mount point, say) is made in place.
 //! - Nothing is deleted but what a CREATING marks as unfinished: there is no data in it yet.
 //! - The lock is the system's: it ends with the process. What LOCK says is for people.
 
@@ -115,7 +115,7 @@ impl Folder {
         fill: &mut Fill<'_>,
     ) -> Result<Folder, FolderError> {
         let parent = parent_of(path);
-        fs::create_dir_all(&parent).map_err(|error| FolderError::io(&parent, &error))?;
+        create_parents(&parent)?;
         let draft = draft_of(path)?;
         match fs::create_dir(&draft) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -501,6 +501,21 @@ fn sync_folder(path: &Path) -> Result<(), FolderError> {
         .map_err(|error| FolderError::io(path, &error))
 }
 
+/// Makes `path` and every folder above it that is missing, so that all of them survive a crash.
+fn create_parents(path: &Path) -> Result<(), FolderError> {
+    if path.as_os_str().is_empty() || exists(path)? {
+        return Ok(());
+    }
+    let parent = parent_of(path);
+    create_parents(&parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(FolderError::io(path, &error))
+        }
+        _ => sync_folder(&parent),
+    }
+}
+
 /// Syncs every file and folder below `path`, and `path` itself.
 fn sync_tree(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
@@ -515,181 +530,5 @@ fn sync_tree(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FRESH: Identity = Identity {
-        folder_id: 0x0123,
-        hash_seed: 0xFEDC_BA98_7654_3210,
-    };
-
-    fn fill(path: &Path, _: &Identity) -> Result<(), String> {
-        fs::create_dir(path.join(STORE)).map_err(|error| error.to_string())?;
-        fs::write(path.join(STORE).join("rows"), b"rows").map_err(|error| error.to_string())?;
-        fs::create_dir(path.join(LOG)).map_err(|error| error.to_string())
-    }
-
-    fn open(path: &Path) -> Result<Folder, FolderError> {
-        Folder::open(path, FRESH, 1_700_000_000_000, &mut fill)
-    }
-
-    fn open_with_other_numbers(path: &Path) -> Result<Folder, FolderError> {
-        Folder::open(
-            path,
-            Identity {
-                folder_id: 9,
-                hash_seed: 9,
-            },
-            1,
-            &mut |_, _| panic!("made again"),
-        )
-    }
-
-    fn names(path: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(path)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn a_folder_is_made_once_and_keeps_its_identity() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("deep/inside/data");
-        let folder = open(&path).unwrap();
-        assert!(folder.is_new());
-        assert_eq!(folder.identity(), FRESH);
-        assert_eq!(folder.path(), path);
-        assert_eq!(names(path.parent().unwrap()), ["data"]);
-        assert_eq!(names(&path), [FORMAT, LOCK, LOG, STORE]);
-        drop(folder);
-        let folder = open_with_other_numbers(&path).unwrap();
-        assert!(!folder.is_new());
-        assert_eq!(folder.identity(), FRESH);
-    }
-
-    #[test]
-    fn an_empty_folder_is_filled_in_place() {
-        let place = tempfile::tempdir().unwrap();
-        fs::create_dir(place.path().join("lost+found")).unwrap();
-        assert!(open(place.path()).unwrap().is_new());
-        assert_eq!(
-            names(place.path()),
-            [FORMAT, LOCK, LOG, STORE, "lost+found"]
-        );
-        assert!(!open_with_other_numbers(place.path()).unwrap().is_new());
-    }
-
-    #[test]
-    fn the_second_process_learns_who_has_it() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("data");
-        let folder = open(&path).unwrap();
-        let error = open_with_other_numbers(&path).unwrap_err().to_string();
-        let holder = format!("in use by process {} (started at", std::process::id());
-        assert!(
-            error.contains(&format!("data folder {} is {holder}", path.display())),
-            "{error}"
-        );
-        drop(folder);
-        open_with_other_numbers(&path).unwrap();
-    }
-
-    #[test]
-    fn a_creation_that_was_cut_off_is_made_again() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("data");
-        for inside in [false, true] {
-            if inside {
-                fs::create_dir(&path).unwrap();
-            }
-            let failed = Folder::open(&path, FRESH, 1, &mut |path, _| {
-                fs::create_dir(path.join(STORE)).unwrap();
-                fs::write(path.join(STORE).join("half"), b"half").unwrap();
-                Err("no space".into())
-            });
-            assert!(failed.unwrap_err().to_string().contains("no space"));
-            let folder = open(&path).unwrap();
-            assert!(folder.is_new());
-            assert_eq!(names(&folder.store_path()), ["rows"]);
-            assert_eq!(names(place.path()), ["data"]);
-            drop(folder);
-            fs::remove_dir_all(&path).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_folder_of_somebody_else_is_left_alone() {
-        let place = tempfile::tempdir().unwrap();
-        fs::write(place.path().join("thesis.tex"), b"precious").unwrap();
-        let error = open(place.path()).unwrap_err();
-        assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
-        assert!(error.to_string().contains("thesis.tex"), "{error}");
-        assert_eq!(names(place.path()), ["thesis.tex"]);
-        let file = place.path().join("thesis.tex");
-        assert!(
-            open(&file)
-                .unwrap_err()
-                .to_string()
-                .contains("not a folder")
-        );
-        fs::write(place.path().join(FORMAT), b"something else\n").unwrap();
-        let error = open(place.path()).unwrap_err();
-        assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
-    }
-
-    #[test]
-    fn a_folder_that_lost_a_part_is_never_made_again() {
-        for part in [FORMAT, STORE, LOG] {
-            let place = tempfile::tempdir().unwrap();
-            drop(open(place.path()).unwrap());
-            let path = place.path().join(part);
-            if part == FORMAT {
-                fs::remove_file(&path).unwrap();
-            } else {
-                fs::remove_dir_all(&path).unwrap();
-            }
-            let error = open_with_other_numbers(place.path()).unwrap_err();
-            assert_eq!(
-                error,
-                FolderError::Incomplete {
-                    file: path,
-                    what: "it is missing".into()
-                }
-            );
-        }
-    }
-
-    #[test]
-    fn a_damaged_or_newer_format_is_named() {
-        let place = tempfile::tempdir().unwrap();
-        drop(open(place.path()).unwrap());
-        let format = place.path().join(FORMAT);
-        let text = fs::read_to_string(&format).unwrap();
-        assert!(text.starts_with("tallyman data folder\nversion 1\nfolder-id 0000000000000123\n"));
-        for at in 0..text.len() {
-            let mut bytes = text.clone().into_bytes();
-            bytes[at] ^= 1;
-            fs::write(&format, &bytes).unwrap();
-            // A change of the trailing newline alone changes nothing that is read.
-            if let Ok(folder) = open_with_other_numbers(place.path()) {
-                assert_eq!((at, folder.identity()), (text.len() - 1, FRESH));
-            }
-        }
-        let newer = text.replace("version 1", "version 2");
-        let body = newer.rsplit_once("crc32c").unwrap().0;
-        let crc = crc32c::crc32c(body.as_bytes());
-        fs::write(&format, format!("{body}crc32c {crc:08x}\n")).unwrap();
-        let error = open_with_other_numbers(place.path()).unwrap_err();
-        assert_eq!(
-            error,
-            FolderError::Newer {
-                file: format,
-                version: 2
-            }
-        );
-        assert!(error.to_string().contains("newer server"));
-    }
-}
+#[path = "folder_tests.rs"]
+mod tests;

@@ -78,6 +78,36 @@ impl MapStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn ingest_with(&self, fault: Option<Fault>, fill: &mut Fill<'_>) -> Result<bool, StoreError> {
+        let mut given = Given {
+            rows: Vec::new(),
+            order: Ascending::default(),
+            fault,
+        };
+        match fill(&mut given)? {
+            Finish::With(meta) => {
+                let meta = (
+                    Bytes::from_static(&row::META_KEY),
+                    Some(meta.encode().into()),
+                );
+                given.rows.push(meta);
+            }
+            Finish::Rows => {}
+            Finish::Abandon => return Ok(false),
+        }
+        let crash = || StoreError::io("memory", "the process ended here");
+        match fault {
+            Some(Fault::FullAtFinish) => return Err(StoreError::Full),
+            Some(Fault::CrashBeforeFinish) => return Err(crash()),
+            _ => self.publish(given.rows),
+        }
+        if fault == Some(Fault::CrashAfterFinish) {
+            Err(crash())
+        } else {
+            Ok(true)
+        }
+    }
+
     fn publish(&self, rows: Vec<(Bytes, Option<Bytes>)>) {
         let mut state = self.state();
         let map = Arc::make_mut(&mut state.rows);
@@ -118,37 +148,13 @@ impl Store for MapStore {
             if state.needs_reopen {
                 return Err(StoreError::io("memory", "the store must be reopened first"));
             }
-            // Cleared at the end: whatever goes wrong before, the store wants to be reopened.
-            state.needs_reopen = true;
             state.fault.take()
         };
-        let mut given = Given {
-            rows: Vec::new(),
-            order: Ascending::default(),
-            fault,
-        };
-        match fill(&mut given)? {
-            Finish::With(meta) => {
-                let meta = (
-                    Bytes::from_static(&row::META_KEY),
-                    Some(meta.encode().into()),
-                );
-                given.rows.push(meta);
-            }
-            Finish::Rows => {}
-            Finish::Abandon => return Ok(false),
+        let finished = self.ingest_with(fault, fill);
+        if finished != Ok(true) {
+            self.state().needs_reopen = true;
         }
-        let crash = || StoreError::io("memory", "the process ended here");
-        match fault {
-            Some(Fault::FullAtFinish) => return Err(StoreError::Full),
-            Some(Fault::CrashBeforeFinish) => return Err(crash()),
-            _ => self.publish(given.rows),
-        }
-        if fault == Some(Fault::CrashAfterFinish) {
-            return Err(crash());
-        }
-        self.state().needs_reopen = false;
-        Ok(true)
+        finished
     }
 
     fn depth(&self) -> usize {
@@ -163,10 +169,11 @@ impl Store for MapStore {
             .sum()
     }
 
-    fn relieve(&self) -> Result<(), StoreError> {
+    fn relieve(&self) -> Result<bool, StoreError> {
         let mut state = self.state();
+        let was_deep = state.depth > 0;
         state.depth = state.depth.saturating_sub(1);
-        Ok(())
+        Ok(was_deep)
     }
 
     fn needs_reopen(&self) -> bool {

@@ -196,10 +196,14 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_is_damage(meta in meta(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn a_flipped_bit_is_damage(
+            meta in meta(),
+            at in any::<prop::sample::Index>(),
+            bit in 0u32..8,
+        ) {
             let mut bytes = meta.encode();
             let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1u8 << bit;
             prop_assert_eq!(Meta::decode(&bytes), Err(MetaError::Damaged));
         }
 

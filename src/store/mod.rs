@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-pub use self::checkpoint::{CheckpointError, Outcome, RowChange, Slice, Sweep};
+pub use self::checkpoint::{CheckpointError, Deep, Depth, Outcome, RowChange, Slice, Sweep};
 pub use self::fjall::{FjallStore, StoreOptions};
 pub use self::folder::{Folder, FolderError, Identity};
 pub use self::map::{Fault, MapStore};
@@ -69,10 +69,10 @@ pub trait Store: Send + Sync {
 
     /// Writes rows by sorted ingestion: `fill` gives them in order and decides with [`Finish`].
     ///
-    /// Returns true once everything given is durable and visible, false when `fill` abandoned. After
-    /// an error or an abandoned ingestion nothing of it is visible; the exception is an error of the
-    /// very last step, after which it is either all there or not, and reopening tells. Either way
-    /// [`Store::needs_reopen`] is then true.
+    /// Returns true once everything given is durable and visible, false when `fill` abandoned.
+    /// After an error or an abandoned ingestion nothing of it is visible; the exception is an error
+    /// of the very last step, after which it is either all there or not, and reopening tells.
+    /// Either way [`Store::needs_reopen`] is then true.
     fn ingest(&self, fill: &mut Fill<'_>) -> Result<bool, StoreError>;
 
     /// Sorted runs in the first level: what each read has to look through.
@@ -81,15 +81,18 @@ pub trait Store: Send + Sync {
     /// Bytes on disk in tables, with what compaction has not yet removed.
     fn disk_bytes(&self) -> u64;
 
-    /// Does one step of compaction on the calling thread, if one is due. It may take seconds.
-    fn relieve(&self) -> Result<(), StoreError>;
+    /// Does one step of compaction on the calling thread, if one is due; it may take seconds. False
+    /// when nothing was done, because nothing is due or because another thread is at it. The store
+    /// compacts by itself after each ingestion; this is for a caller that waits for it.
+    fn relieve(&self) -> Result<bool, StoreError>;
 
     /// True when the store must be reopened before the next ingestion.
     fn needs_reopen(&self) -> bool;
 
-    /// Closes and opens the store again, which removes what unfinished ingestions left and starts
-    /// ended background workers. Reads wait for it. When it fails every call fails with its error
-    /// until a later `reopen` succeeds.
+    /// Closes and opens the store again, which removes what unfinished ingestions and compactions
+    /// left; compaction goes on after the next ingestion. It waits for the step that compaction is
+    /// at and for scans, and reads wait for it. When it fails every call fails with its error until
+    /// a later `reopen` succeeds.
     fn reopen(&self) -> Result<(), StoreError>;
 
     /// The meta row: which position of the log the rows stand for. `None` only in a store that

@@ -363,7 +363,7 @@ impl Worker {
         };
         let mut out = Vec::new();
         let keyspaces = std::slice::from_mut(&mut keyspace);
-        let wait = self.run_block_with(conn, keyspaces, &block, context, &mut out);
+        let wait = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
         self.keyspace = Some(keyspace);
         match wait {
             Some(wait) => conn.fill(place, &out, wait),

@@ -227,6 +227,22 @@ impl Worker {
         out: &mut Vec<u8>,
     ) -> Option<Wait> {
         let mut conn = self.take(conn);
+        let wait = self.run_block_with(conn.as_deref_mut(), keyspaces, block, context, out);
+        if let Some(conn) = conn {
+            self.put_back(conn);
+        }
+        wait
+    }
+
+    /// Runs a block on shards that are here; its session commands see `conn`.
+    pub(super) fn run_block_with(
+        &mut self,
+        mut conn: Option<&mut Conn>,
+        keyspaces: &mut [Box<Keyspace>],
+        block: &BlockCall,
+        context: Context,
+        out: &mut Vec<u8>,
+    ) -> Option<Wait> {
         let mut allowance = std::mem::replace(
             &mut self.allowance,
             super::Allowance { log: self.log.clone(), left: 0, used: 0 },
@@ -238,9 +254,6 @@ impl Worker {
         };
         let ended = execute_block(keyspaces, block, context, &mut allowance, &mut session, out);
         self.allowance = allowance;
-        if let Some(conn) = conn {
-            self.put_back(conn);
-        }
         match ended {
             Ended::Later => None,
             Ended::Done { wait, .. } => Some(wait),
