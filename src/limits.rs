@@ -49,7 +49,8 @@ pub const LOG_BLOCK_BYTES: u64 = 4096;
 pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 pub const LOG_SEGMENT_BYTES_MIN: u64 = 16 * 1024;
 pub const LOG_SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
-/// Most bytes written as one group; a single batch above it is a group of its own, written in pieces.
+/// Most bytes written as one group; a single batch above it is a group of its own, written in
+/// pieces.
 pub const LOG_GROUP_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Most batches in one group: bounds what one wake-up has to release.
 pub const LOG_GROUP_BATCHES_MAX: usize = 16_384;

@@ -377,7 +377,7 @@ impl Clients {
 /// What the server's engine room tells and does for session commands.
 pub trait Engine: Send + Sync {
     /// The `tallyman` section of INFO: names and values in order.
-    fn info(&self) -> Vec<(String, String)>;
+    fn info(&self, metrics: &crate::metrics::Metrics) -> Vec<(String, String)>;
     /// Seconds since the Unix epoch of the last finished checkpoint.
     fn last_checkpoint_s(&self) -> u64;
     /// Whether a checkpoint runs.
@@ -388,10 +388,41 @@ pub trait Engine: Send + Sync {
     fn changes_since_checkpoint(&self) -> u64;
     /// Bytes of the commit log since the last checkpoint.
     fn log_bytes(&self) -> u64;
-    /// Keys and keys with a deadline of each database that has any: number, keys, deadlines.
-    fn keyspace(&self) -> Vec<(usize, u64, u64)>;
-    /// Bytes that the keyspaces hold in memory.
-    fn keyspace_bytes(&self) -> u64;
+}
+
+/// Keys and keys with a deadline, by shard and database number.
+#[derive(Debug, Default)]
+pub struct KeyCounts {
+    shards: Vec<Vec<(AtomicU64, AtomicU64)>>,
+}
+
+impl KeyCounts {
+    /// Room for so many shards and databases.
+    pub fn new(shards: usize, databases: usize) -> KeyCounts {
+        let database = || (0..databases).map(|_| Default::default()).collect();
+        KeyCounts { shards: (0..shards).map(|_| database()).collect() }
+    }
+
+    /// A shard has so many keys of a database, and so many of them with a deadline.
+    pub fn set(&self, shard: usize, number: usize, keys: u64, deadlines: u64) {
+        if let Some(place) = self.shards.get(shard).and_then(|shard| shard.get(number)) {
+            place.0.store(keys, Ordering::Relaxed);
+            place.1.store(deadlines, Ordering::Relaxed);
+        }
+    }
+
+    /// Number, keys and deadlines of the databases that have any keys.
+    pub fn databases(&self) -> Vec<(usize, u64, u64)> {
+        let numbers = self.shards.first().map_or(0, Vec::len);
+        let sums = (0..numbers).map(|number| {
+            self.shards.iter().fold((number, 0, 0), |(number, keys, deadlines), shard| {
+                let place = &shard[number];
+                let more = (place.0.load(Ordering::Relaxed), place.1.load(Ordering::Relaxed));
+                (number, keys + more.0, deadlines + more.1)
+            })
+        });
+        sums.filter(|(_, keys, _)| *keys > 0).collect()
+    }
 }
 
 /// What all connections share.
@@ -414,6 +445,8 @@ pub struct Shared {
     pub dir: String,
     /// Shards.
     pub shards: usize,
+    /// Keys and keys with a deadline of each shard and database number; told when a turn is sealed.
+    pub keyspace: KeyCounts,
     /// Connections in MONITOR mode.
     pub monitors: AtomicUsize,
     /// A stop was asked for.

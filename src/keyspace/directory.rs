@@ -283,6 +283,9 @@ impl SlotTable {
     /// The bucket that holds a hash.
     #[inline]
     pub(super) fn bucket_number(&self, hash32: u32) -> u32 {
+        if self.depth == 0 {
+            return 0;
+        }
         let word = (u64::from(hash32) >> (32 - u32::from(self.depth))) as usize;
         self.directory[word]
     }

@@ -1,7 +1,7 @@
 //! An entry: its packed form, and how commands and the checkpoint see it.
 //!
-//! Packed: hash (4 bytes, little-endian) · meta (1) · stamp (1) · key length (1) · deadline (8, if
-//! there is one) · key · body. The body is 8 bytes of a counter, or a length byte and a short
+//! Packed: hash (4 bytes, little-endian), meta (1), stamp (1), key length (1), deadline (8, if there
+//! is one), key, body. The body is 8 bytes of a counter, or a length byte and a short
 //! string, or the 4-byte number of a boxed value. A key too long for the length byte lies in the
 //! box as well. The layout can be read from the entry alone.
 
@@ -61,7 +61,10 @@ impl<'a> EntryRef<'a> {
 
     /// The value as a string, shared when it is large; `None` for a hash.
     pub fn to_string_bytes(&self) -> Option<Bytes> {
-        match self.to_value_unless_hash()? {
+        if self.raw.kind() == HASH {
+            return None;
+        }
+        match self.to_value() {
             Value::Counter(counter) => Some(Bytes::copy_from_slice(
                 itoa::Buffer::new().format(counter).as_bytes(),
             )),
@@ -96,10 +99,6 @@ impl<'a> EntryRef<'a> {
     /// Bytes of memory behind this entry, for MEMORY USAGE.
     pub fn memory_bytes(&self) -> usize {
         self.segment.entry_bytes(self.raw)
-    }
-
-    fn to_value_unless_hash(&self) -> Option<Value> {
-        (self.raw.kind() != HASH).then(|| self.to_value())
     }
 }
 
@@ -293,7 +292,7 @@ impl Shape<'_> {
     }
 }
 
-/// Writes meta flags and stamp of a packed entry.
+/// Sets and clears meta flags of a packed entry.
 pub(super) fn set_flags(raw: &mut [u8], set: u8, clear: u8) {
     raw[META] = raw[META] & !clear | set;
 }

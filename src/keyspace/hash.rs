@@ -456,3 +456,106 @@ impl DerefMut for HashMut<'_> {
         self.hash
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::key::field_hash32;
+
+    fn fields_in_flight(hash: &Hash) -> Vec<(Vec<u8>, bool)> {
+        let mut fields = Vec::new();
+        hash.for_each_in_flight(0, usize::MAX, |_, name, field| {
+            fields.push((name.to_vec(), field.is_some()));
+        });
+        fields
+    }
+
+    fn large(count: u32) -> Hash {
+        let mut hash = Hash::new(1);
+        for number in 0..count {
+            let name = format!("field:{number}");
+            let value = FieldValue::from_counter(number.into());
+            hash.insert(field_hash32(name.as_bytes(), 0), name.as_bytes(), value, 0);
+        }
+        hash
+    }
+
+    #[test]
+    fn fields_are_found_and_iterated_in_order() {
+        let mut hash = large(20_000);
+        assert_eq!(hash.len(), 20_000);
+        let order = |field: &Field| (field.hash, field.name().to_vec());
+        assert!(hash.iter().map(order).is_sorted());
+        let middle = hash.iter().nth(10_000).cloned();
+        assert_eq!(hash.nth(10_000), middle.as_ref());
+        let from = middle.map_or(0, |field| field.hash);
+        assert_eq!(hash.iter_from(from).count(), 10_000);
+        assert_eq!(hash.nth(20_000), None);
+        for number in 0..20_000 {
+            let name = format!("field:{number}");
+            let removed = hash.remove(field_hash32(name.as_bytes(), 0), name.as_bytes());
+            assert_eq!(
+                removed.and_then(|field| field.value.counter()),
+                Some(number)
+            );
+        }
+        assert!(hash.is_empty() && hash.leaves.is_empty() && hash.field_bytes == 0);
+    }
+
+    #[test]
+    fn one_change_of_a_large_hash_is_one_row() {
+        let mut hash = large(5_000);
+        hash.begin_flight();
+        assert!(hash.in_flight_whole() && fields_in_flight(&hash).len() == 5_000);
+        hash.end_flight();
+        let [a, b] = ["field:7", "field:9"].map(|name| (field_hash32(name.as_bytes(), 0), name));
+        hash.set_value(a.0, a.1.as_bytes(), FieldValue::from_counter(1));
+        hash.begin_flight();
+        assert_eq!(fields_in_flight(&hash), [(b"field:7".to_vec(), true)]);
+        hash.remove(b.0, b.1.as_bytes());
+        hash.fail_flight();
+        hash.begin_flight();
+        let mut fields = fields_in_flight(&hash);
+        fields.sort();
+        assert_eq!(
+            fields,
+            [(b"field:7".to_vec(), true), (b"field:9".to_vec(), false)]
+        );
+    }
+
+    #[test]
+    fn field_deadlines_are_found_in_their_order() {
+        let mut hash = Hash::new(1);
+        for (name, ms) in [("a", 30), ("b", 10), ("c", 0), ("d", 20)] {
+            // One hash for all: names tell them apart.
+            hash.insert(5, name.as_bytes(), FieldValue::from_bytes(b"x"), ms);
+        }
+        let names = |hash: &Hash, now_ms| -> Vec<u8> {
+            hash.expired(now_ms, 10)
+                .iter()
+                .map(|(_, name)| name[0])
+                .collect()
+        };
+        assert_eq!((hash.next_deadline_ms(), names(&hash, 9)), (10, vec![]));
+        assert_eq!(names(&hash, 20), b"bd");
+        hash.set_deadline(5, b"b", 0);
+        hash.insert(5, b"d", FieldValue::from_bytes(b"y"), 40);
+        assert_eq!(
+            (hash.next_deadline_ms(), names(&hash, 40)),
+            (30, b"ad".to_vec())
+        );
+        hash.remove(5, b"a");
+        assert_eq!(hash.next_deadline_ms(), 40);
+    }
+
+    #[test]
+    fn pieces_in_flight_cover_all_fields_once() {
+        let mut hash = large(3_000);
+        hash.begin_flight();
+        let (mut from, mut count) = (Some(0), 0);
+        while let Some(hash32) = from {
+            from = hash.for_each_in_flight(hash32, 100, |_, _, _| count += 1);
+        }
+        assert_eq!(count, 3_000);
+    }
+}

@@ -9,13 +9,15 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::*;
 
 type Id = (DatabaseId, Vec<u8>);
+/// Key and generation, name, and value and deadline unless it was removed.
+type FieldRow = ((Id, u64), Vec<u8>, Option<(FieldValue, u64)>);
 type Fields = BTreeMap<Vec<u8>, (FieldValue, u64)>;
 
 /// Changes that a sweep gave out.
 #[derive(Default)]
 struct Taken {
     rows: HashMap<Id, Option<(Value, u64)>>,
-    fields: Vec<((Id, u64), Vec<u8>, Option<(FieldValue, u64)>)>,
+    fields: Vec<FieldRow>,
 }
 
 struct World {
@@ -201,7 +203,7 @@ impl World {
             for (name, (value, ms)) in fields.into_iter().flatten() {
                 whole.load(name_hash(name), name, value.clone(), *ms);
             }
-            *hash = Box::new(whole);
+            **hash = whole;
         }
         Some((value, deadline_ms))
     }
@@ -290,8 +292,11 @@ impl World {
 
     fn check_sums(&self) {
         for database in &self.tables.databases {
-            let mut sum = super::segment::Tally::default();
-            sum.bytes = database.tables.len() * 8;
+            let bytes = database.tables.len() * 8;
+            let mut sum = super::segment::Tally {
+                bytes,
+                ..Default::default()
+            };
             for table in database.tables.iter().flatten() {
                 sum.bytes += table.own_bytes();
                 for bucket in &table.buckets {

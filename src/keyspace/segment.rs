@@ -299,9 +299,8 @@ impl Segment {
         self.collect_garbage();
     }
 
-    /// Writes the value of an entry that `counter_at` found; it becomes dirty.
-    #[inline]
-    pub(super) fn write_counter(&mut self, cell: usize, counter: i64) {
+    /// Writes the value of an entry that is a counter; it becomes dirty.
+    fn write_counter(&mut self, cell: usize, counter: i64) {
         self.mark_dirty(cell);
         let raw = self.raw(cell);
         if raw.is_boxed() {
@@ -314,17 +313,44 @@ impl Segment {
         raw[start..start + 8].copy_from_slice(&counter.to_le_bytes());
     }
 
-    /// The value of an entry that is a counter.
+    /// Gives value and deadline of a counter to `f`, and stamps it; it becomes dirty if the value
+    /// changes. `None`: the entry is no counter.
     #[inline]
-    pub(super) fn counter_at(&self, cell: usize) -> Option<i64> {
-        let raw = self.raw(cell);
-        match raw.kind() {
-            COUNTER => match self.value(raw) {
-                ValueRef::Counter(counter) => Some(counter),
-                _ => None,
-            },
-            _ => None,
+    pub(super) fn update_counter<R>(
+        &mut self,
+        cell: usize,
+        stamp: u8,
+        f: impl FnOnce(&mut i64, u64) -> R,
+    ) -> Option<R> {
+        let bytes = self.arena.at_mut(self.cells[cell] & OFFSET_LIMIT);
+        let raw = Raw(bytes);
+        if raw.kind() != COUNTER {
+            return None;
         }
+        let old = match raw.is_boxed() {
+            false => raw.counter(),
+            true => match self.boxes.at(raw.box_number()).value {
+                Value::Counter(counter) => counter,
+                _ => return None,
+            },
+        };
+        let (start, boxed, clean) = (raw.body_start(), raw.is_boxed(), raw.meta() & DIRTY == 0);
+        let mut new = old;
+        let result = f(&mut new, raw.deadline_ms());
+        set_stamp(bytes, stamp);
+        if new == old {
+            return Some(result);
+        }
+        if boxed {
+            self.write_counter(cell, new);
+            return Some(result);
+        }
+        bytes[start..start + 8].copy_from_slice(&new.to_le_bytes());
+        if clean {
+            set_flags(bytes, DIRTY, 0);
+            self.dirty += 1;
+        }
+        Some(result)
     }
 
     /// The hash of an entry and the counter of heap bytes that goes with it.

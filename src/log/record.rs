@@ -1,15 +1,16 @@
 //! The record: what one group commit writes, and how it is known to be whole and in its place.
 //!
-//! Always true here: a record starts on a block boundary; its checksum covers the folder id (so that a
-//! payload cannot imitate a record), the whole header and the payload; the header carries the checksum of
-//! the record before it (the chain), so that a stale record in a recycled segment never fits.
+//! Always true here: a record starts on a block boundary; its checksum covers the folder id (so
+//! that a payload cannot imitate a record), the whole header and the payload; the header carries
+//! the checksum of the record before it (the chain), so that a stale record in a recycled segment
+//! never fits.
 //!
 //! Layout, little-endian, 64 bytes, then the payload, then zeros up to the next block:
 //!
 //! | bytes | field |
 //! | --- | --- |
 //! | 0..4 | magic |
-//! | 4..8 | checksum (CRC32C of folder id, bytes 8..64, payload) |
+//! | 4..8 | checksum (CRC32C of folder id, bytes 8..56, payload) |
 //! | 8..12 | chain: the previous record's checksum, 0 for the first |
 //! | 12..16 | number of batches; 0 is an empty record, which has an lsn of its own |
 //! | 16..24 | payload length |
@@ -19,6 +20,9 @@
 //! | 48..56 | time, milliseconds since the epoch |
 //! | 56..60 | checksum of folder id and bytes 8..56: a header can be believed without its payload |
 //! | 60..64 | zero, for later use |
+//!
+//! (A checksum must not run over another one of the same bytes: a CRC over a message and its CRC is
+//! a constant.)
 //!
 //! Payload: each batch as length (8 bytes), time (8 bytes), bytes.
 
@@ -69,7 +73,7 @@ impl RecordHeader {
     /// The header of these batches; sets `crc`.
     pub fn seal(&mut self, folder_id: u64, batches: &[Batch]) -> [u8; 64] {
         let mut bytes = self.bytes(folder_id);
-        let mut crc = crc_of(folder_id, &bytes[8..]);
+        let mut crc = crc_of(folder_id, &bytes[8..56]);
         for_each_piece(batches, &mut |piece| {
             crc = crc32c::crc32c_append(crc, piece)
         });
@@ -94,8 +98,8 @@ impl RecordHeader {
         bytes
     }
 
-    /// Reads a header from the first 64 bytes; None if a record of this folder does not begin here. What
-    /// is not yet known: whether the payload is whole.
+    /// Reads a header from the first 64 bytes; None if a record of this folder does not begin here.
+    /// What is not yet known: whether the payload is whole.
     pub fn decode(folder_id: u64, bytes: &[u8]) -> Option<RecordHeader> {
         if bytes.len() < RECORD_HEADER_BYTES as usize || bytes[0..4] != MAGIC {
             return None;
@@ -120,7 +124,7 @@ impl RecordHeader {
 
     /// The checksum over header and payload is right.
     pub fn is_valid(&self, folder_id: u64, payload: &[u8]) -> bool {
-        let crc = crc_of(folder_id, &self.bytes(folder_id)[8..]);
+        let crc = crc_of(folder_id, &self.bytes(folder_id)[8..56]);
         crc32c::crc32c_append(crc, payload) == self.crc
     }
 }
@@ -193,6 +197,15 @@ mod tests {
         assert_eq!(RecordHeader::decode(77, &bytes), Some(header));
         assert!(header.is_valid(77, &payload));
         assert!(!header.is_valid(78, &payload), "another folder's record");
+        assert_eq!(RecordHeader::decode(78, &bytes), None);
+        let other = RecordHeader {
+            chain: 10,
+            ..header
+        };
+        assert!(
+            !other.is_valid(77, &payload),
+            "the checksum covers the chain"
+        );
         let read = batches_of(&header, Bytes::from(payload.clone())).unwrap();
         assert_eq!(
             read.iter().map(|batch| batch.lsn).collect::<Vec<_>>(),

@@ -80,10 +80,6 @@ impl Counters {
         inner.bytes - inner.trimmed.1
     }
 
-    pub fn bytes(&self) -> u64 {
-        lock(&self.inner).bytes
-    }
-
     /// Fills in what is counted here.
     pub fn snapshot(&self, stats: &mut Stats, now_us: u64) {
         let mut inner = lock(&self.inner);

@@ -315,6 +315,23 @@ impl Worker {
         }
     }
 
+    /// Gives a client up that does not read what it asked for.
+    ///
+    /// # Errors
+    /// It has to be closed.
+    pub fn check_unread(&mut self, id: ConnId) -> std::io::Result<()> {
+        let limits = self.settings.current().client_output_buffer.clone();
+        let monitor = self.conn(id).is_some_and(|conn| conn.session.monitor);
+        let limit = if monitor { limits.replica } else { limits.normal };
+        let unread = self.conn(id).map_or(0, |conn| conn.queue.unread_bytes());
+        if unread as u64 <= limit.hard_bytes_effective() {
+            return Ok(());
+        }
+        self.metrics.output_buffer_disconnections.add(1);
+        tracing::warn!("client {} is closed: {unread} bytes that it does not read", id.client);
+        Err(std::io::ErrorKind::OutOfMemory.into())
+    }
+
     /// Makes sure that the connection is looked at when its next held bytes are released.
     fn watch_gate(&mut self, conn: &mut Conn) {
         let Some(lsn) = conn.queue.gate().next_lsn() else {
@@ -396,6 +413,17 @@ impl Worker {
         catch_up(&self.metrics.keyspace_misses, stats.misses);
         catch_up(&self.metrics.expired_keys, stats.expired);
         self.metrics.turns.add(1);
+        let mut keys = 0;
+        for (number, &id) in keyspace.databases().ids().iter().enumerate() {
+            let count = keyspace.tables().count_db(id);
+            keys += count;
+            // Hints are at least the deadlines there are.
+            let deadlines = (keyspace.deadline_hints() as u64).min(count);
+            self.shared.keyspace.set(self.id, number, count, deadlines);
+        }
+        self.metrics.keys.set(keys);
+        self.metrics.resident_keys.set(keys);
+        self.metrics.resident_bytes.set(keyspace.tables().bytes() as u64);
     }
 
     /// The log is durable up to here: held replies may go.

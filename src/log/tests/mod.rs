@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use proptest::prelude::*;
 
 use super::sim_disk::{Call, Keep, SimDisk};
 use super::*;
 use crate::limits::{LOG_EVERYSEC_US, LOG_WITNESS_AFTER_US};
+
+mod model;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const BLOCK: u64 = 4096;
@@ -37,7 +38,9 @@ fn options(clock: &Arc<AtomicU64>, fatals: &Arc<AtomicUsize>) -> Options {
     let mut options = Options::new(0x5eed, Arc::new(move || clock.load(SeqCst)));
     options.segment_bytes = SEGMENT_BYTES;
     options.set_aside_bytes = SEGMENT_BYTES / 4;
-    options.on_fatal = Arc::new(move |_| drop(fatals.fetch_add(1, SeqCst)));
+    options.on_fatal = Arc::new(move |_| {
+        fatals.fetch_add(1, SeqCst);
+    });
     options
 }
 
@@ -209,8 +212,8 @@ fn threads_commit_what_many_writers_append() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let last = (0..100).map(|_| log.append(batch(&[7; 3000]))).last();
-                    log.wait_durable(last.unwrap()).unwrap();
+                    let lsns: Vec<Lsn> = (0..100).map(|_| log.append(batch(&[7; 3000]))).collect();
+                    log.wait_durable(lsns[99]).unwrap();
                 });
             }
         });
@@ -234,16 +237,7 @@ fn a_last_record_flipped_or_cut_anywhere_is_cut_when_it_has_no_witness() {
 
         let disk = rig.disk.fork(at);
         disk.overwrite(&file(1), place + at, &vec![0; (BLOCK - at) as usize]);
-        let zeros = if at + 1 == record {
-            panic!("payload ends in zero")
-        } else {
-            at
-        };
-        assert_eq!(
-            reopened(&disk).unwrap(),
-            ["one", "two"],
-            "zeros from {zeros}"
-        );
+        assert_eq!(reopened(&disk).unwrap(), ["one", "two"], "zeros from {at}");
 
         let disk = rig.disk.fork(at);
         disk.truncate(&file(1), place + at);
@@ -305,9 +299,9 @@ fn a_middle_record_flipped_anywhere_is_refused() {
     let mut rig = Rig::new();
     rig.commit(&["one", "two"]);
     let place = rig.log.stats().bytes + BLOCK;
-    let long = "middle ".repeat(900);
+    let long = "middle ".repeat(120);
     rig.commit(&[&long, "four", "five"]);
-    for at in (0..64 + 16 + long.len() as u64).step_by(3).chain(0..90) {
+    for at in 0..64 + 16 + long.len() as u64 {
         let disk = rig.disk.fork(at);
         disk.flip_bit(&file(1), place + at, at as u32);
         let error = reopened(&disk).unwrap_err();
@@ -316,7 +310,7 @@ fn a_middle_record_flipped_anywhere_is_refused() {
             "{at}: {error}"
         );
         let report = verify(
-            &disk.disk(),
+            &*disk.disk(),
             dir(),
             rig.options.folder_id,
             Position::default(),
@@ -445,11 +439,9 @@ fn what_recovery_hands_out_is_durable_even_after_a_failed_sync_and_a_kill() {
     let (mut rig, _) = Rig::on(&disk, SyncMode::EverySec).unwrap();
     rig.manual.run().unwrap();
     rig.append("in the page cache");
+    rig.advance_us(LOG_EVERYSEC_US);
     disk.fail_nth(Call::Sync, 1, std::io::ErrorKind::Other);
-    assert!(
-        rig.manual.run().is_err(),
-        "the first sync of everysec is due at once"
-    );
+    assert!(rig.manual.run().is_err(), "a second is over");
     disk.kill();
     let (_rig, replayed) = Rig::on(&disk, SyncMode::Always).unwrap();
     assert_eq!(texts(&replayed), ["in the page cache"]);
@@ -489,9 +481,9 @@ fn a_full_disk_refuses_reservations_keeps_its_promises_and_resumes_by_itself() {
     rig.disk.set_space(Some(space));
     let woken = Arc::new(AtomicUsize::new(0));
     let wake = woken.clone();
-    let subscription = rig
-        .log
-        .subscribe(Arc::new(move || drop(wake.fetch_add(1, SeqCst))));
+    let subscription = rig.log.subscribe(Arc::new(move || {
+        wake.fetch_add(1, SeqCst);
+    }));
     subscription.want_space();
     let mut appended = 0;
     let refused = loop {
@@ -709,16 +701,18 @@ fn everysec_syncs_each_second_and_no_only_when_asked() {
     assert_eq!(rig.log.durable_lsn(), 2);
 
     rig.log.set_sync(SyncMode::No);
-    rig.append("nobody asks");
+    rig.manual.run().unwrap();
+    let lsn = rig.append("nobody asks");
     rig.advance_us(10 * LOG_EVERYSEC_US);
     rig.manual.run().unwrap();
-    assert_eq!(rig.log.durable_lsn(), 2);
+    assert!(rig.log.durable_lsn() < lsn);
     rig.log.request_sync();
     rig.manual.run().unwrap();
-    assert!(rig.log.durable_lsn() >= 3);
+    assert!(rig.log.durable_lsn() >= lsn);
 
-    rig.append("unsynced when the mode changes");
+    let lsn = rig.append("unsynced when the mode changes");
     rig.manual.run().unwrap();
+    assert!(rig.log.durable_lsn() < lsn);
     let lsn = rig.append("in mode always");
     rig.log.set_sync(SyncMode::Always);
     assert!(rig.log.released_lsn() < lsn - 1);
@@ -735,115 +729,4 @@ fn a_closed_log_has_drained_and_synced() {
     rig.log.close().unwrap();
     rig.manual.run().unwrap();
     assert_eq!(rig.log.durable_lsn(), lsn);
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Append(usize),
-    Run,
-    RequestSync,
-    Idle,
-    Trim,
-    Mode(u8),
-    Reopen(u8, u64),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => prop_oneof![0..200usize, 3_000..9_000usize, 50_000..90_000usize].prop_map(Step::Append),
-        6 => Just(Step::Run),
-        1 => Just(Step::RequestSync),
-        1 => Just(Step::Idle),
-        1 => Just(Step::Trim),
-        1 => (0..3u8).prop_map(Step::Mode),
-        2 => (0..5u8, any::<u64>()).prop_map(|(kind, seed)| Step::Reopen(kind, seed)),
-    ]
-}
-
-/// What was given to the log, by lsn, in this history of it.
-struct Model {
-    rig: Rig,
-    mode: SyncMode,
-    given: std::collections::BTreeMap<Lsn, Vec<u8>>,
-    from: Position,
-}
-
-impl Model {
-    fn apply(&mut self, step: Step, number: usize) {
-        match step {
-            Step::Append(bytes) => {
-                let payload = vec![number as u8; bytes];
-                let lsn = self.rig.log.append(batch(&payload));
-                self.given.insert(lsn, payload);
-            }
-            Step::Run => self.rig.manual.run().unwrap(),
-            Step::RequestSync => self.rig.log.request_sync(),
-            Step::Idle => {
-                self.rig.advance_us(LOG_EVERYSEC_US);
-                self.rig.manual.run().unwrap();
-            }
-            Step::Trim => {
-                self.from = self.rig.log.position();
-                self.rig.log.trim(self.from.lsn);
-            }
-            Step::Mode(mode) => {
-                self.mode = [SyncMode::Always, SyncMode::EverySec, SyncMode::No][mode as usize];
-                self.rig.log.set_sync(self.mode);
-            }
-            Step::Reopen(kind, seed) => self.reopen(kind, seed),
-        }
-    }
-
-    fn reopen(&mut self, kind: u8, seed: u64) {
-        let durable_lsn = self.rig.log.durable_lsn();
-        let disk = self.rig.disk.fork(seed);
-        match kind {
-            0 => disk.kill(),
-            1 => disk.crash(Keep::Nothing),
-            2 => disk.crash(Keep::Everything),
-            3 => disk.crash(Keep::Some),
-            _ => disk.crash(Keep::Torn),
-        }
-        let (rig, replayed) = Rig::from(&disk, self.mode, self.from).unwrap();
-        let replayed: std::collections::BTreeMap<Lsn, Vec<u8>> = replayed
-            .into_iter()
-            .map(|r| (r.lsn, r.payload.to_vec()))
-            .collect();
-        let last = replayed
-            .keys()
-            .last()
-            .copied()
-            .unwrap_or(0)
-            .max(durable_lsn);
-        self.given
-            .retain(|lsn, _| *lsn > self.from.lsn && *lsn <= last);
-        assert!(
-            replayed == self.given,
-            "everything durable, and then a prefix"
-        );
-        assert!(rig.log.durable_lsn() >= durable_lsn);
-        self.rig = rig;
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
-
-    #[test]
-    fn everything_durable_survives_and_the_rest_is_a_prefix(
-        steps in prop::collection::vec(step(), 1..60),
-        seed in any::<u64>(),
-    ) {
-        let (rig, _) = Rig::on(&SimDisk::new(seed), SyncMode::Always).unwrap();
-        let mut model = Model {
-            rig,
-            mode: SyncMode::Always,
-            given: Default::default(),
-            from: Position::default(),
-        };
-        for (number, step) in steps.into_iter().enumerate() {
-            model.apply(step, number);
-        }
-        model.apply(Step::Reopen(3, seed), 0);
-    }
 }
