@@ -89,7 +89,8 @@ impl KeyCommand for Restore {
     .reply("OK; an error if there is the key and no REPLACE, or the payload cannot be read.")
     .notes(
         "Reads strings and hashes of RDB versions up to 11 (Redis 7.2). A deadline that has passed \
-         creates no key; a lifetime that overflows is refused. IDLETIME and FREQ are checked and not kept.",
+         creates no key; a lifetime that overflows is refused. IDLETIME and FREQ are \
+         checked and not kept.",
     );
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the key", |c, word| c.key = word),
