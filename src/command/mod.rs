@@ -31,6 +31,7 @@ pub mod server;
 pub mod session_transcript;
 pub mod spec;
 pub mod strings;
+pub mod transactions;
 #[cfg(test)]
 pub mod transcript;
 
@@ -42,6 +43,7 @@ const FAMILIES: &[&[Row]] = &[
     strings::COMMANDS,
     counters::COMMANDS,
     limits::COMMANDS,
+    transactions::COMMANDS,
 ];
 
 /// A command that runs on the owner of its keys.

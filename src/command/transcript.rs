@@ -7,7 +7,7 @@ use crate::keyspace::owned::{Keyspace, Origin};
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::txn::{Owners, Txn};
 use crate::keyspace::{self, Cell, Databases, FieldValue, ValueRef, Wait};
-use crate::limits::{ARGS_MAX, REQUEST_BYTES_MAX, SLOTS, STRING_BYTES_MAX};
+use crate::limits::SLOTS;
 use crate::reply::Reply;
 use crate::resp::Protocol;
 use crate::resp::decode::{DecodeLimits, Decoded, Decoder, OwnedArgs};
@@ -105,47 +105,6 @@ impl Transcript {
         }
         self.seal();
         rendered(&out)
-    }
-
-    /// Writes what no command of the tested family can.
-    pub fn write(&mut self, write: impl FnOnce(&mut Txn<'_>)) {
-        let mut txn = Txn::new(Owners::One(&mut self.keyspace), self.database);
-        write(&mut txn);
-        txn.commit();
-        self.seal();
-    }
-
-    /// Makes a hash, for commands that want another type.
-    pub fn make_hash(&mut self, key: &str) {
-        self.write(|txn| {
-            let key = txn.key(key.as_bytes());
-            txn.put_field(&key, b"field", FieldValue::from_bytes(b"value"), 0)
-                .expect("there was no such key");
-        });
-    }
-
-    /// Makes a state cell, which is a string to commands on strings.
-    pub fn make_cell(&mut self, key: &str, state: &str) {
-        self.write(|txn| {
-            let key = txn.key(key.as_bytes());
-            let cell = Cell {
-                token: txn.token(&key).expect("tokens are durable here"),
-                owner: None,
-                fingerprint: None,
-                done: false,
-                state: bytes::Bytes::copy_from_slice(state.as_bytes()),
-            };
-            txn.put(&key, keyspace::Value::Cell(Box::new(cell)), 0);
-        });
-    }
-
-    /// Whether the key holds a state cell.
-    pub fn is_cell(&mut self, key: &str) -> bool {
-        let mut txn = Txn::new(Owners::One(&mut self.keyspace), self.database);
-        let key = txn.key(key.as_bytes());
-        let is_cell = matches!(txn.value(&key), Some(ValueRef::Cell(_)));
-        txn.commit();
-        is_cell
     }
 
     /// Writes what no command of the tested family can.

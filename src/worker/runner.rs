@@ -390,7 +390,7 @@ impl Local {
                 return Ok(());
             };
             if released.bytes().is_empty() {
-                worker.watch(id);
+                worker.hold_watch(id);
                 return Ok(());
             }
             match socket.poll_write(cx, released.bytes()) {
