@@ -24,6 +24,7 @@ pub mod connection;
 pub mod counters;
 pub mod docs;
 pub mod expiry;
+pub mod hashes;
 pub mod keys;
 pub mod server;
 pub mod spec;
@@ -38,6 +39,7 @@ const FAMILIES: &[&[Row]] = &[
     keys::COMMANDS,
     strings::COMMANDS,
     counters::COMMANDS,
+    hashes::COMMANDS,
 ];
 
 /// A command that runs on the owner of its keys.
