@@ -1,5 +1,6 @@
-//! Measures the two ways to make a write durable: `O_DIRECT | O_DSYNC` in one call, and `pwrite` with
-//! `fdatasync`. Run: `cargo run --example log_sync -- FOLDER`. Rounds are interleaved; medians count.
+//! Measures the two ways to make a write durable: `O_DIRECT | O_DSYNC` in one call, and `pwrite`
+//! with `fdatasync`. Run: `cargo run --example log_sync -- FOLDER`. Rounds are interleaved; medians
+//! count.
 
 use std::path::PathBuf;
 use std::time::Instant;

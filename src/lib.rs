@@ -11,6 +11,7 @@ pub mod log;
 pub mod logging;
 pub mod metrics;
 pub mod number;
+pub mod recovery;
 pub mod reply;
 pub mod resp;
 pub mod route;

@@ -49,7 +49,8 @@ pub const LOG_BLOCK_BYTES: u64 = 4096;
 pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 pub const LOG_SEGMENT_BYTES_MIN: u64 = 16 * 1024;
 pub const LOG_SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
-/// Most bytes written as one group; a single batch above it is a group of its own, written in pieces.
+/// Most bytes written as one group; a single batch above it is a group of its own, written in
+/// pieces.
 pub const LOG_GROUP_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Most batches in one group: bounds what one wake-up has to release.
 pub const LOG_GROUP_BATCHES_MAX: usize = 16_384;
@@ -154,6 +155,19 @@ pub const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const PLACES_MAX: usize = 10_000;
 /// Bytes that one read takes from a socket.
 pub const READ_BYTES_MAX: usize = 64 * 1024;
+
+// ---- keys ------------------------------------------------------------------------------------
+
+/// Most bytes that the packed strings of one RESTORE payload may unpack to, together.
+pub const RESTORE_UNPACKED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+const _: () = assert!(
+    RESTORE_UNPACKED_BYTES_MAX >= STRING_BYTES_MAX,
+    "any value that is kept can be restored"
+);
+const _: () = assert!(
+    RESTORE_UNPACKED_BYTES_MAX <= i32::MAX as usize,
+    "the unpacker counts in 32 bits"
+);
 
 // ---- hashes ----------------------------------------------------------------------------------
 

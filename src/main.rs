@@ -3,25 +3,27 @@
 //! Exit codes: 0 after a clean stop, 2 when the command line or the settings file is not
 //! understood, otherwise what the fatal error says.
 
-use std::{process::ExitCode, sync::Arc};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use tallyman::{
-    config::{Invocation, Live, invocation},
+    config::{Invocation, Settings, invocation},
     logging, server,
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match invocation(std::env::args_os()) {
-        Ok(Invocation::Serve { settings, file }) => serve(Live::new(settings, file)),
+        Ok(Invocation::Serve { settings, file }) => serve(settings, file),
         Err(refusal) => ExitCode::from(refusal.report()),
     }
 }
 
-fn serve(live: Live) -> ExitCode {
-    let settings = live.settings();
+fn serve(settings: Settings, file: Option<PathBuf>) -> ExitCode {
     let level = logging::start(settings.loglevel, settings.logformat);
-    live.watch(move |settings| level.set(settings.loglevel));
-    match server::run(Arc::new(live)) {
+    match server::run(settings, file, move |settings| level.set(settings.loglevel)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             tracing::error!("{}", fatal.text);

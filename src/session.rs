@@ -4,16 +4,22 @@
 //! others may read of it is in its [`Client`] record. Nothing here does I/O: commands say what the
 //! connection has to do next with [`Next`].
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::HashMap;
 
-use crate::config::Live;
+use crate::command::Row;
+use crate::command::spec::flag;
+use crate::config::{DebugCommand, Live};
 use crate::keyspace::txn::WatchedKey;
 use crate::reply::Reject;
 use crate::resp::Protocol;
-use crate::resp::decode::OwnedArgs;
+use crate::resp::decode::{Args, OwnedArgs};
+
+/// The version of Redis that clients are told: they switch features on it.
+pub const REDIS_VERSION: &str = "7.2.0";
 
 /// What the connection does after a session command.
 #[derive(Clone, Debug, PartialEq)]
@@ -377,7 +383,7 @@ impl Clients {
 /// What the server's engine room tells and does for session commands.
 pub trait Engine: Send + Sync {
     /// The `tallyman` section of INFO: names and values in order.
-    fn info(&self) -> Vec<(String, String)>;
+    fn info(&self, metrics: &crate::metrics::Metrics) -> Vec<(String, String)>;
     /// Seconds since the Unix epoch of the last finished checkpoint.
     fn last_checkpoint_s(&self) -> u64;
     /// Whether a checkpoint runs.
@@ -388,10 +394,41 @@ pub trait Engine: Send + Sync {
     fn changes_since_checkpoint(&self) -> u64;
     /// Bytes of the commit log since the last checkpoint.
     fn log_bytes(&self) -> u64;
-    /// Keys and keys with a deadline of each database that has any: number, keys, deadlines.
-    fn keyspace(&self) -> Vec<(usize, u64, u64)>;
-    /// Bytes that the keyspaces hold in memory.
-    fn keyspace_bytes(&self) -> u64;
+}
+
+/// Keys and keys with a deadline, by shard and database number.
+#[derive(Debug, Default)]
+pub struct KeyCounts {
+    shards: Vec<Vec<(AtomicU64, AtomicU64)>>,
+}
+
+impl KeyCounts {
+    /// Room for so many shards and databases.
+    pub fn new(shards: usize, databases: usize) -> KeyCounts {
+        let database = || (0..databases).map(|_| Default::default()).collect();
+        KeyCounts { shards: (0..shards).map(|_| database()).collect() }
+    }
+
+    /// A shard has so many keys of a database, and so many of them with a deadline.
+    pub fn set(&self, shard: usize, number: usize, keys: u64, deadlines: u64) {
+        if let Some(place) = self.shards.get(shard).and_then(|shard| shard.get(number)) {
+            place.0.store(keys, Ordering::Relaxed);
+            place.1.store(deadlines, Ordering::Relaxed);
+        }
+    }
+
+    /// Number, keys and deadlines of the databases that have any keys.
+    pub fn databases(&self) -> Vec<(usize, u64, u64)> {
+        let numbers = self.shards.first().map_or(0, Vec::len);
+        let sums = (0..numbers).map(|number| {
+            self.shards.iter().fold((number, 0, 0), |(number, keys, deadlines), shard| {
+                let place = &shard[number];
+                let more = (place.0.load(Ordering::Relaxed), place.1.load(Ordering::Relaxed));
+                (number, keys + more.0, deadlines + more.1)
+            })
+        });
+        sums.filter(|(_, keys, _)| *keys > 0).collect()
+    }
 }
 
 /// What all connections share.
@@ -414,10 +451,52 @@ pub struct Shared {
     pub dir: String,
     /// Shards.
     pub shards: usize,
+    /// Keys and keys with a deadline of each shard and database number; told when a turn is sealed.
+    pub keyspace: KeyCounts,
     /// Connections in MONITOR mode.
     pub monitors: AtomicUsize,
     /// A stop was asked for.
     pub stopping: AtomicBool,
+}
+
+/// Refuses DEBUG unless the settings allow it to this client. To be asked before a command runs.
+///
+/// # Errors
+/// In Redis's words.
+pub fn permitted(row: &Row, client: &Client, allowed: DebugCommand) -> Result<(), Reject> {
+    let ip = client.address.rsplit_once(':').map_or("", |(ip, _)| ip);
+    let ip = ip.trim_start_matches('[').trim_end_matches(']');
+    let is_local = || client.unix || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    match allowed {
+        DebugCommand::Yes => Ok(()),
+        DebugCommand::Local if is_local() => Ok(()),
+        _ if !row.has(flag::PROTECTED) => Ok(()),
+        _ => Err(Reject::fixed(
+            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
+             \"local\", you can run it from a local connection, otherwise you need to set this \
+             option in the configuration file, and then restart the server.",
+        )),
+    }
+}
+
+/// The call as MONITOR and SLOWLOG show it, where that is not the call itself: without passwords.
+pub fn redacted(row: &Row, args: Args<'_>) -> Option<OwnedArgs> {
+    if !row.has(flag::SECRET) {
+        return None;
+    }
+    // What follows AUTH (the command, or HELLO's option) and requirepass in CONFIG SET.
+    let mut hidden = 0;
+    let words = args.iter().map(|word| {
+        let shown = if hidden > 0 { &b"(redacted)"[..] } else { word };
+        hidden = match word.to_ascii_lowercase().as_slice() {
+            _ if hidden > 0 => hidden - 1,
+            b"auth" => 2,
+            b"requirepass" => 1,
+            _ => 0,
+        };
+        shown
+    });
+    Some(OwnedArgs::from_slices(words))
 }
 
 /// The error for a command that a session must not run here.

@@ -7,19 +7,11 @@ use crate::keyspace::owned::{Keyspace, Origin};
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::txn::{Owners, Txn};
 use crate::keyspace::{self, Cell, Databases, FieldValue, ValueRef, Wait};
-use crate::limits::{ARGS_MAX, REQUEST_BYTES_MAX, SLOTS, STRING_BYTES_MAX};
+use crate::limits::SLOTS;
 use crate::reply::Reply;
 use crate::resp::Protocol;
 use crate::resp::decode::{DecodeLimits, Decoded, Decoder, OwnedArgs};
 use crate::resp::value::Value;
-
-/// What a request may ask for.
-const LIMITS: DecodeLimits = DecodeLimits {
-    args_max: ARGS_MAX,
-    bulk_bytes_max: STRING_BYTES_MAX,
-    request_bytes_max: REQUEST_BYTES_MAX,
-    authenticated: true,
-};
 
 /// A shard, and a user who types commands.
 pub struct Transcript {
@@ -80,15 +72,7 @@ impl Transcript {
 
     /// The reply to a command line, as redis-cli prints it.
     pub fn run(&mut self, line: &str) -> String {
-        let mut buffer = line.as_bytes().to_vec();
-        buffer.extend_from_slice(b"\r\n");
-        let mut decoder = Decoder::new();
-        let decoded = decoder
-            .decode(&buffer, &LIMITS)
-            .expect("a well-formed line");
-        assert!(matches!(decoded, Decoded::Request { .. }), "a whole line");
-        let args = OwnedArgs::from_slices(decoder.args(&buffer).iter());
-        self.run_args(&args)
+        self.run_args(&words(line))
     }
 
     /// The reply to a command given as arguments, as redis-cli prints it.
@@ -120,11 +104,7 @@ impl Transcript {
             }
         }
         self.seal();
-        let (value, bytes) = Value::parse(&out)
-            .expect("a well-formed reply")
-            .expect("a whole reply");
-        assert_eq!(bytes, out.len(), "one reply to one command");
-        value.render()
+        rendered(&out)
     }
 
     /// Writes what no command of the tested family can.
@@ -229,6 +209,33 @@ impl Transcript {
     pub fn last_batch_bytes(&self) -> usize {
         self.log.last().map_or(0, |batch| batch.len())
     }
+}
+
+/// The arguments of a command line.
+pub fn words(line: &str) -> OwnedArgs {
+    let mut buffer = line.as_bytes().to_vec();
+    buffer.extend_from_slice(b"\r\n");
+    let limits = DecodeLimits {
+        args_max: 1024,
+        bulk_bytes_max: 1 << 20,
+        request_bytes_max: 1 << 20,
+        authenticated: true,
+    };
+    let mut decoder = Decoder::new();
+    let decoded = decoder
+        .decode(&buffer, &limits)
+        .expect("a well-formed line");
+    assert!(matches!(decoded, Decoded::Request { .. }), "a whole line");
+    OwnedArgs::from_slices(decoder.args(&buffer).iter())
+}
+
+/// One reply, as redis-cli prints it.
+pub fn rendered(reply: &[u8]) -> String {
+    let (value, bytes) = Value::parse(reply)
+        .expect("a well-formed reply")
+        .expect("a whole reply");
+    assert_eq!(bytes, reply.len(), "more than one reply");
+    value.render()
 }
 
 impl Default for Transcript {

@@ -66,12 +66,33 @@ pub struct Keyspace {
     pub(super) undo: Undo,
     pub(super) stats: KeyspaceStats,
     pub(super) active_expiry: bool,
+    pub(super) listpack_limits: (usize, usize),
     /// Tables of flushed databases, to be freed by whoever has time.
     dropped: Vec<Database>,
+    /// Hashes that are gone, and whose field rows the store may still have.
+    retired: Vec<Retired>,
+}
+
+/// A hash that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retired {
+    /// Slot of its key.
+    pub slot: u16,
+    /// Database id.
+    pub database: u32,
+    /// Upper half of the key's hash.
+    pub hash32: u32,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// Generation of the hash.
+    pub generation: u64,
 }
 
 /// Hints are weeded out when there are more than so many, and than twice the last time.
 const DEADLINE_HINTS_WEED_MIN: usize = 1 << 16;
+
+/// Redis's defaults for OBJECT ENCODING: fields of a listpack, and bytes of each part.
+const LISTPACK_LIMITS_DEFAULT: (usize, usize) = (128, 64);
 
 impl Keyspace {
     /// An empty keyspace.
@@ -90,7 +111,9 @@ impl Keyspace {
             undo: Undo::default(),
             stats: KeyspaceStats::default(),
             active_expiry: true,
+            listpack_limits: LISTPACK_LIMITS_DEFAULT,
             dropped: Vec::new(),
+            retired: Vec::new(),
         }
     }
 
@@ -146,6 +169,12 @@ impl Keyspace {
         self.deadlines.len()
     }
 
+    /// The largest hash that OBJECT ENCODING calls a listpack: fields, and bytes of each part
+    /// (the settings hash-max-listpack-entries and -value).
+    pub fn set_listpack_limits(&mut self, entries_max: usize, value_bytes_max: usize) {
+        self.listpack_limits = (entries_max, value_bytes_max);
+    }
+
     /// Whether keys are deleted at their deadline without being asked for.
     pub fn set_active_expiry(&mut self, active: bool) {
         self.active_expiry = active;
@@ -165,7 +194,12 @@ impl Keyspace {
             Value::Hash(hash) => hash.next_deadline_ms(),
             _ => 0,
         };
+        let fresh = match &value {
+            Value::Hash(hash) => Some(hash.generation()),
+            _ => None,
+        };
         let before = self.tables.set(database, key, value, deadline_ms);
+        self.retire(database, key, before.as_ref(), fresh);
         if before.is_none() {
             self.turn.count_changed(key.slot, database);
         }
@@ -180,10 +214,53 @@ impl Keyspace {
     /// Deletes a key; returns what was there.
     pub(super) fn remove(&mut self, database: u32, key: &Key<'_>) -> Option<(Value, u64)> {
         let before = self.tables.remove(database, key)?;
+        self.retire(database, key, Some(&before), None);
         self.turn.count_changed(key.slot, database);
         self.written(database, key);
         self.turn.touch_whole(database, key);
         Some(before)
+    }
+
+    /// Notes a hash that is gone, unless it is `fresh`ly put, or was never given to the store.
+    fn retire(
+        &mut self,
+        database: u32,
+        key: &Key<'_>,
+        before: Option<&(Value, u64)>,
+        fresh: Option<u64>,
+    ) {
+        if let Some(generation) = fresh {
+            // A write is taken back: the hash lives on.
+            self.retired.retain(|retired| retired.generation != generation);
+        }
+        if let Some((Value::Hash(hash), _)) = before
+            && fresh != Some(hash.generation())
+        {
+            self.retired.push(Retired {
+                slot: key.slot,
+                database,
+                hash32: key.hash32(),
+                key: key.bytes.into(),
+                generation: hash.generation(),
+            });
+        }
+    }
+
+    /// The hashes that are gone since the last call, in the order of their rows.
+    pub fn take_retired(&mut self) -> Vec<Retired> {
+        let mut retired = std::mem::take(&mut self.retired);
+        retired.sort_unstable_by(|a, b| {
+            let order = |retired: &Retired| {
+                (retired.slot, retired.database, retired.hash32, retired.key.len())
+            };
+            (order(a), &a.key, a.generation).cmp(&(order(b), &b.key, b.generation))
+        });
+        retired
+    }
+
+    /// Gives back what `take_retired` took: it was not stored.
+    pub fn give_back_retired(&mut self, retired: Vec<Retired>) {
+        self.retired.extend(retired);
     }
 
     /// Sets the deadline of a key that exists (0: none).
@@ -412,7 +489,8 @@ impl Keyspace {
             Mutation::Delete { database, key } => {
                 let key = Key::new(&key, self.seed);
                 if slots.contains(&key.slot) {
-                    self.tables.delete(database, &key);
+                    let before = self.tables.remove(database, &key);
+                    self.retire(database, &key, before.as_ref(), None);
                 }
             }
             Mutation::Deadline {
@@ -463,7 +541,12 @@ impl Keyspace {
             Stored::Value(value) => value,
             Stored::Hash { generation, .. } => Value::Hash(Box::new(Hash::new(generation))),
         };
-        self.tables.put(database, key, value, deadline_ms);
+        let fresh = match &value {
+            Value::Hash(hash) => Some(hash.generation()),
+            _ => None,
+        };
+        let before = self.tables.set(database, key, value, deadline_ms);
+        self.retire(database, key, before.as_ref(), fresh);
         self.hint(database, key, 0, deadline_ms);
     }
 
@@ -503,7 +586,8 @@ impl Keyspace {
         }
         if present != Some(generation) {
             let hash = Value::Hash(Box::new(Hash::new(generation)));
-            self.tables.put(database, key, hash, deadline_ms);
+            let before = self.tables.set(database, key, hash, deadline_ms);
+            self.retire(database, key, before.as_ref(), Some(generation));
         }
         let seed = self.seed;
         if let Some(mut hash) = self.tables.hash_mut(database, key) {
@@ -535,6 +619,12 @@ impl Keyspace {
             .get(database, key)
             .map(|entry| due_ms(&entry.value(), entry.deadline_ms()));
         self.hint(database, key, 0, due.unwrap_or(0));
+    }
+
+    /// After replay: what was read back needs no logging.
+    pub fn forget_turn(&mut self) {
+        self.turn = Turn::default();
+        self.databases_changed = false;
     }
 
     /// The databases as they were logged.

@@ -1,9 +1,9 @@
 //! The committer: writes one group as one record with one sync, and says that it is durable.
 //!
-//! A plain struct, driven by a thread or by hand. Always true here: records follow each other in lsn order
-//! and in one chain; only the current segment holds anything unsynced, because a rotation syncs first (so
-//! the header of a segment proves that everything before it is on disk); after an error nothing is written
-//! again.
+//! A plain struct, driven by a thread or by hand. Always true here: records follow each other in
+//! lsn order and in one chain; only the current segment holds anything unsynced, because a rotation
+//! syncs first (so the header of a segment proves that everything before it is on disk); after an
+//! error nothing is written again.
 
 use std::sync::Arc;
 
@@ -60,8 +60,8 @@ impl Committer {
         &self.shared
     }
 
-    /// One round: writes the next group if there is one, makes what the mode asks for durable, and writes
-    /// the witness when it is due. True if it did anything.
+    /// One round: writes the next group if there is one, makes what the mode asks for durable, and
+    /// writes the witness when it is due. True if it did anything.
     pub fn round(&mut self) -> Result<bool, Fatal> {
         if let Some(fatal) = self.shared.failed() {
             return Err(fatal.clone());
@@ -135,8 +135,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes an empty record, if it fits and nothing is queued: the witness of what was synced before it.
-    /// It has an lsn of its own. A full segment does without.
+    /// Writes an empty record, if it fits and nothing is queued: the witness of what was synced
+    /// before it. It has an lsn of its own. A full segment does without.
     pub fn commit_empty(&mut self) -> Result<bool, Fatal> {
         if self.room() < LOG_BLOCK_BYTES {
             return Ok(false);

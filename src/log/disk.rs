@@ -1,4 +1,5 @@
-//! The disk as the log sees it: a few calls, so that a double can lose, tear and refuse what it likes.
+//! The disk as the log sees it: a few calls, so that a double can lose, tear and refuse what it
+//! likes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -31,15 +32,16 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes; durable only after `sync`.
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<()>;
-    /// Writes and makes this range durable (not what `write_at` wrote elsewhere). Fastest when buffer
-    /// address, length and offset are multiples of 4096.
+    /// Writes and makes this range durable (not what `write_at` wrote elsewhere). Fastest when
+    /// buffer address, length and offset are multiples of 4096.
     fn write_durable_at(&self, buffer: &[u8], offset: u64) -> io::Result<()>;
     /// Makes everything written so far durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// The machine's file system. A durable write goes through `O_DIRECT | O_DSYNC`, one call; where the file
-/// system does not take that (some network and memory file systems), it is `pwrite` and `fdatasync`.
+/// The machine's file system. A durable write goes through `O_DIRECT | O_DSYNC`, one call; where
+/// the file system does not take that (some network and memory file systems), it is `pwrite` and
+/// `fdatasync`.
 #[derive(Default)]
 pub struct RealDisk {
     direct_refused: Arc<AtomicBool>,

@@ -1,11 +1,13 @@
 //! The commit log: what is acknowledged is here first, on disk, in one order.
 //!
-//! Always true here: lsns are given out under the queue's lock, in the order in which batches are written;
-//! `durable_lsn` only rises, and only after the disk confirmed everything up to it; after a `Fatal` nothing
-//! becomes durable any more. The log knows nothing of keys and values: payloads are opaque.
+//! Always true here: lsns are given out under the queue's lock, in the order in which batches are
+//! written; `durable_lsn` only rises, and only after the disk confirmed everything up to it; after
+//! a `Fatal` nothing becomes durable any more. The log knows nothing of keys and values: payloads
+//! are opaque.
 //!
-//! The way of a batch: `append` (queue) → committer (one record, one sync per group) → `durable_lsn`, which
-//! wakes who waits → `trim`, once the store has it. At a start: `open` → `Recovery::next` … → `finish`.
+//! The way of a batch: `append` (queue) → committer (one record, one sync per group) →
+//! `durable_lsn`, which wakes who waits → `trim`, once the store has it. At a start: `open` →
+//! `Recovery::next` … → `finish`.
 
 use std::fmt;
 use std::io;
@@ -40,8 +42,9 @@ use self::committer::Committer;
 use self::disk::Disk;
 use self::queue::Shared;
 
-/// Position of a batch in the log: 1 is the first batch, 0 is "nothing". Rising; not without gaps for the
-/// users of the log, because an empty record (the witness of an idle log, the first of a start) takes one.
+/// Position of a batch in the log: 1 is the first batch, 0 is "nothing". Rising; not without gaps
+/// for the users of the log, because an empty record (the witness of an idle log, the first of a
+/// start) takes one.
 pub type Lsn = u64;
 
 /// What one shard turn hands to the log. Applied whole or not at all.
@@ -51,12 +54,13 @@ pub struct Batch {
     pub parts: Vec<Bytes>,
     /// Time of the turn, milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// What this turn obtained from `reserve` or `reserve_urgent` in all, in bytes; `append` gives it back.
+    /// What this turn obtained from `reserve` or `reserve_urgent` in all, in bytes; `append` gives
+    /// it back.
     pub reserved_bytes: u64,
 }
 
-/// A durable place in the log: the lsn of a record's last batch and that record's checksum. The default is
-/// the beginning.
+/// A durable place in the log: the lsn of a record's last batch and that record's checksum. The
+/// default is the beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Position {
     pub lsn: Lsn,
@@ -125,8 +129,8 @@ impl std::error::Error for Fatal {
 /// How a log is opened.
 #[derive(Clone)]
 pub struct Options {
-    /// Identifies the data folder: random, drawn at its creation, not to be seen by clients (it keys the
-    /// checksums, so that no payload can imitate a record).
+    /// Identifies the data folder: random, drawn at its creation, not to be seen by clients (it
+    /// keys the checksums, so that no payload can imitate a record).
     pub folder_id: u64,
     /// Size of a segment, a multiple of 4096.
     pub segment_bytes: u64,
@@ -242,13 +246,14 @@ impl Log {
         &self.handle.shared
     }
 
-    /// Queues a batch and gives it its lsn; never waits for I/O. Its space was reserved before: a batch
-    /// without a reservation ends the process when the disk is full.
+    /// Queues a batch and gives it its lsn; never waits for I/O. Its space was reserved before: a
+    /// batch without a reservation ends the process when the disk is full.
     pub fn append(&self, batch: Batch) -> Lsn {
         self.shared().append(batch)
     }
 
-    /// The queue is at its bound (or the log has failed): stop reading sockets until woken, `want_space`.
+    /// The queue is at its bound (or the log has failed): stop reading sockets until woken,
+    /// `want_space`.
     pub fn queue_full(&self) -> bool {
         self.shared().queue_full()
     }
@@ -278,8 +283,8 @@ impl Log {
         self.shared().waiters.subscribe(&self.handle.shared, wake)
     }
 
-    /// Blocks until `lsn`, which was given out, is durable; asks for a sync in the modes that would not
-    /// make one. An error if the log failed before that.
+    /// Blocks until `lsn`, which was given out, is durable; asks for a sync in the modes that would
+    /// not make one. An error if the log failed before that.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Fatal> {
         self.shared().wait_durable(lsn)
     }
@@ -323,7 +328,8 @@ impl Log {
         self.shared().request_sync();
     }
 
-    /// Space for `bytes` more of batches. Take a generous piece per turn rather than one per command.
+    /// Space for `bytes` more of batches. Take a generous piece per turn rather than one per
+    /// command.
     pub fn reserve(&self, bytes: u64) -> bool {
         self.try_reserve(bytes, false) == Reserve::Granted
     }
@@ -362,8 +368,8 @@ impl Log {
         self.shared().failed().cloned()
     }
 
-    /// Drains the queue, syncs, ends the threads. Nothing may be appended any more. A log driven by hand
-    /// is drained by its next steps.
+    /// Drains the queue, syncs, ends the threads. Nothing may be appended any more. A log driven by
+    /// hand is drained by its next steps.
     pub fn close(&self) -> Result<(), Fatal> {
         self.shared().begin_close();
         for thread in std::mem::take(&mut *lock(&self.handle.threads)) {

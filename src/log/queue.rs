@@ -1,7 +1,8 @@
 //! The commit queue, and all that the log's threads and its handles share.
 //!
-//! Always true here: an lsn is given out under the queue's lock together with the place in the queue, so
-//! queue order is lsn order; `durable_lsn` is published after the disk confirmed it, with its position.
+//! Always true here: an lsn is given out under the queue's lock together with the place in the
+//! queue, so queue order is lsn order; `durable_lsn` is published after the disk confirmed it, with
+//! its position.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -117,8 +118,8 @@ impl Shared {
         )
     }
 
-    /// Takes the next group: batches of together at most `bytes_max`, but at least one. With the lsn of
-    /// the first.
+    /// Takes the next group: batches of together at most `bytes_max`, but at least one. With the
+    /// lsn of the first.
     pub fn take_group(&self, bytes_max: u64) -> Option<(Lsn, Vec<Batch>)> {
         let mut queue = lock(&self.queue);
         let first_lsn = queue.last_lsn - queue.batches.len() as u64 + 1;
@@ -240,8 +241,8 @@ impl Shared {
         self.sync_wanted_lsn.load(SeqCst) > self.durable_lsn()
     }
 
-    /// Blocks the committer until there is something to do: this many bytes queued, a sync wanted, the
-    /// time over, the log closing. False when it is closed and drained.
+    /// Blocks the committer until there is something to do: this many bytes queued, a sync wanted,
+    /// the time over, the log closing. False when it is closed and drained.
     pub fn wait_for_work(&self, wake_at_bytes: u64, timeout: Option<Duration>) -> bool {
         let mut queue = lock(&self.queue);
         if queue.closing {

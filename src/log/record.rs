@@ -1,8 +1,9 @@
 //! The record: what one group commit writes, and how it is known to be whole and in its place.
 //!
-//! Always true here: a record starts on a block boundary; its checksum covers the folder id (so that a
-//! payload cannot imitate a record), the whole header and the payload; the header carries the checksum of
-//! the record before it (the chain), so that a stale record in a recycled segment never fits.
+//! Always true here: a record starts on a block boundary; its checksum covers the folder id (so
+//! that a payload cannot imitate a record), the whole header and the payload; the header carries
+//! the checksum of the record before it (the chain), so that a stale record in a recycled segment
+//! never fits.
 //!
 //! Layout, little-endian, 64 bytes, then the payload, then zeros up to the next block:
 //!
@@ -20,7 +21,8 @@
 //! | 56..60 | checksum of folder id and bytes 8..56: a header can be believed without its payload |
 //! | 60..64 | zero, for later use |
 //!
-//! (A checksum must not run over another one of the same bytes: a CRC over a message and its CRC is a constant.)
+//! (A checksum must not run over another one of the same bytes: a CRC over a message and its CRC is
+//! a constant.)
 //!
 //! Payload: each batch as length (8 bytes), time (8 bytes), bytes.
 
@@ -96,8 +98,8 @@ impl RecordHeader {
         bytes
     }
 
-    /// Reads a header from the first 64 bytes; None if a record of this folder does not begin here. What
-    /// is not yet known: whether the payload is whole.
+    /// Reads a header from the first 64 bytes; None if a record of this folder does not begin here.
+    /// What is not yet known: whether the payload is whole.
     pub fn decode(folder_id: u64, bytes: &[u8]) -> Option<RecordHeader> {
         if bytes.len() < RECORD_HEADER_BYTES as usize || bytes[0..4] != MAGIC {
             return None;

@@ -1,8 +1,9 @@
-//! Opening a log: reading it back from behind the store's position, and making it ready to be written.
+//! Opening a log: reading it back from behind the store's position, and making it ready to be
+//! written.
 //!
-//! Always true here: before `finish` returns, everything that was handed out is durable (after a `kill -9`
-//! it may have been in the page cache alone, perhaps after a sync that failed: so it is written again, not
-//! only synced), and the new incarnation has written its first record.
+//! Always true here: before `finish` returns, everything that was handed out is durable (after a
+//! `kill -9` it may have been in the page cache alone, perhaps after a sync that failed: so it is
+//! written again, not only synced), and the new incarnation has written its first record.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -36,8 +37,9 @@ pub struct Recovery {
     leftover: Option<Leftover>,
 }
 
-/// Opens the log in `dir` (created if missing), to be read from behind `from`. A log that does not contain
-/// or join `from` is refused, and so is one that is missing although `from` is not the beginning.
+/// Opens the log in `dir` (created if missing), to be read from behind `from`. A log that does not
+/// contain or join `from` is refused, and so is one that is missing although `from` is not the
+/// beginning.
 pub fn open(
     disk: Arc<dyn Disk>,
     dir: &Path,
@@ -109,8 +111,8 @@ impl Recovery {
         Ok(Some(record))
     }
 
-    /// The next batch behind the position given to `open`, in order; None at the end of the log. An error
-    /// if the log is damaged.
+    /// The next batch behind the position given to `open`, in order; None at the end of the log. An
+    /// error if the log is damaged.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Replayed>, Fatal> {
         loop {
@@ -188,15 +190,16 @@ impl Recovery {
         tracing::warn!(
             file = %found.map_or(&self.dir, |found| &found.segment.path).display(),
             offset = self.walker.offset,
-            "cut the commit log behind lsn {}: {} later record(s), up to lsn {}, were written but never \
-             acknowledged",
+            "cut the commit log behind lsn {}: {} later record(s), up to lsn {}, were written but \
+             never acknowledged",
             self.walker.position.lsn,
             leftover.records,
             leftover.last_lsn
         );
     }
 
-    /// Writes what may be in the page cache alone to the disk: unproven records, the last segment's header.
+    /// Writes what may be in the page cache alone to the disk: unproven records, the last segment's
+    /// header.
     fn rewrite_unproven(&mut self) -> Result<(), Fatal> {
         let live = &self.walker.files.live;
         let Some(last) = live.get(self.walker.index) else {

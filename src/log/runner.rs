@@ -89,8 +89,9 @@ impl Manual {
         Manual { committer }
     }
 
-    /// One round: prepares at most one segment, then writes (and, if the mode asks for it, syncs) one
-    /// group, or does what is due when idle. True if it did anything. An error is final, as in a thread.
+    /// One round: prepares at most one segment, then writes (and, if the mode asks for it, syncs)
+    /// one group, or does what is due when idle. True if it did anything. An error is final, as in
+    /// a thread.
     pub fn step(&mut self) -> Result<bool, Fatal> {
         let shared = self.committer.shared().clone();
         let result = self.try_step(&shared);

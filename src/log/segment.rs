@@ -1,12 +1,14 @@
 //! Segments: files of fixed size that hold the records one after the other, and the aligned buffer
 //! through which they are written.
 //!
-//! Always true here: a segment's file is fully allocated (real zeros, synced) before its first valid header
-//! is written, and its header is durable before its first record; what a file is is said by its header
-//! alone, never by its name. Number 0 marks a prepared segment that was never used.
+//! Always true here: a segment's file is fully allocated (real zeros, synced) before its first
+//! valid header is written, and its header is durable before its first record; what a file is is
+//! said by its header alone, never by its name. Number 0 marks a prepared segment that was never
+//! used.
 //!
-//! Header, little-endian, in a block of its own: magic (8), version (4), checksum of the rest (4), folder id
-//! (8), number (8), bytes of the segment (8), first lsn (8), incarnation (8), chain at the start (4), zeros.
+//! Header, little-endian, in a block of its own: magic (8), version (4), checksum of the rest (4),
+//! folder id (8), number (8), bytes of the segment (8), first lsn (8), incarnation (8), chain at
+//! the start (4), zeros.
 
 use std::path::PathBuf;
 use std::sync::Arc;

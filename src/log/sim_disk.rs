@@ -1,12 +1,13 @@
-//! A disk double that fails like a disk, deterministic from a seed. Compiled always: tests of the server
-//! and the simulator use it too.
+//! A disk double that fails like a disk, deterministic from a seed. Compiled always: tests of the
+//! server and the simulator use it too.
 //!
 //! Faults it injects, and why:
-//! - **A crash loses unsynced sectors**, any subset, in any order, each in any version written since the last
-//!   sync: caches and controllers write back as they like. File length and directory entries likewise.
+//! - **A crash loses unsynced sectors**, any subset, in any order, each in any version written
+//!   since the last sync: caches and controllers write back as they like. File length and directory
+//!   entries likewise.
 //! - **A crash tears sectors** (if asked): half new, half old.
-//! - **A failed sync drops the dirty pages**: reads still show them, a later sync succeeds and does not write
-//!   them (as Linux does), which is why a failed sync must be final.
+//! - **A failed sync drops the dirty pages**: reads still show them, a later sync succeeds and does
+//!   not write them (as Linux does), which is why a failed sync must be final.
 //! - **A failed write** leaves a part written.
 //! - **The n-th call of a kind fails**, with any error; **space runs out** at a number of bytes.
 //! - **Syncs are held back**, so that a test can look at the time before one.

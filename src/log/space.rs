@@ -1,9 +1,10 @@
-//! Space: segments that are ready before they are needed, and the promise that what was reserved fits.
+//! Space: segments that are ready before they are needed, and the promise that what was reserved
+//! fits.
 //!
-//! Always true here: twice the bytes promised (reserved, or queued and not yet written), with some slack, fit
-//! into what is allocated on disk: twice, because a batch that does not fit into the rest of a segment leaves
-//! less than its own size unused there. `at_hand` falls before a promise is fulfilled and rises only after
-//! space exists, so a race can refuse but never promise too much.
+//! Always true here: twice the bytes promised (reserved, or queued and not yet written), with some
+//! slack, fit into what is allocated on disk: twice, because a batch that does not fit into the
+//! rest of a segment leaves less than its own size unused there. `at_hand` falls before a promise
+//! is fulfilled and rises only after space exists, so a race can refuse but never promise too much.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -154,7 +155,8 @@ impl Space {
                 self.add(segment.room());
                 return Ok(segment);
             }
-            // What was reserved for a record larger than a segment is held by spare segments: trade them.
+            // What was reserved for a record larger than a segment is held by spare segments: trade
+            // them.
             let Some(spare) = lock(&self.state).spares.pop() else {
                 let message = format!("no space for a log segment of {bytes} bytes");
                 return Err(Fatal::new(message, &self.dir));

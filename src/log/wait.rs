@@ -1,8 +1,8 @@
 //! Waiting: who wants to know that something became durable, and how it is told.
 //!
-//! Always true here: a wish stored before the durable lsn passes it is always seen, by the committer or by
-//! the wisher itself (each stores, then looks: sequentially consistent), and is fulfilled by exactly one
-//! of them (compare-and-swap).
+//! Always true here: a wish stored before the durable lsn passes it is always seen, by the
+//! committer or by the wisher itself (each stores, then looks: sequentially consistent), and is
+//! fulfilled by exactly one of them (compare-and-swap).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, Weak};
@@ -43,21 +43,23 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Wake me once when `lsn` may be released: when `durable_lsn() >= lsn`, or when the mode does not make
-    /// replies wait. At once, on this thread, if that is so already. Of several calls before the wake-up
-    /// the smallest lsn counts.
+    /// Wake me once when `lsn` may be released: when `durable_lsn() >= lsn`, or when the mode does
+    /// not make replies wait. At once, on this thread, if that is so already. Of several calls
+    /// before the wake-up the smallest lsn counts.
     pub fn want(&self, lsn: Lsn) {
         self.waiter.wanted_lsn.fetch_min(lsn, SeqCst);
         self.waiter.fulfil(self.shared.released_lsn());
     }
 
-    /// Wake me once when there is more space or room in the queue, or when space is found to be used up.
+    /// Wake me once when there is more space or room in the queue, or when space is found to be
+    /// used up.
     pub fn want_space(&self) {
         self.waiter.wants_space.store(true, SeqCst);
     }
 }
 
-/// All waiters. The lock is taken by the committer once per group and by subscribing, never by `want`.
+/// All waiters. The lock is taken by the committer once per group and by subscribing, never by
+/// `want`.
 #[derive(Default)]
 pub(super) struct Waiters {
     list: Mutex<Vec<Weak<Waiter>>>,

@@ -1,8 +1,8 @@
 //! Reading the log: along the chain of records, and what lies behind its end.
 //!
-//! Always true here: a record is believed only if its checksum is right and it continues the chain; the end
-//! of the chain is taken for the end of the log only if nothing behind it says that more had been synced.
-//! Nothing is written here.
+//! Always true here: a record is believed only if its checksum is right and it continues the chain;
+//! the end of the chain is taken for the end of the log only if nothing behind it says that more
+//! had been synced. Nothing is written here.
 
 use std::path::{Path, PathBuf};
 
@@ -74,8 +74,8 @@ pub(super) struct Walker {
 }
 
 impl Walker {
-    /// Finds the segment in which the log goes on behind `from`. Without any (`live` is empty) the log is
-    /// new.
+    /// Finds the segment in which the log goes on behind `from`. Without any (`live` is empty) the
+    /// log is new.
     pub fn open(
         disk: &dyn Disk,
         dir: &Path,
@@ -204,9 +204,10 @@ impl Walker {
     /// Looks at everything behind the end of the chain, after `next` has answered None. An error if
     /// anything there proves that what is missing had been synced.
     ///
-    /// A header is enough as a proof, whether its payload is whole or not: it has a checksum of its own,
-    /// over the secret folder id, and was written when its synced lsn was already durable. A leftover of an
-    /// earlier cut cannot prove anything: it was cut because its synced lsn was below the cut.
+    /// A header is enough as a proof, whether its payload is whole or not: it has a checksum of its
+    /// own, over the secret folder id, and was written when its synced lsn was already durable. A
+    /// leftover of an earlier cut cannot prove anything: it was cut because its synced lsn was
+    /// below the cut.
     pub fn inspect_leftover(&mut self) -> Result<Leftover, Fatal> {
         let mut leftover = Leftover::default();
         let live = self
@@ -254,7 +255,8 @@ impl Walker {
         }
         if header.synced_lsn > self.position.lsn {
             let proof = format!(
-                "the record with lsn {} in {} at offset {offset} was written when lsn {} was durable",
+                "the record with lsn {} in {} at offset {offset} was written when lsn {} was \
+                 durable",
                 header.lsn,
                 segment.path.display(),
                 header.synced_lsn
@@ -284,9 +286,9 @@ impl Walker {
             ),
         };
         let message = format!(
-            "the commit log does not join the store, which was written up to lsn {} ({:08x}): {found}; \
-             store and log must be of the same moment: put back the log folder that belongs to the \
-             store, or restore the whole data folder from a backup",
+            "the commit log does not join the store, which was written up to lsn {} ({:08x}): \
+             {found}; store and log must be of the same moment: put back the log folder that \
+             belongs to the store, or restore the whole data folder from a backup",
             from.lsn, from.chain
         );
         Fatal::new(message, &self.dir)
@@ -298,9 +300,9 @@ impl Walker {
             None => (self.dir.clone(), 0),
         };
         let message = format!(
-            "the commit log is damaged at offset {offset}: the record with lsn {} is not readable, but it \
-             had been synced: {proof}; acknowledged writes would be lost: copy the data folder away, \
-             check the disk, and restore the folder from a backup",
+            "the commit log is damaged at offset {offset}: the record with lsn {} is not readable, \
+             but it had been synced: {proof}; acknowledged writes would be lost: copy the data \
+             folder away, check the disk, and restore the folder from a backup",
             self.position.lsn + 1
         );
         Fatal::new(message, &path)
@@ -335,8 +337,8 @@ fn list(disk: &dyn Disk, dir: &Path, folder_id: u64, writable: bool) -> Result<F
         };
         match SegmentHeader::decode(&block[..read]) {
             SegmentKind::Ours(header) if header.folder_id != folder_id => {
-                let message = "this log segment belongs to another data folder: put back the log folder \
-                               that belongs to this one";
+                let message = "this log segment belongs to another data folder: put back the \
+                               log folder that belongs to this one";
                 return Err(Fatal::new(message.to_owned(), &path));
             }
             SegmentKind::Ours(header) if bytes >= LOG_BLOCK_BYTES => {
@@ -346,7 +348,8 @@ fn list(disk: &dyn Disk, dir: &Path, folder_id: u64, writable: bool) -> Result<F
             }
             SegmentKind::OtherVersion(version) => {
                 let message = format!(
-                    "this log segment has format version {version}, which this program does not know: \
+                    "this log segment has format version {version}, which this program does not \
+                     know: \
                      start the version that wrote it"
                 );
                 return Err(Fatal::new(message, &path));

@@ -78,10 +78,14 @@ pub enum SweepStep {
 /// Rows of a slice, and whether the sweep of this shard is complete.
 #[derive(Debug, Default)]
 pub struct SweepSlice {
-    /// Row keys and values in ascending order; `None`: deleted.
-    pub rows: Vec<(Vec<u8>, Option<Bytes>)>,
+    /// Rows in ascending order, and deadline rows.
+    pub slice: crate::store::checkpoint::Slice,
     /// Nothing follows.
     pub complete: bool,
+    /// Rows of hashes that are gone are among them.
+    pub retired: bool,
+    /// At the beginning: the shard's map of databases, and the next unused id.
+    pub databases: Option<(Vec<u32>, u32)>,
 }
 
 /// A message to a shard thread.
@@ -120,6 +124,8 @@ pub enum Message {
     Wake(ConnId),
     /// A line for this thread's monitors; it waits for `wait`.
     Monitor(Bytes, Wait),
+    /// Use this keyspace from now on: what was recovered in place.
+    Replace(Box<Keyspace>),
     /// Part of a checkpoint.
     Sweep(SweepStep, std::sync::mpsc::Sender<SweepSlice>),
     /// What a connection asked of the server is done; an error text if it failed.

@@ -69,6 +69,8 @@ pub struct Conn {
     pub(super) suppressed: Vec<Place>,
     /// Nothing more is read or run; closed when everything is sent.
     pub closing: bool,
+    /// The client will send nothing more; closed when what it sent is answered.
+    pub eof: bool,
     /// In the list of those that wait for the running turn.
     pub(super) in_turn: bool,
     /// Position that it waits for at the gate; 0: none.
@@ -95,6 +97,7 @@ impl Conn {
             outgoing: Vec::new(),
             suppressed: Vec::new(),
             closing: false,
+            eof: false,
             in_turn: false,
             gate_lsn: 0,
             held_since_ns: 0,
@@ -104,12 +107,18 @@ impl Conn {
 
     /// Whether more bytes should be read.
     pub fn may_read(&self) -> bool {
-        !self.closing && !self.more && self.input.len() < READ_AHEAD_BYTES_MAX.max(self.input_wanted)
+        !self.closing && !self.eof && !self.more && self.input.len() < READ_AHEAD_BYTES_MAX.max(self.input_wanted)
     }
 
     /// Whether it can be closed: it is closing, and everything was sent.
     pub fn is_done(&self) -> bool {
-        self.closing && self.queue.is_empty()
+        let answered = self.closing || (self.eof && !self.more && !self.is_waiting());
+        answered && self.queue.is_empty()
+    }
+
+    /// Whether something is under way for it that a closed connection would still see the end of.
+    fn is_waiting(&self) -> bool {
+        !matches!(self.barrier, None | Some(Barrier::Durable { .. }))
     }
 
     /// Whether a request that was read waits to be run.

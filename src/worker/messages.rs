@@ -26,6 +26,10 @@ impl Worker {
             Message::Answers { from, conn, answers } => self.answered(from, conn, &answers),
             Message::Lent { ticket, keyspace } => self.lent(ticket, keyspace),
             Message::Home { keyspace } => self.came_home(keyspace),
+            Message::Replace(mut keyspace) => {
+                keyspace.set_now_ms(self.now_ms);
+                self.keyspace = Some(keyspace);
+            }
             Message::Wake(id) => self.attention.push(id),
             Message::Monitor(line, wait) => self.show_monitors(&line, wait),
             Message::Done(id, result) => self.server_done(id, result),

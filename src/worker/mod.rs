@@ -86,7 +86,6 @@ pub struct Worker {
     log: Log,
     clock: Clock,
     control: ControlSink,
-    seed: u64,
     /// The shard; away while lent.
     keyspace: Option<Box<Keyspace>>,
     conns: Vec<Option<Box<Conn>>>,
@@ -202,7 +201,6 @@ impl Worker {
             log: parts.log,
             clock: parts.clock,
             control: parts.control,
-            seed: parts.seed,
             keyspace: Some(parts.keyspace),
             conns: Vec::new(),
             free: Vec::new(),
@@ -238,8 +236,11 @@ impl Worker {
     pub fn begin_turn(&mut self) {
         self.now_ms = self.clock.now_ms();
         self.last_ns = self.clock.now_ns();
+        let settings = self.settings.current();
         if let Some(keyspace) = &mut self.keyspace {
             keyspace.set_now_ms(self.now_ms);
+            let limits = (settings.hash_max_listpack_entries, settings.hash_max_listpack_value_bytes);
+            keyspace.set_listpack_limits(limits.0, limits.1);
         }
     }
 
@@ -313,6 +314,31 @@ impl Worker {
         if let Some(conn) = self.conn(id) {
             conn.queue.gate().sent(bytes);
         }
+    }
+
+    /// Makes sure that the connection is looked at again when its next held bytes are released.
+    pub fn hold_watch(&mut self, id: ConnId) {
+        if let Some(mut conn) = self.take(id) {
+            self.watch_gate(&mut conn);
+            self.put_back(conn);
+        }
+    }
+
+    /// Gives a client up that does not read what it asked for.
+    ///
+    /// # Errors
+    /// It has to be closed.
+    pub fn check_unread(&mut self, id: ConnId) -> std::io::Result<()> {
+        let limits = self.settings.current().client_output_buffer.clone();
+        let monitor = self.conn(id).is_some_and(|conn| conn.session.monitor);
+        let limit = if monitor { limits.replica } else { limits.normal };
+        let unread = self.conn(id).map_or(0, |conn| conn.queue.unread_bytes());
+        if unread as u64 <= limit.hard_bytes_effective() {
+            return Ok(());
+        }
+        self.metrics.output_buffer_disconnections.add(1);
+        tracing::warn!("client {} is closed: {unread} bytes that it does not read", id.client);
+        Err(std::io::ErrorKind::OutOfMemory.into())
     }
 
     /// Makes sure that the connection is looked at when its next held bytes are released.
@@ -396,6 +422,17 @@ impl Worker {
         catch_up(&self.metrics.keyspace_misses, stats.misses);
         catch_up(&self.metrics.expired_keys, stats.expired);
         self.metrics.turns.add(1);
+        let mut keys = 0;
+        for (number, &id) in keyspace.databases().ids().iter().enumerate() {
+            let count = keyspace.tables().count_db(id);
+            keys += count;
+            // Hints are at least the deadlines there are.
+            let deadlines = (keyspace.deadline_hints() as u64).min(count);
+            self.shared.keyspace.set(self.id, number, count, deadlines);
+        }
+        self.metrics.keys.set(keys);
+        self.metrics.resident_keys.set(keys);
+        self.metrics.resident_bytes.set(keyspace.tables().bytes() as u64);
     }
 
     /// The log is durable up to here: held replies may go.

@@ -1,1 +1,417 @@
-//! x
+//! Puts a [`Worker`] on a thread: sockets, wake-ups and timers around the plain core.
+//!
+//! Always true: no borrow of the worker is held over an await; a turn is what the ready tasks do
+//! before the seal task runs, which the turn's first write wakes.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::LocalSet;
+
+use crate::limits::READ_BYTES_MAX;
+use crate::log::{Log, Subscription};
+use crate::session::{Client, Shared};
+use crate::shard::mailbox::{ConnId, Message, ShardId};
+use crate::worker::{Parts, Worker};
+
+/// A socket that was accepted elsewhere.
+pub enum Accepted {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// Unix.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// What a shard thread receives.
+pub enum Envelope {
+    /// A message to its worker.
+    Message(Message),
+    /// A connection to serve.
+    Accept(Accepted, Arc<Client>),
+    /// Tell when nothing is under way any more.
+    Quiet(std::sync::mpsc::Sender<()>),
+    /// End the thread.
+    Stop,
+}
+
+/// Where a shard thread is reached.
+pub type Mailbox = mpsc::UnboundedSender<Envelope>;
+
+/// Expired keys are deleted in pieces of so many.
+const EXPIRE_BUDGET: usize = 200;
+/// A thread looks at its timers at least so often.
+const TICK_MS: u64 = 25;
+/// Reads of one connection before others have their turn.
+const READS_PER_POLL: usize = 4;
+
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn open(accepted: Accepted) -> io::Result<Socket> {
+        match accepted {
+            Accepted::Tcp(stream) => {
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(TcpStream::from_std(stream)?))
+            }
+            Accepted::Unix(stream) => {
+                stream.set_nonblocking(true)?;
+                Ok(Socket::Unix(UnixStream::from_std(stream)?))
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        let polled = match self {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+        };
+        polled.map_ok(|()| buffer.filled().len())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+}
+
+struct Local {
+    id: ShardId,
+    worker: RefCell<Worker>,
+    shared: Arc<Shared>,
+    peers: Vec<Mailbox>,
+    wakers: RefCell<Vec<Option<Waker>>>,
+    scratch: RefCell<Vec<u8>>,
+    seal: Notify,
+    log: Subscription,
+    wanted_lsn: Cell<u64>,
+    quiet: RefCell<Vec<std::sync::mpsc::Sender<()>>>,
+}
+
+/// Runs a shard thread until it is told to stop.
+pub fn run(parts: Parts, inbox: mpsc::UnboundedReceiver<Envelope>, peers: Vec<Mailbox>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("shard {} cannot start its event loop: {error}", parts.id);
+            return;
+        }
+    };
+    let durable = Arc::new(Notify::new());
+    let log: Log = parts.log.clone();
+    let local = Rc::new(Local {
+        id: parts.id,
+        shared: parts.shared.clone(),
+        peers,
+        wakers: RefCell::new(Vec::new()),
+        scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
+        seal: Notify::new(),
+        log: log.subscribe({
+            let durable = durable.clone();
+            Arc::new(move || durable.notify_one())
+        }),
+        wanted_lsn: Cell::new(0),
+        quiet: RefCell::new(Vec::new()),
+        worker: RefCell::new(Worker::new(parts)),
+    });
+    let tasks = LocalSet::new();
+    tasks.spawn_local(seal_turns(local.clone()));
+    tasks.spawn_local(follow_log(local.clone(), durable));
+    tasks.spawn_local(keep_time(local.clone()));
+    tasks.block_on(&runtime, receive(local, inbox));
+}
+
+/// Handles what arrives from other threads; ends with the thread.
+async fn receive(local: Rc<Local>, mut inbox: mpsc::UnboundedReceiver<Envelope>) {
+    while let Some(envelope) = inbox.recv().await {
+        local.worker.borrow_mut().begin_turn();
+        match envelope {
+            Envelope::Message(message) => local.worker.borrow_mut().message(message),
+            Envelope::Accept(accepted, client) => local.accept(accepted, client),
+            Envelope::Quiet(told) => local.quiet.borrow_mut().push(told),
+            Envelope::Stop => break,
+        }
+        local.after();
+    }
+}
+
+async fn seal_turns(local: Rc<Local>) {
+    loop {
+        local.seal.notified().await;
+        local.worker.borrow_mut().seal();
+        local.after();
+    }
+}
+
+async fn follow_log(local: Rc<Local>, durable: Arc<Notify>) {
+    loop {
+        durable.notified().await;
+        local.wanted_lsn.set(0);
+        {
+            let mut worker = local.worker.borrow_mut();
+            worker.begin_turn();
+            worker.durable();
+            if worker.wants_space() {
+                worker.space_changed();
+            }
+        }
+        local.after();
+    }
+}
+
+async fn keep_time(local: Rc<Local>) {
+    let mut idle_checked_ms = 0;
+    loop {
+        let wait_ms = {
+            let worker = local.worker.borrow();
+            let next_ms = worker.next_tick_ms().unwrap_or(u64::MAX);
+            next_ms.saturating_sub(worker.now_ms()).clamp(1, TICK_MS)
+        };
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        loop {
+            let complete = {
+                let mut worker = local.worker.borrow_mut();
+                worker.begin_turn();
+                // Waits that were missed are found here: nothing may hang on one wake-up alone.
+                worker.durable();
+                worker.tick(EXPIRE_BUDGET)
+            };
+            local.after();
+            if complete {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let now_ms = local.worker.borrow().now_ms();
+        if now_ms >= idle_checked_ms + 1_000 {
+            idle_checked_ms = now_ms;
+            local.close_idle(now_ms);
+        }
+    }
+}
+
+impl Local {
+    /// Passes on what the worker made.
+    fn after(&self) {
+        loop {
+            let outbox = self.worker.borrow_mut().take_outbox();
+            if outbox.is_empty() {
+                break;
+            }
+            for (to, message) in outbox {
+                if to == self.id {
+                    self.worker.borrow_mut().message(message);
+                } else {
+                    // A thread that has ended needs nothing any more.
+                    let _ = self.peers[to].send(Envelope::Message(message));
+                }
+            }
+        }
+        let mut worker = self.worker.borrow_mut();
+        if worker.wants_seal() {
+            self.seal.notify_one();
+        }
+        if worker.wants_space() {
+            self.log.want_space();
+        }
+        if let Some(lsn) = worker.wanted_lsn()
+            && (self.wanted_lsn.get() == 0 || lsn < self.wanted_lsn.get())
+        {
+            self.wanted_lsn.set(lsn);
+            self.log.want(lsn);
+        }
+        let attention = worker.take_attention();
+        let sleep_us = worker.take_sleep_us();
+        let quiet = !self.quiet.borrow().is_empty() && !worker.wants_seal() && worker.is_quiet();
+        drop(worker);
+        if quiet {
+            for told in self.quiet.borrow_mut().drain(..) {
+                let _ = told.send(());
+            }
+        }
+        let wakers = self.wakers.borrow();
+        for id in attention {
+            if let Some(Some(waker)) = wakers.get(id.index as usize) {
+                waker.wake_by_ref();
+            }
+        }
+        drop(wakers);
+        if sleep_us > 0 {
+            // DEBUG SLEEP is meant to block everything here.
+            std::thread::sleep(Duration::from_micros(sleep_us));
+        }
+    }
+
+    fn accept(self: &Rc<Self>, accepted: Accepted, client: Arc<Client>) {
+        let socket = match Socket::open(accepted) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::debug!("connection {} is gone already: {error}", client.id);
+                return;
+            }
+        };
+        let id = self.worker.borrow_mut().connect(client.clone());
+        let mailbox = self.peers[self.id].clone();
+        client.set_wake(Some(Arc::new(move || {
+            let _ = mailbox.send(Envelope::Message(Message::Wake(id)));
+        })));
+        let mut wakers = self.wakers.borrow_mut();
+        if wakers.len() <= id.index as usize {
+            wakers.resize(id.index as usize + 1, None);
+        }
+        drop(wakers);
+        tokio::task::spawn_local(serve(self.clone(), id, socket, client));
+    }
+
+    fn close_idle(&self, now_ms: u64) {
+        let timeout_ms = self.shared.settings.settings().timeout_seconds as u64 * 1_000;
+        if timeout_ms == 0 {
+            return;
+        }
+        let mut worker = self.worker.borrow_mut();
+        for id in worker.conn_ids() {
+            let Some(conn) = worker.conn(id) else {
+                continue;
+            };
+            let client = &conn.session.client;
+            let idle_ms = now_ms.saturating_sub(client.active_ms.load(Ordering::Relaxed));
+            let waits = client.blocked.load(Ordering::Relaxed) || conn.session.monitor;
+            if idle_ms > timeout_ms && !waits {
+                client.killed.store(true, Ordering::Relaxed);
+                if let Some(Some(waker)) = self.wakers.borrow().get(id.index as usize) {
+                    waker.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    /// One step of a connection: runs what is there, sends what may leave, reads what has come.
+    fn poll_conn(
+        &self,
+        (id, client, socket): (ConnId, &Client, &mut Socket),
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        self.keep_waker(id, cx);
+        if client.killed.load(Ordering::Relaxed) {
+            // What is released already is sent as far as the socket takes it.
+            let _ = self.write(id, client, socket, cx);
+            return Poll::Ready(());
+        }
+        let mut worker = self.worker.borrow_mut();
+        worker.begin_turn();
+        if worker.conn(id).is_some_and(|conn| conn.has_input()) {
+            worker.resume(id);
+        }
+        drop(worker);
+        for read in 0..=READS_PER_POLL {
+            if read == READS_PER_POLL {
+                // There may be more, but others have their turn first.
+                cx.waker().wake_by_ref();
+                break;
+            }
+            if !self.worker.borrow_mut().may_read(id) {
+                break;
+            }
+            let mut scratch = self.scratch.borrow_mut();
+            match socket.poll_read(cx, &mut scratch) {
+                Poll::Pending => break,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(0)) => {
+                    if let Some(conn) = self.worker.borrow_mut().conn(id) {
+                        conn.eof = true;
+                    }
+                    break;
+                }
+                Poll::Ready(Ok(bytes)) => {
+                    self.worker.borrow_mut().receive(id, &scratch[..bytes]);
+                    if bytes == scratch.len() {
+                        continue;
+                    }
+                    // The socket was emptied; this registers for what comes next.
+                    if let Poll::Ready(Ok(())) = self.poll_more(socket, cx) {
+                        continue;
+                    }
+                    break;
+                }
+            }
+        }
+        if self.write(id, client, socket, cx).is_err() {
+            return Poll::Ready(());
+        }
+        self.after();
+        let done = self.worker.borrow_mut().conn(id).is_none_or(|conn| conn.is_done());
+        if done { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether the socket has more to read right now.
+    fn poll_more(&self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match socket {
+            Socket::Tcp(stream) => stream.poll_read_ready(cx),
+            Socket::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    fn keep_waker(&self, id: ConnId, cx: &Context<'_>) {
+        let mut wakers = self.wakers.borrow_mut();
+        let place = &mut wakers[id.index as usize];
+        if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *place = Some(cx.waker().clone());
+        }
+    }
+
+    /// Sends released bytes as far as the socket takes them.
+    fn write(
+        &self,
+        id: ConnId,
+        client: &Client,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        let mut worker = self.worker.borrow_mut();
+        loop {
+            let Some(released) = worker.output(id) else {
+                return Ok(());
+            };
+            if released.bytes().is_empty() {
+                worker.hold_watch(id);
+                return Ok(());
+            }
+            match socket.poll_write(cx, released.bytes()) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(bytes)) => {
+                    client.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                    worker.sent(id, bytes);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return worker.check_unread(id),
+            }
+        }
+    }
+}
+
+async fn serve(local: Rc<Local>, id: ConnId, mut socket: Socket, client: Arc<Client>) {
+    poll_fn(|cx| local.poll_conn((id, &client, &mut socket), cx)).await;
+    client.set_wake(None);
+    if let Some(place) = local.wakers.borrow_mut().get_mut(id.index as usize) {
+        *place = None;
+    }
+    local.worker.borrow_mut().disconnect(id);
+    local.after();
+}

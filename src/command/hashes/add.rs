@@ -109,12 +109,11 @@ fn long_double(value: &FieldValue) -> Result<LongDouble, Reject> {
 mod tests {
     use std::time::Instant;
 
-    use super::super::in_both_modes;
     use crate::command::transcript::Transcript;
 
     #[test]
     fn integers_in_fields_are_added_to() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HINCRBY h a 5", "(integer) 5");
             t.check("HINCRBY h a -7", "(integer) -2");
             t.check(
@@ -142,7 +141,7 @@ mod tests {
 
     #[test]
     fn decimal_numbers_in_fields_are_added_to() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HINCRBYFLOAT h a 10.50", "\"10.5\"");
             t.check("HINCRBYFLOAT h a 0.1", "\"10.6\"");
             t.check("HINCRBYFLOAT h a -10.6", "\"0\"");

@@ -309,7 +309,6 @@ impl HScan {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::in_both_modes;
     use crate::command::transcript::Transcript;
 
     /// Cursor and names of a HSCAN … NOVALUES.
@@ -331,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_small_hash_is_scanned_at_once() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSET h a 1", "(integer) 1");
             t.check("HSCAN h 0", "1) \"0\"\n2) 1) \"a\"\n   2) \"1\"");
             t.check("HSCAN h 0 NOVALUES COUNT 1", "1) \"0\"\n2) 1) \"a\"");

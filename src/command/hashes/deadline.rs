@@ -301,12 +301,11 @@ impl KeyCommand for HPersist {
 
 #[cfg(test)]
 mod tests {
-    use super::super::in_both_modes;
     use crate::command::transcript::Transcript;
 
     #[test]
     fn fields_expire_on_time_and_the_hash_with_the_last_one() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSET h a 1 b 2 c 3", "(integer) 3");
             t.check(
                 "HPEXPIRE h 100 FIELDS 2 a x",
@@ -367,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_deadline_in_the_past_deletes() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSET h a 1 b 2 c 3", "(integer) 3");
             t.check("HEXPIREAT h 1 FIELDS 2 a a", &numbers(&[2, -2]));
             t.check("HEXPIRE h 0 FIELDS 1 b", "1) (integer) 2");
@@ -379,7 +378,7 @@ mod tests {
 
     #[test]
     fn conditions_compare_deadlines() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSET h a 1 b 2", "(integer) 2");
             t.check("HEXPIRE h 100 XX FIELDS 1 a", "1) (integer) 0");
             t.check("HEXPIRE h 100 GT FIELDS 1 a", "1) (integer) 0");
@@ -397,7 +396,7 @@ mod tests {
 
     #[test]
     fn setting_clears_a_deadline_and_adding_keeps_it() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSET h a 1 b 2 c 3", "(integer) 3");
             t.check("HEXPIRE h 100 FIELDS 3 a b c", &numbers(&[1, 1, 1]));
             t.check("HSET h a 5", "(integer) 0");

@@ -224,12 +224,11 @@ impl KeyCommand for HExists {
 
 #[cfg(test)]
 mod tests {
-    use super::super::in_both_modes;
     use crate::command::transcript::Transcript;
 
     #[test]
     fn fields_are_read() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSET h a 12 b text c -7", "(integer) 3");
             t.check("HGET h a", "\"12\"");
             t.check("HGET h x", "(nil)");

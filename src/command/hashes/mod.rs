@@ -73,10 +73,3 @@ fn value_bytes(value: &FieldValue) -> usize {
         None => value.text().map_or(0, <[u8]>::len),
     }
 }
-
-/// Runs a script twice: as it is, and rebuilding the keyspace from the log after every command.
-#[cfg(test)]
-fn in_both_modes(script: impl Fn(&mut crate::command::transcript::Transcript)) {
-    script(&mut crate::command::transcript::Transcript::new());
-    script(&mut crate::command::transcript::Transcript::new().recovering());
-}

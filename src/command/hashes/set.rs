@@ -167,7 +167,6 @@ impl KeyCommand for HDel {
 
 #[cfg(test)]
 mod tests {
-    use super::super::in_both_modes;
     use crate::command::transcript::Transcript;
 
     const WRONG_TYPE: &str =
@@ -175,7 +174,7 @@ mod tests {
 
     #[test]
     fn fields_are_set_and_deleted_and_the_hash_goes_with_the_last_one() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSET h a 1 b two", "(integer) 2");
             t.check("HSET h a 2 c 3", "(integer) 1");
             t.check("HSET h d 1 d 2", "(integer) 1");
@@ -209,7 +208,7 @@ mod tests {
 
     #[test]
     fn hashes_and_strings_refuse_each_others_commands() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("SET s text", "OK");
             t.check("HSET h a 1", "(integer) 1");
             for line in [

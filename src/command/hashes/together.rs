@@ -182,12 +182,11 @@ impl KeyCommand for HSetEx {
 
 #[cfg(test)]
 mod tests {
-    use super::super::in_both_modes;
     use crate::command::transcript::Transcript;
 
     #[test]
     fn fields_are_read_and_deleted() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSET h a 1 b text", "(integer) 2");
             t.check("HGETDEL h FIELDS 3 a a x", "1) \"1\"\n2) (nil)\n3) (nil)");
             t.check("HGETDEL h fields 1 b", "1) \"text\"");
@@ -198,7 +197,7 @@ mod tests {
 
     #[test]
     fn fields_are_read_and_get_deadlines() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSET h a 1 b 2", "(integer) 2");
             t.check("HGETEX h FIELDS 2 a x", "1) \"1\"\n2) (nil)");
             t.check("HTTL h FIELDS 1 a", "1) (integer) -1");
@@ -218,7 +217,7 @@ mod tests {
 
     #[test]
     fn fields_are_set_with_a_deadline_under_conditions() {
-        in_both_modes(|t| {
+        Transcript::in_both_modes(|t| {
             t.check("HSETEX h FXX FIELDS 1 a 1", "(integer) 0");
             t.check("HSETEX h FNX EX 10 FIELDS 2 a 1 b 2", "(integer) 1");
             t.check("HSETEX h FNX FIELDS 2 b 5 c 5", "(integer) 0");

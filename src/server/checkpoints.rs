@@ -1,0 +1,364 @@
+//! The checkpoint thread: one checkpoint at a time, asked for by size, by command, or at the stop.
+//!
+//! Always true: the position is read before any shard begins its sweep; the log is trimmed only
+//! behind a position that the store has.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::keyspace::tokens::TokenSource;
+use crate::limits::SLOTS;
+use crate::log::Log;
+use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
+use crate::store::checkpoint::{self, Deep, Slice, Sweep};
+use crate::store::janitor::dead_rows;
+use crate::store::row::{KeyOf, RowKey, RowKind, fields, kind_in_slot, slots};
+use crate::store::{Meta, Store, StoreError};
+use crate::worker::runner::{Envelope, Mailbox};
+
+/// What the thread is asked for.
+pub enum Request {
+    /// A checkpoint; then tell these connections.
+    Checkpoint(Vec<(ShardId, ConnId)>),
+    /// A checkpoint now; the answer goes here.
+    Now(Sender<Result<(), String>>),
+    /// End.
+    End,
+}
+
+/// What others may read of checkpoints.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// One is running.
+    pub running: AtomicBool,
+    /// The last one failed.
+    pub failed: AtomicBool,
+    /// When the last one ended well, ms since the Unix epoch.
+    pub finished_ms: AtomicU64,
+    /// How many ended well.
+    pub count: AtomicU64,
+    /// How long the last one took, ms.
+    pub took_ms: AtomicU64,
+    /// Rows that the last one wrote.
+    pub rows: AtomicU64,
+    /// Position of the store.
+    pub lsn: AtomicU64,
+}
+
+/// Handle of the checkpoint thread.
+pub struct Checkpoints {
+    requests: Sender<Request>,
+    /// A checkpoint by size was asked for and has not begun.
+    asked: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread works with.
+pub struct Tools {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The log.
+    pub log: Log,
+    /// The clock.
+    pub clock: Clock,
+    /// The shard threads.
+    pub mailboxes: Vec<Mailbox>,
+    /// The server's tokens.
+    pub tokens: TokenSource,
+    /// Database ids, as of the last sweep's beginning.
+    pub databases: DatabaseMap,
+    /// The store may have rows of hashes that are gone.
+    pub retired: bool,
+    /// What others may read.
+    pub progress: Arc<Progress>,
+}
+
+/// The map of databases, and the ids whose rows are to be removed.
+#[derive(Clone, Debug, Default)]
+pub struct DatabaseMap {
+    /// Ids by number.
+    pub ids: Vec<u32>,
+    /// The next unused id.
+    pub next: u32,
+    /// Dead ids with rows in the store.
+    pub dead: Vec<u32>,
+}
+
+impl DatabaseMap {
+    /// The map is this now: ids that it does not name any more are dead.
+    fn follow(&mut self, ids: Vec<u32>, next: u32) {
+        let gone = self.ids.iter().copied().chain(self.next..next);
+        self.dead.extend(gone.filter(|id| !ids.contains(id)));
+        self.dead.sort_unstable();
+        self.dead.dedup();
+        (self.ids, self.next) = (ids, next);
+    }
+}
+
+impl Checkpoints {
+    /// Starts the thread.
+    pub fn start(tools: Tools) -> Checkpoints {
+        let (requests, received) = channel();
+        let asked = Arc::new(AtomicBool::new(false));
+        let flag = asked.clone();
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(move || serve(tools, &received, &flag))
+            .ok();
+        Checkpoints { requests, asked, thread }
+    }
+
+    /// Asks for a checkpoint; several asked for by size are one.
+    pub fn ask(&self, request: Request) {
+        if let Request::Checkpoint(askers) = &request
+            && askers.is_empty()
+            && self.asked.swap(true, Ordering::SeqCst)
+        {
+            return;
+        }
+        let _ = self.requests.send(request);
+    }
+
+    /// Runs a checkpoint and waits for it.
+    ///
+    /// # Errors
+    /// Why it failed; nothing is lost.
+    pub fn run_now(&self) -> Result<(), String> {
+        let (answer, answered) = channel();
+        let _ = self.requests.send(Request::Now(answer));
+        answered.recv().map_err(|_| "the checkpoint thread has ended".to_owned())?
+    }
+
+    /// Ends the thread.
+    pub fn end(&mut self) {
+        let _ = self.requests.send(Request::End);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// After a failure the next try waits so long.
+const RETRY: Duration = Duration::from_secs(1);
+/// So many dead rows are removed with one checkpoint.
+const DEAD_ROWS_MAX: usize = 200_000;
+/// A checkpoint waits so many times (10 ms each) for compaction to catch up.
+const DEEP_WAITS_MAX: usize = 500;
+
+fn serve(mut tools: Tools, requests: &Receiver<Request>, asked: &AtomicBool) {
+    while let Ok(request) = requests.recv() {
+        let result = match request {
+            Request::End => return,
+            Request::Checkpoint(ref askers) => {
+                if askers.is_empty() {
+                    asked.store(false, Ordering::SeqCst);
+                }
+                tools.run(false)
+            }
+            Request::Now(_) => tools.run(true),
+        };
+        if let Err(text) = &result {
+            tracing::warn!("{text}; nothing is lost, the log keeps what it would have stored");
+        }
+        match request {
+            Request::Checkpoint(askers) => {
+                if result.is_err() && askers.is_empty() {
+                    std::thread::park_timeout(RETRY);
+                }
+                for (shard, conn) in askers {
+                    let message = Message::Done(conn, result.clone());
+                    let _ = tools.mailboxes[shard].send(Envelope::Message(message));
+                }
+            }
+            Request::Now(answer) => {
+                let _ = answer.send(result);
+            }
+            Request::End => {}
+        }
+    }
+}
+
+impl Tools {
+    fn run(&mut self, now: bool) -> Result<(), String> {
+        let began_ms = self.clock.now_ms();
+        self.progress.running.store(true, Ordering::Relaxed);
+        let looked_for = self.databases.dead.clone();
+        let result = self.checkpoint(now);
+        self.progress.running.store(false, Ordering::Relaxed);
+        self.progress.failed.store(result.is_err(), Ordering::Relaxed);
+        let (outcome, more_dead) = result?;
+        let took_ms = self.clock.now_ms() - began_ms;
+        self.log.trim(outcome.meta.lsn);
+        self.progress.finished_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        self.progress.took_ms.store(took_ms, Ordering::Relaxed);
+        let rows = outcome.rows_put + outcome.rows_deleted;
+        self.progress.rows.store(rows, Ordering::Relaxed);
+        self.progress.lsn.store(outcome.meta.lsn, Ordering::Relaxed);
+        self.progress.count.fetch_add(1, Ordering::Relaxed);
+        if !more_dead {
+            self.databases.dead.retain(|id| !looked_for.contains(id));
+        }
+        tracing::debug!("checkpoint at {} wrote {rows} rows in {took_ms} ms", outcome.meta.lsn);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, now: bool) -> Result<(checkpoint::Outcome, bool), String> {
+        let (dead, more) = self.dead_rows().map_err(|error| error.to_string())?;
+        let retired = dead.len() >= DEAD_ROWS_MAX;
+        let mut waits = 0;
+        let mut deep = |_depth| {
+            waits += 1;
+            if now || waits > DEEP_WAITS_MAX {
+                return Deep::Proceed;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+            if waits % 2 == 0 { Deep::Relieve } else { Deep::Again }
+        };
+        let mut sweep = Sweeper { tools: self, shard: 0, retired };
+        let store = sweep.tools.store.clone();
+        let outcome = checkpoint::run(&*store, &mut sweep, dead, &mut deep);
+        let retired = sweep.retired;
+        match outcome {
+            Ok(outcome) => {
+                self.retired = retired;
+                Ok((outcome, more))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Rows that nobody can reach any more: of dead databases, and fields of hashes that are gone.
+    fn dead_rows(&self) -> Result<(Vec<Vec<u8>>, bool), StoreError> {
+        let dead_ids = &self.databases.dead;
+        let mut keys = if self.retired { self.retired_rows()? } else { Vec::new() };
+        let mut more = false;
+        if !dead_ids.is_empty() {
+            let (from, to) = slots(0, SLOTS);
+            let is_dead = |row: &RowKey<'_>| {
+                row.database().is_some_and(|id| dead_ids.binary_search(&id).is_ok())
+            };
+            let mut from = Some(from);
+            while let Some(at) = from.take() {
+                let found = dead_rows(&*self.store, &is_dead, &at, &to, 100_000)?;
+                keys.extend(found.keys);
+                if keys.len() >= DEAD_ROWS_MAX && found.next.is_some() {
+                    more = true;
+                    break;
+                }
+                from = found.next;
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok((keys, more))
+    }
+
+    fn retired_rows(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut keys = Vec::new();
+        for slot in 0..SLOTS {
+            let (from, to) = kind_in_slot(slot, RowKind::Retired);
+            for next in self.store.scan(&from, &to) {
+                let (key, _) = next?;
+                if keys.len() >= DEAD_ROWS_MAX {
+                    return Ok(keys);
+                }
+                if let Ok(RowKey::Retired { of, generation }) = RowKey::decode(&key) {
+                    self.retired_fields(of, generation, &mut keys)?;
+                    if keys.len() < DEAD_ROWS_MAX {
+                        keys.push(key.to_vec());
+                    }
+                }
+            }
+        }
+        Ok(keys)
+    }
+
+    fn retired_fields(
+        &self,
+        of: KeyOf<'_>,
+        generation: u64,
+        keys: &mut Vec<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        let (from, to) = fields(of, generation);
+        for next in self.store.scan(&from, &to) {
+            if keys.len() >= DEAD_ROWS_MAX {
+                break;
+            }
+            keys.push(next?.0.to_vec());
+        }
+        Ok(())
+    }
+}
+
+struct Sweeper<'a> {
+    tools: &'a mut Tools,
+    shard: usize,
+    /// Rows of hashes that are gone are left, or were given.
+    retired: bool,
+}
+
+impl Sweeper<'_> {
+    fn ask(&self, shard: usize, step: SweepStep) -> Result<SweepSlice, String> {
+        let (answer, answered) = channel();
+        let message = Message::Sweep(step, answer);
+        let gone = || "a shard thread has ended".to_owned();
+        self.tools.mailboxes[shard].send(Envelope::Message(message)).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())
+    }
+}
+
+impl Sweep for Sweeper<'_> {
+    fn begin(&mut self) -> Result<Meta, String> {
+        // Read before any sweep begins: all effects up to it are in memory by then.
+        let position = self.tools.log.position();
+        let time_ms = self.tools.clock.now_ms();
+        for shard in 0..self.tools.mailboxes.len() {
+            let slice = self.ask(shard, SweepStep::Begin)?;
+            if let Some((ids, next)) = slice.databases
+                && shard == 0
+            {
+                self.tools.databases.follow(ids, next);
+            }
+        }
+        let map = &self.tools.databases;
+        Ok(Meta {
+            format: 1,
+            lsn: position.lsn,
+            chain: position.chain,
+            time_ms,
+            token_ceiling: self.tools.tokens.ceiling(),
+            databases: map.ids.clone(),
+            next_database_id: map.next,
+            dead_databases: map.dead.clone(),
+        })
+    }
+
+    fn next(&mut self) -> Result<Option<Slice>, String> {
+        while self.shard < self.tools.mailboxes.len() {
+            let SweepSlice { slice, complete, retired, .. } = self.ask(self.shard, SweepStep::Next)?;
+            self.retired |= retired;
+            if complete {
+                self.shard += 1;
+            }
+            if !slice.rows.is_empty() || !slice.deadlines.is_empty() {
+                return Ok(Some(slice));
+            }
+        }
+        Ok(None)
+    }
+
+    fn wait_durable(&mut self) -> Result<(), String> {
+        let end_lsn = self.tools.log.last_lsn();
+        self.tools.log.wait_durable(end_lsn).map_err(|fatal| fatal.to_string())
+    }
+
+    fn finished(&mut self, ok: bool) {
+        for shard in 0..self.tools.mailboxes.len() {
+            let _ = self.ask(shard, SweepStep::Finished(ok));
+        }
+    }
+}

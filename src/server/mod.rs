@@ -1,0 +1,272 @@
+//! Starting, serving, stopping: opens the data folder, recovers, runs the threads, and carries out
+//! what connections ask of the server as a whole.
+//!
+//! Always true: nothing listens before everything recovered is durable; a stop runs no new command,
+//! drains the log, and leaves an empty log and everything in the store.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::config::{Live, Settings};
+use crate::log::{Log, SyncMode};
+use crate::logging::{Ready, announce};
+use crate::server::checkpoints::{Checkpoints, Request};
+use crate::server::listen::Listeners;
+use crate::session::Shared;
+use crate::shard::mailbox::{ConnId, Message, ShardId};
+use crate::worker::Control;
+use crate::worker::runner::{Envelope, Mailbox};
+
+mod checkpoints;
+mod engine;
+mod listen;
+mod start;
+
+/// Why the process ends: one line for the log, and an exit code.
+#[derive(Debug)]
+pub struct Fatal {
+    /// What happened, where, and what to do.
+    pub text: String,
+    /// Exit code of the process.
+    pub exit_code: u8,
+}
+
+impl Fatal {
+    /// A failure with exit code 1.
+    pub fn new(text: impl std::fmt::Display) -> Fatal {
+        Fatal { text: text.to_string(), exit_code: 1 }
+    }
+}
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// What made it impossible to start or to go on.
+pub fn run(
+    settings: Settings,
+    file: Option<std::path::PathBuf>,
+    changed: impl Fn(&Settings) + Send + 'static,
+) -> Result<(), Fatal> {
+    let began = std::time::Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fatal::new(format!("cannot start the event loop: {error}")))?;
+    runtime.block_on(async {
+        let (control, wishes) = mpsc::unbounded_channel();
+        let listeners = Listeners::open(&settings)?;
+        let mut settings = settings;
+        settings.port = listeners.port();
+        let live = Live::new(settings, file);
+        live.watch(changed);
+        let mut server = start::start(live, control)?;
+        announce(&Ready {
+            addresses: &listeners.addresses(),
+            shards: server.shared.shards,
+            dir: Path::new(&server.shared.dir),
+            keys: server.recovered_keys,
+            took: began.elapsed(),
+        });
+        server.serve(listeners, wishes).await
+    })
+}
+
+/// The running server.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    log: Log,
+    clock: Clock,
+    mailboxes: Vec<Mailbox>,
+    threads: Vec<JoinHandle<()>>,
+    checkpoints: Checkpoints,
+    recovered_keys: u64,
+    reload: start::Reload,
+    next_shard: usize,
+}
+
+/// How a stop was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    no_save: bool,
+    asker: Option<(ShardId, ConnId)>,
+}
+
+impl Server {
+    async fn serve(
+        &mut self,
+        listeners: Listeners,
+        mut wishes: mpsc::UnboundedReceiver<Control>,
+    ) -> Result<(), Fatal> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let failed = |error: std::io::Error| Fatal::new(format!("cannot listen to signals: {error}"));
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut sample = tokio::time::interval(Duration::from_millis(100));
+        sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let mut stop = None;
+            tokio::select! {
+                accepted = listeners.accept() => {
+                    self.deal_out(accepted).await;
+                }
+                Some(wish) = wishes.recv() => stop = self.grant(wish),
+                _ = terminate.recv() => stop = Some(Stop { no_save: false, asker: None }),
+                _ = interrupt.recv() => stop = Some(Stop { no_save: false, asker: None }),
+                _ = sample.tick() => self.look_after(),
+            }
+            let Some(stop) = stop else {
+                continue;
+            };
+            match self.stop(stop.no_save) {
+                Ok(()) => {
+                    listeners.close();
+                    return Ok(());
+                }
+                Err(text) => {
+                    tracing::warn!("the stop failed, the server goes on: {text}");
+                    self.resume();
+                    if let Some(asker) = stop.asker {
+                        self.answer(asker, Err(format!("Errors trying to SHUTDOWN. {text}")));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ten times a second: rates, and the checkpoint when it is due.
+    fn look_after(&mut self) {
+        self.shared.metrics.sample(self.clock.now_ns());
+        let settings = self.shared.settings.settings();
+        if self.log.bytes_since_trim() > settings.checkpoint_bytes as u64 {
+            self.checkpoints.ask(Request::Checkpoint(Vec::new()));
+        }
+        let mode = start::sync_mode(settings.appendfsync);
+        if self.log.sync_mode() != mode {
+            self.log.set_sync(mode);
+            if mode == SyncMode::Always {
+                self.log.request_sync();
+            }
+        }
+    }
+
+    /// Carries out what a connection asked for.
+    fn grant(&mut self, wish: Control) -> Option<Stop> {
+        match wish {
+            Control::Checkpoint(asker) => {
+                self.checkpoints.ask(Request::Checkpoint(asker.into_iter().collect()));
+            }
+            Control::Shutdown { no_save, asker } => {
+                return Some(Stop { no_save, asker: Some(asker) });
+            }
+            Control::Reload(asker) => {
+                let result = self.reload_in_place();
+                self.resume();
+                self.answer(asker, result);
+            }
+            Control::Backup(target, asker) => {
+                let text = format!("there is no backup to '{target}' in this version");
+                self.answer(asker, Err(text));
+            }
+        }
+        None
+    }
+
+    fn answer(&self, (shard, conn): (ShardId, ConnId), result: Result<(), String>) {
+        // A thread that has ended needs no answer.
+        let _ = self.mailboxes[shard].send(Envelope::Message(Message::Done(conn, result)));
+    }
+
+    /// Gives a new connection to the next shard thread.
+    async fn deal_out(&mut self, accepted: std::io::Result<listen::NewConnection>) {
+        let new = match accepted {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                // Out of file descriptors, most likely: do not spin.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                return;
+            }
+        };
+        let clients = &self.shared.clients;
+        let settings = self.shared.settings.settings();
+        if let Some(refusal) = listen::refusal(&new, &settings, clients.count()) {
+            clients.refused.fetch_add(1, Ordering::Relaxed);
+            new.refuse(refusal);
+            return;
+        }
+        clients.accepted.fetch_add(1, Ordering::Relaxed);
+        let shard = self.next_shard % self.mailboxes.len();
+        self.next_shard += 1;
+        new.keep_alive(settings.tcp_keepalive_seconds);
+        let (accepted, client) = new.into_parts(clients.next_id(), shard, self.clock.now_ms());
+        let _ = self.mailboxes[shard].send(Envelope::Accept(accepted, client));
+    }
+
+    // ---- stopping ----------------------------------------------------------------------------
+
+    /// No new commands; waits until nothing is under way and everything is durable.
+    fn stand_still(&mut self) -> Result<(), String> {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        let (told, quiet) = std::sync::mpsc::channel();
+        // Twice: what one thread sends while another is asked is done by the second time.
+        for _ in 0..2 {
+            for mailbox in &self.mailboxes {
+                let _ = mailbox.send(Envelope::Quiet(told.clone()));
+            }
+            for _ in &self.mailboxes {
+                let waited = quiet.recv_timeout(Duration::from_secs(60));
+                waited.map_err(|_| "a shard did not come to rest within 60 s".to_owned())?;
+            }
+        }
+        self.log.wait_durable(self.log.last_lsn()).map_err(|fatal| fatal.to_string())
+    }
+
+    /// Commands run again.
+    fn resume(&self) {
+        self.shared.stopping.store(false, Ordering::SeqCst);
+        self.shared.clients.wake_all();
+    }
+
+    fn stop(&mut self, no_save: bool) -> Result<(), String> {
+        tracing::info!("stopping");
+        self.stand_still()?;
+        // Replies that are released now still reach their clients.
+        std::thread::yield_now();
+        if !no_save {
+            self.checkpoints.run_now()?;
+        }
+        for mailbox in &self.mailboxes {
+            let _ = mailbox.send(Envelope::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        self.checkpoints.end();
+        self.log.close().map_err(|fatal| fatal.to_string())?;
+        tracing::info!("stopped; everything is on disk");
+        Ok(())
+    }
+
+    /// DEBUG RELOAD: writes everything to the store, then reads it back.
+    fn reload_in_place(&mut self) -> Result<(), String> {
+        self.stand_still()?;
+        self.checkpoints.run_now()?;
+        for (shard, keyspace) in self.reload.keyspaces()?.into_iter().enumerate() {
+            let message = Message::Replace(keyspace);
+            let _ = self.mailboxes[shard].send(Envelope::Message(message));
+        }
+        Ok(())
+    }
+}
+
+/// The path as people should read it.
+pub(crate) fn absolute(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    absolute.display().to_string()
+}

@@ -1,0 +1,259 @@
+//! From a data folder to a running server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+
+use rand::RngExt;
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::config::{AppendFsync, Live, Settings};
+use crate::keyspace::Keyspace;
+use crate::keyspace::codec::BatchBuilder;
+use crate::keyspace::tokens::TokenSource;
+use crate::log::disk::{Disk, RealDisk};
+use crate::log::{self, Batch, Log, Position, SyncMode};
+use crate::metrics::Metrics;
+use crate::recovery::{Plan, Recovered, recover};
+use crate::route::Routes;
+use crate::server::checkpoints::{Checkpoints, DatabaseMap, Progress, Tools};
+use crate::server::engine::Room;
+use crate::server::{Fatal, Server, absolute};
+use crate::session::{Clients, KeyCounts, Shared};
+use crate::store::folder::{Folder, Identity};
+use crate::store::{FjallStore, Meta, Store, StoreOptions};
+use crate::worker::runner::{Mailbox, run};
+use crate::worker::{Control, Parts};
+
+/// How `appendfsync` is spelled in the log.
+pub(super) fn sync_mode(setting: AppendFsync) -> SyncMode {
+    match setting {
+        AppendFsync::Always => SyncMode::Always,
+        AppendFsync::Everysec => SyncMode::EverySec,
+        AppendFsync::No => SyncMode::No,
+    }
+}
+
+/// What recovery in place needs.
+pub(super) struct Reload {
+    store: Arc<dyn Store>,
+    plan: Plan,
+    tokens: TokenSource,
+    /// Held as long as the server runs.
+    _folder: Folder,
+}
+
+impl Reload {
+    /// The keyspaces as the store has them; the log must have nothing behind it.
+    pub fn keyspaces(&self) -> Result<Vec<Box<Keyspace>>, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let meta = self.store.meta().map_err(|error| text(&error))?.unwrap_or_default();
+        let loaded =
+            crate::recovery::load(&*self.store, &meta, self.plan, self.tokens.clone());
+        loaded.map_err(|error| text(&error))
+    }
+}
+
+/// Opens the data folder, recovers, and starts all threads.
+pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Result<Server, Fatal> {
+    let settings = live.settings();
+    let routes = Routes::new(settings.shard_count());
+    let random: u64 = rand::rng().random();
+    let wall_ms = Clock::start(0).now_ms();
+    let (folder, store) = open_folder(&settings, wall_ms)?;
+    let identity = folder.identity();
+    let meta = store.meta().map_err(Fatal::new)?.unwrap_or_default();
+    let mut options = log_options(&settings, identity, routes.shards());
+    options.on_fatal = Arc::new(|fatal| {
+        tracing::error!("the commit log failed, nothing more can be acknowledged: {fatal}");
+        std::process::exit(1);
+    });
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
+    let from = Position { lsn: meta.lsn, chain: meta.chain };
+    let mut recovery =
+        log::open(disk, &folder.log_path(), options, from).map_err(Fatal::new)?;
+    let plan = Plan {
+        routes,
+        seed: identity.hash_seed,
+        databases: settings.databases,
+        random_seed: random,
+    };
+    let mut progress = Reporter::new();
+    let recovered =
+        recover(&*store, &meta, &mut recovery, plan, &mut |text| progress.report(&text));
+    let recovered = recovered.map_err(Fatal::new)?;
+    let log = recovery.finish().map_err(Fatal::new)?;
+    let clock = Clock::start(recovered.time_ms);
+    log_first_ceiling(&log, &recovered, &clock)?;
+    let store: Arc<dyn Store> = store;
+    let shared = share(live, &log, &store, &clock, &folder, routes.shards());
+    let reload = Reload {
+        store: store.clone(),
+        plan,
+        tokens: recovered.tokens.clone(),
+        _folder: folder,
+    };
+    let server = run_threads(shared, (log, store, clock), recovered, (plan, meta), reload, control);
+    Ok(server)
+}
+
+/// The options of the log.
+fn log_options(settings: &Settings, identity: Identity, shards: usize) -> log::Options {
+    let clock = std::sync::Mutex::new(Clock::start(0));
+    let clock_us = Arc::new(move || {
+        let clock = clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        clock.now_ns() / 1_000
+    });
+    let mut options = log::Options::new(identity.folder_id, clock_us);
+    options.segment_bytes = settings.log_segment_bytes as u64;
+    options.set_aside_bytes = options.segment_bytes / 4;
+    options.sync = sync_mode(settings.appendfsync);
+    options.writers = shards;
+    options
+}
+
+fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallStore>), Fatal> {
+    let fresh = Identity { folder_id: rand::rng().random(), hash_seed: rand::rng().random() };
+    let path = Path::new(&settings.dir);
+    let first = Meta {
+        format: 1,
+        databases: (0..settings.databases as u32).collect(),
+        next_database_id: settings.databases as u32,
+        ..Meta::default()
+    };
+    let mut fill = |folder: &Path, _: &Identity| {
+        let store = FjallStore::create(&folder.join("store"), StoreOptions::default(), &first);
+        drop(store.map_err(|error| error.to_string())?);
+        std::fs::create_dir(folder.join("log")).map_err(|error| error.to_string())
+    };
+    let folder = Folder::open(path, fresh, now_ms, &mut fill).map_err(Fatal::new)?;
+    let store = FjallStore::open(&folder.store_path(), StoreOptions::default());
+    Ok((folder, Arc::new(store.map_err(Fatal::new)?)))
+}
+
+/// The ceiling of the tokens that the shards hold has to be on disk before one is used.
+fn log_first_ceiling(log: &Log, recovered: &Recovered, clock: &Clock) -> Result<(), Fatal> {
+    let mut batch = BatchBuilder::default();
+    batch.token_ceiling(recovered.tokens.ceiling());
+    if !log.reserve_urgent(4096) {
+        return Err(Fatal::new("no space left for the commit log: free some and start again"));
+    }
+    let parts = batch.finish();
+    let lsn = log.append(Batch { parts, time_ms: clock.now_ms(), reserved_bytes: 4096 });
+    log.wait_durable(lsn).map_err(Fatal::new)
+}
+
+fn share(
+    live: Live,
+    log: &Log,
+    store: &Arc<dyn Store>,
+    clock: &Clock,
+    folder: &Folder,
+    shards: usize,
+) -> (Arc<Shared>, Arc<Progress>) {
+    let progress = Arc::new(Progress::default());
+    let started_ms = clock.now_ms();
+    let engine = Room {
+        log: log.clone(),
+        store: store.clone(),
+        progress: progress.clone(),
+        started_s: started_ms / 1_000,
+    };
+    let mut rng = rand::rng();
+    let run_id = (0..40).map(|_| char::from(b"0123456789abcdef"[rng.random_range(0..16)]));
+    let port = u32::from(live.settings().port);
+    let databases = live.settings().databases;
+    let shared = Shared {
+        settings: live,
+        clients: Clients::default(),
+        metrics: Metrics::new(shards, crate::command::table().rows().len()),
+        engine: Box::new(engine),
+        started_ms,
+        run_id: run_id.collect(),
+        port: AtomicU32::new(port),
+        dir: absolute(folder.path()),
+        shards,
+        keyspace: KeyCounts::new(shards, databases),
+        monitors: AtomicUsize::new(0),
+        stopping: AtomicBool::new(false),
+    };
+    (Arc::new(shared), progress)
+}
+
+fn run_threads(
+    (shared, progress): (Arc<Shared>, Arc<Progress>),
+    (log, store, clock): (Log, Arc<dyn Store>, Clock),
+    recovered: Recovered,
+    (plan, meta): (Plan, Meta),
+    reload: Reload,
+    control: mpsc::UnboundedSender<Control>,
+) -> Server {
+    let shards = plan.routes.shards();
+    let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) =
+        (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
+    let map = recovered.keyspaces[0].databases();
+    let databases = DatabaseMap {
+        ids: map.ids().to_vec(),
+        next: map.next(),
+        dead: recovered.dead_databases.clone(),
+    };
+    let mut threads = Vec::new();
+    for ((id, keyspace), inbox) in recovered.keyspaces.into_iter().enumerate().zip(inboxes) {
+        let control = control.clone();
+        let parts = Parts {
+            id,
+            routes: plan.routes,
+            shared: shared.clone(),
+            log: log.clone(),
+            clock: clock.clone(),
+            keyspace,
+            // A server that has ended grants nothing any more.
+            control: Arc::new(move |wish| drop(control.send(wish))),
+            seed: plan.seed,
+        };
+        let peers = mailboxes.clone();
+        let thread = std::thread::Builder::new().name(format!("shard-{id}"));
+        threads.extend(thread.spawn(move || run(parts, inbox, peers)));
+    }
+    progress.lsn.store(meta.lsn, std::sync::atomic::Ordering::Relaxed);
+    let checkpoints = Checkpoints::start(Tools {
+        store,
+        log: log.clone(),
+        clock: clock.clone(),
+        mailboxes: mailboxes.clone(),
+        tokens: recovered.tokens,
+        databases,
+        retired: true,
+        progress,
+    });
+    Server {
+        shared,
+        log,
+        clock,
+        mailboxes,
+        threads,
+        checkpoints,
+        recovered_keys: recovered.keys,
+        reload,
+        next_shard: 0,
+    }
+}
+
+/// Says how far a start is, once a second.
+struct Reporter {
+    last: std::time::Instant,
+}
+
+impl Reporter {
+    fn new() -> Reporter {
+        Reporter { last: std::time::Instant::now() }
+    }
+
+    fn report(&mut self, text: &str) {
+        if self.last.elapsed().as_secs() >= 1 {
+            self.last = std::time::Instant::now();
+            tracing::info!("recovering: {text}");
+        }
+    }
+}
