@@ -155,3 +155,16 @@ pub const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const PLACES_MAX: usize = 10_000;
 /// Bytes that one read takes from a socket.
 pub const READ_BYTES_MAX: usize = 64 * 1024;
+
+// ---- keys ------------------------------------------------------------------------------------
+
+/// Most bytes that the packed strings of one RESTORE payload may unpack to, together.
+pub const RESTORE_UNPACKED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+const _: () = assert!(
+    RESTORE_UNPACKED_BYTES_MAX >= STRING_BYTES_MAX,
+    "any value that is kept can be restored"
+);
+const _: () = assert!(
+    RESTORE_UNPACKED_BYTES_MAX <= i32::MAX as usize,
+    "the unpacker counts in 32 bits"
+);

@@ -4,16 +4,22 @@
 //! others may read of it is in its [`Client`] record. Nothing here does I/O: commands say what the
 //! connection has to do next with [`Next`].
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::HashMap;
 
-use crate::config::Live;
+use crate::command::Row;
+use crate::command::spec::flag;
+use crate::config::{DebugCommand, Live};
 use crate::keyspace::txn::WatchedKey;
 use crate::reply::Reject;
 use crate::resp::Protocol;
-use crate::resp::decode::OwnedArgs;
+use crate::resp::decode::{Args, OwnedArgs};
+
+/// The version of Redis that clients are told: they switch features on it.
+pub const REDIS_VERSION: &str = "7.2.0";
 
 /// What the connection does after a session command.
 #[derive(Clone, Debug, PartialEq)]
@@ -451,6 +457,46 @@ pub struct Shared {
     pub monitors: AtomicUsize,
     /// A stop was asked for.
     pub stopping: AtomicBool,
+}
+
+/// Refuses DEBUG unless the settings allow it to this client. To be asked before a command runs.
+///
+/// # Errors
+/// In Redis's words.
+pub fn permitted(row: &Row, client: &Client, allowed: DebugCommand) -> Result<(), Reject> {
+    let ip = client.address.rsplit_once(':').map_or("", |(ip, _)| ip);
+    let ip = ip.trim_start_matches('[').trim_end_matches(']');
+    let is_local = || client.unix || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    match allowed {
+        DebugCommand::Yes => Ok(()),
+        DebugCommand::Local if is_local() => Ok(()),
+        _ if !row.has(flag::PROTECTED) => Ok(()),
+        _ => Err(Reject::fixed(
+            "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
+             \"local\", you can run it from a local connection, otherwise you need to set this \
+             option in the configuration file, and then restart the server.",
+        )),
+    }
+}
+
+/// The call as MONITOR and SLOWLOG show it, where that is not the call itself: without passwords.
+pub fn redacted(row: &Row, args: Args<'_>) -> Option<OwnedArgs> {
+    if !row.has(flag::SECRET) {
+        return None;
+    }
+    // What follows AUTH (the command, or HELLO's option) and requirepass in CONFIG SET.
+    let mut hidden = 0;
+    let words = args.iter().map(|word| {
+        let shown = if hidden > 0 { &b"(redacted)"[..] } else { word };
+        hidden = match word.to_ascii_lowercase().as_slice() {
+            _ if hidden > 0 => hidden - 1,
+            b"auth" => 2,
+            b"requirepass" => 1,
+            _ => 0,
+        };
+        shown
+    });
+    Some(OwnedArgs::from_slices(words))
 }
 
 /// The error for a command that a session must not run here.

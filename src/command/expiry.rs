@@ -4,6 +4,7 @@
 //! zero; what cannot be one is refused with the command's name.
 
 use crate::command::spec::{Arg, Type};
+use crate::keyspace::{Key, Txn, Value};
 use crate::reply::Reject;
 
 /// What a command was told about expiry.
@@ -46,6 +47,16 @@ impl Expiry {
         let ms = amount.checked_mul(unit_ms).ok_or_else(invalid)?;
         let at_ms = ms.checked_add(base_ms as i64).ok_or_else(invalid)?;
         Ok(Some(at_ms as u64))
+    }
+}
+
+/// Sets value and deadline (0: none) of a key, whatever it was. A deadline that has passed deletes
+/// the key, as EXAT and PXAT do in Redis.
+pub fn put_until(txn: &mut Txn<'_>, key: &Key<'_>, value: Value, deadline_ms: u64) {
+    if deadline_ms != 0 && deadline_ms <= txn.now_ms() {
+        txn.delete(key);
+    } else {
+        txn.put(key, value, deadline_ms);
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use crate::command::spec::{Across, Arg, ArgDoc, Flags, Keys, Spec, flag};
+use crate::command::spec::{Arg, ArgDoc, Flags, Keys, Spec};
 use crate::keyspace::txn::Txn;
 use crate::limits::COMMAND_NAME_BYTES_MAX;
 use crate::number::parse_i64;
@@ -25,9 +25,13 @@ pub mod counters;
 pub mod docs;
 pub mod expiry;
 pub mod keys;
+pub mod limits;
 pub mod server;
+#[cfg(test)]
+pub mod session_transcript;
 pub mod spec;
 pub mod strings;
+pub mod transactions;
 #[cfg(test)]
 pub mod transcript;
 
@@ -38,6 +42,8 @@ const FAMILIES: &[&[Row]] = &[
     keys::COMMANDS,
     strings::COMMANDS,
     counters::COMMANDS,
+    limits::COMMANDS,
+    transactions::COMMANDS,
 ];
 
 /// A command that runs on the owner of its keys.
@@ -99,6 +105,8 @@ pub struct Row {
     pub arity: i32,
     /// How it runs.
     pub run: Run,
+    /// Has subcommands; COMMAND also runs without one.
+    pub container: bool,
     /// Documentation of its arguments.
     pub docs: fn() -> Vec<ArgDoc>,
 }
@@ -140,6 +148,7 @@ impl Row {
             spec: OfKeys::<C>::SPEC,
             arity: spec::arity(C::GRAMMAR, OfKeys::<C>::WORDS as i32),
             run: Run::Keys(OfKeys::<C>::run),
+            container: false,
             docs: || spec::docs(C::GRAMMAR),
         }
     }
@@ -150,6 +159,7 @@ impl Row {
             spec: OfSession::<C>::SPEC,
             arity: spec::arity(C::GRAMMAR, OfSession::<C>::WORDS as i32),
             run: Run::Session(OfSession::<C>::run),
+            container: false,
             docs: || spec::docs(C::GRAMMAR),
         }
     }
@@ -160,8 +170,16 @@ impl Row {
             spec,
             arity: -2,
             run: Run::Container,
+            container: true,
             docs: Vec::new,
         }
+    }
+
+    /// The row of a command that runs without a subcommand, and has subcommands.
+    pub const fn session_container<C: SessionCommand>() -> Row {
+        let mut row = Row::session::<C>();
+        row.container = true;
+        row
     }
 
     /// Whether all of `flags` are set.
@@ -208,8 +226,7 @@ impl Row {
                 if count_at >= count {
                     return Ok(KeyPlaces::default());
                 }
-                let keys = parse_i64(args.get(count_at as usize))
-                    .ok_or_else(|| Reject::not_an_integer())?;
+                let keys = parse_i64(args.get(count_at as usize)).ok_or(Reject::not_an_integer())?;
                 if keys <= 0 {
                     return Err(Reject::fixed("ERR numkeys should be greater than 0"));
                 }
@@ -347,7 +364,7 @@ impl Table {
         let id = id.ok_or_else(|| Reject::unknown_command(name, args.slice(1..).iter()))?;
         let row = self.row(id);
         let id = match row.run {
-            Run::Container if args.len() > 1 => self.subcommand(row, args)?,
+            _ if row.container && args.len() > 1 => self.subcommand(row, args)?,
             Run::Container => return Err(Reject::wrong_arity(row.spec.name)),
             _ => id,
         };
@@ -390,6 +407,7 @@ pub fn table() -> &'static Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::spec::{Across, flag};
 
     #[test]
     fn a_command_writes_or_reads_or_needs_no_key() {

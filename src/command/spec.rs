@@ -127,6 +127,10 @@ pub mod flag {
     pub const ALLOW_BUSY: Flags = 1 << 17;
     /// Never delivered to replicas asynchronously.
     pub const NO_ASYNC_LOADING: Flags = 1 << 18;
+    /// DEBUG: refused unless `enable-debug-command` allows it.
+    pub const PROTECTED: Flags = 1 << 19;
+    /// May carry a password, which MONITOR and SLOWLOG do not show.
+    pub const SECRET: Flags = 1 << 20;
 
     /// Bit and name, in the order of `COMMAND INFO`.
     pub const NAMES: &[(Flags, &str)] = &[
@@ -231,6 +235,12 @@ pub struct Spec {
     pub keys: Keys,
     /// What is done to the keys.
     pub access: Access,
+    /// What is done to the keys behind the first one, where that is something else.
+    pub access_rest: Option<Access>,
+    /// ACL categories instead of the group's, without `@`; those of the flags come on top.
+    pub categories: Option<&'static [&'static str]>,
+    /// Command tips instead of those that follow from `across`.
+    pub tips: &'static [&'static str],
     /// What happens when the keys live in several shards.
     pub across: Across,
     /// What is replied, in words.
@@ -250,6 +260,9 @@ impl Spec {
             flags,
             keys: Keys::None,
             access: Access::Read,
+            access_rest: None,
+            categories: None,
+            tips: &[],
             across: Across::Atomic,
             reply: "",
             notes: "",
@@ -277,6 +290,23 @@ impl Spec {
             step: 1,
         };
         spec
+    }
+
+    /// A container of subcommands.
+    pub const fn container(name: &'static str, group: Group, summary: &'static str) -> Spec {
+        Spec::new(name, group, summary, 0).complexity("Depends on the subcommand.")
+    }
+
+    /// The HELP of a container.
+    pub const fn help(name: &'static str, group: Group) -> Spec {
+        Spec::new(
+            name,
+            group,
+            "Prints this help.",
+            flag::LOADING | flag::STALE,
+        )
+        .since("5.0.0")
+        .reply("Array of status replies: usage and summary of each subcommand.")
     }
 
     /// A command without keys, run by the connection itself.
@@ -317,6 +347,24 @@ impl Spec {
     /// What is done to the keys.
     pub const fn access(mut self, access: Access) -> Spec {
         self.access = access;
+        self
+    }
+
+    /// What is done to the keys behind the first one (COPY, RENAME, BITOP).
+    pub const fn access_rest(mut self, access: Access) -> Spec {
+        self.access_rest = Some(access);
+        self
+    }
+
+    /// ACL categories instead of the group's, without `@`.
+    pub const fn categories(mut self, categories: &'static [&'static str]) -> Spec {
+        self.categories = Some(categories);
+        self
+    }
+
+    /// Command tips, as in `nondeterministic_output`.
+    pub const fn tips(mut self, tips: &'static [&'static str]) -> Spec {
+        self.tips = tips;
         self
     }
 
@@ -401,6 +449,8 @@ pub struct Arg<C: 'static> {
     pub kind: Type,
     /// May be left out.
     pub optional: bool,
+    /// May be given only once; otherwise the last one counts, as in Redis.
+    pub once: bool,
     /// How it is taken.
     pub set: Set<C>,
     /// Parts of a block, alternatives of a choice, members of a repeated group.
@@ -415,6 +465,7 @@ impl<C> Arg<C> {
             token: None,
             kind,
             optional: false,
+            once: false,
             set,
             parts: &[],
         }
@@ -521,6 +572,18 @@ impl<C> Arg<C> {
         self
     }
 
+    /// Must be given, where its kind is optional otherwise.
+    pub const fn required(mut self) -> Arg<C> {
+        self.optional = false;
+        self
+    }
+
+    /// Giving it twice is a syntax error.
+    pub const fn once(mut self) -> Arg<C> {
+        self.once = true;
+        self
+    }
+
     /// Another type in the documentation.
     pub const fn of(mut self, kind: Type) -> Arg<C> {
         self.kind = kind;
@@ -583,8 +646,8 @@ impl Parser<'_> {
                     option
                 };
                 let seen = chosen.get_mut(index).ok_or_else(|| Reject::syntax())?;
-                let repeatable = matches!(target.set, Set::Flag(_)) && *seen == part as u8;
-                if *seen != u8::MAX && !repeatable {
+                let repeats = *seen == part as u8 && !target.once;
+                if *seen != u8::MAX && !repeats {
                     return Err(Reject::syntax());
                 }
                 *seen = part as u8;
@@ -632,7 +695,7 @@ impl Parser<'_> {
             Set::Integer(set) => {
                 let word = self.take()?;
                 let number = parse_i64(self.args.get(word.0 as usize));
-                set(command, number.ok_or_else(|| Reject::not_an_integer())?);
+                set(command, number.ok_or(Reject::not_an_integer())?);
             }
             Set::Try(set) => {
                 let word = self.take()?;
@@ -669,7 +732,7 @@ impl Parser<'_> {
                 let word = self
                     .args
                     .get(self.at.min(self.count.saturating_sub(1)) as usize);
-                let part = alternative(arg, word).ok_or_else(|| Reject::syntax())?;
+                let part = alternative(arg, word).ok_or(Reject::syntax())?;
                 self.value(&arg.parts[part], command)?;
             }
             Set::Block => self.block(arg.parts, command)?,
@@ -702,8 +765,7 @@ impl Parser<'_> {
         command: &mut C,
     ) -> Result<(), Reject> {
         let word = self.take()?;
-        let groups =
-            parse_i64(self.args.get(word.0 as usize)).ok_or_else(|| Reject::not_an_integer())?;
+        let groups = parse_i64(self.args.get(word.0 as usize)).ok_or(Reject::not_an_integer())?;
         if groups <= 0 {
             return Err(Reject::fixed("ERR numkeys should be greater than 0"));
         }
@@ -806,13 +868,33 @@ const fn width<C>(arg: &Arg<C>) -> (i32, bool) {
         Set::Flag(_) => (1, false),
         Set::Rest(_) => (token + group, true),
         Set::Counted(_) => (token + 1 + group, true),
-        Set::Own(_) => (token + parts_width(arg.parts).0, true),
+        Set::Own(_) => {
+            // A rule of its own is asked only where there is something to parse.
+            let (least, _) = parts_width(arg.parts);
+            (token + if least > 0 { least } else { 1 }, true)
+        }
         Set::Block => {
             let (least, open) = parts_width(arg.parts);
             (token + least, open)
         }
-        Set::OneOf => (1, true),
+        Set::OneOf => choice_width(arg.parts),
     }
+}
+
+/// The width of the shortest alternative, and whether there are longer ones.
+const fn choice_width<C>(parts: &[Arg<C>]) -> (i32, bool) {
+    let mut least = i32::MAX;
+    let mut open = false;
+    let mut index = 0;
+    while index < parts.len() {
+        let (part, more) = width(&parts[index]);
+        open |= more || (least != i32::MAX && part != least);
+        if part < least {
+            least = part;
+        }
+        index += 1;
+    }
+    (if parts.is_empty() { 1 } else { least }, open)
 }
 
 const fn parts_width<C>(parts: &[Arg<C>]) -> (i32, bool) {

@@ -6,11 +6,12 @@ use crate::keyspace::codec::{BatchBuilder, Mutations};
 use crate::keyspace::owned::{Keyspace, Origin};
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::txn::{Owners, Txn};
-use crate::keyspace::{Databases, Wait};
+use crate::keyspace::{self, Cell, Databases, FieldValue, ValueRef, Wait};
 use crate::limits::SLOTS;
 use crate::reply::Reply;
 use crate::resp::Protocol;
-use crate::resp::decode::{Decoded, Decoder, OwnedArgs};
+use crate::resp::decode::{DecodeLimits, Decoded, Decoder, OwnedArgs};
+use crate::resp::value::Value;
 
 /// A shard, and a user who types commands.
 pub struct Transcript {
@@ -52,6 +53,12 @@ impl Transcript {
         self
     }
 
+    /// Runs a script twice: as it is, and rebuilding the keyspace from the log after every command.
+    pub fn in_both_modes(script: impl Fn(&mut Transcript)) {
+        script(&mut Transcript::new());
+        script(&mut Transcript::new().recovering());
+    }
+
     /// Uses another database from now on.
     pub fn select(&mut self, number: usize) {
         self.database = number;
@@ -65,15 +72,7 @@ impl Transcript {
 
     /// The reply to a command line, as redis-cli prints it.
     pub fn run(&mut self, line: &str) -> String {
-        let mut buffer = line.as_bytes().to_vec();
-        buffer.extend_from_slice(b"\r\n");
-        let mut decoder = Decoder::new();
-        let decoded = decoder
-            .decode(&buffer, &Default::default())
-            .expect("a well-formed line");
-        assert!(matches!(decoded, Decoded::Request { .. }), "a whole line");
-        let args = OwnedArgs::from_slices(decoder.args(&buffer).iter());
-        self.run_args(&args)
+        self.run_args(&words(line))
     }
 
     /// The reply to a command given as arguments, as redis-cli prints it.
@@ -105,8 +104,48 @@ impl Transcript {
             }
         }
         self.seal();
-        let value = crate::resp::value::Value::parse_whole(&out).expect("a well-formed reply");
-        value.render()
+        rendered(&out)
+    }
+
+    /// Writes what no command of the tested family can.
+    pub fn write(&mut self, write: impl FnOnce(&mut Txn<'_>)) {
+        let mut txn = Txn::new(Owners::One(&mut self.keyspace), self.database);
+        write(&mut txn);
+        txn.commit();
+        self.seal();
+    }
+
+    /// Makes a hash, for commands that want another type.
+    pub fn make_hash(&mut self, key: &str) {
+        self.write(|txn| {
+            let key = txn.key(key.as_bytes());
+            txn.put_field(&key, b"field", FieldValue::from_bytes(b"value"), 0)
+                .expect("there was no such key");
+        });
+    }
+
+    /// Makes a state cell, which is a string to commands on strings.
+    pub fn make_cell(&mut self, key: &str, state: &str) {
+        self.write(|txn| {
+            let key = txn.key(key.as_bytes());
+            let cell = Cell {
+                token: txn.token(&key).expect("tokens are durable here"),
+                owner: None,
+                fingerprint: None,
+                done: false,
+                state: bytes::Bytes::copy_from_slice(state.as_bytes()),
+            };
+            txn.put(&key, keyspace::Value::Cell(Box::new(cell)), 0);
+        });
+    }
+
+    /// Whether the key holds a state cell.
+    pub fn is_cell(&mut self, key: &str) -> bool {
+        let mut txn = Txn::new(Owners::One(&mut self.keyspace), self.database);
+        let key = txn.key(key.as_bytes());
+        let is_cell = matches!(txn.value(&key), Some(ValueRef::Cell(_)));
+        txn.commit();
+        is_cell
     }
 
     fn seal(&mut self) {
@@ -170,6 +209,33 @@ impl Transcript {
     pub fn last_batch_bytes(&self) -> usize {
         self.log.last().map_or(0, |batch| batch.len())
     }
+}
+
+/// The arguments of a command line.
+pub fn words(line: &str) -> OwnedArgs {
+    let mut buffer = line.as_bytes().to_vec();
+    buffer.extend_from_slice(b"\r\n");
+    let limits = DecodeLimits {
+        args_max: 1024,
+        bulk_bytes_max: 1 << 20,
+        request_bytes_max: 1 << 20,
+        authenticated: true,
+    };
+    let mut decoder = Decoder::new();
+    let decoded = decoder
+        .decode(&buffer, &limits)
+        .expect("a well-formed line");
+    assert!(matches!(decoded, Decoded::Request { .. }), "a whole line");
+    OwnedArgs::from_slices(decoder.args(&buffer).iter())
+}
+
+/// One reply, as redis-cli prints it.
+pub fn rendered(reply: &[u8]) -> String {
+    let (value, bytes) = Value::parse(reply)
+        .expect("a well-formed reply")
+        .expect("a whole reply");
+    assert_eq!(bytes, reply.len(), "more than one reply");
+    value.render()
 }
 
 impl Default for Transcript {

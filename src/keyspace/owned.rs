@@ -65,6 +65,7 @@ pub struct Keyspace {
     pub(super) undo: Undo,
     pub(super) stats: KeyspaceStats,
     pub(super) active_expiry: bool,
+    pub(super) listpack_limits: (usize, usize),
     /// Tables of flushed databases, to be freed by whoever has time.
     dropped: Vec<Database>,
     /// Hashes that are gone, and whose field rows the store may still have.
@@ -89,6 +90,9 @@ pub struct Retired {
 /// Hints are weeded out when there are more than so many, and than twice the last time.
 const DEADLINE_HINTS_WEED_MIN: usize = 1 << 16;
 
+/// Redis's defaults for OBJECT ENCODING: fields of a listpack, and bytes of each part.
+const LISTPACK_LIMITS_DEFAULT: (usize, usize) = (128, 64);
+
 impl Keyspace {
     /// An empty keyspace.
     pub fn new(origin: Origin) -> Keyspace {
@@ -106,6 +110,7 @@ impl Keyspace {
             undo: Undo::default(),
             stats: KeyspaceStats::default(),
             active_expiry: true,
+            listpack_limits: LISTPACK_LIMITS_DEFAULT,
             dropped: Vec::new(),
             retired: Vec::new(),
         }
@@ -161,6 +166,12 @@ impl Keyspace {
     /// Keys with a deadline, roughly: the number of hints.
     pub fn deadline_hints(&self) -> usize {
         self.deadlines.len()
+    }
+
+    /// The largest hash that OBJECT ENCODING calls a listpack: fields, and bytes of each part
+    /// (the settings hash-max-listpack-entries and -value).
+    pub fn set_listpack_limits(&mut self, entries_max: usize, value_bytes_max: usize) {
+        self.listpack_limits = (entries_max, value_bytes_max);
     }
 
     /// Whether keys are deleted at their deadline without being asked for.

@@ -671,6 +671,18 @@ impl<'a> Txn<'a> {
         self.effect_bytes += EFFECT_HEAD_BYTES;
     }
 
+    /// Switches the expiry in the background on or off; no key past its deadline is seen either way.
+    pub fn set_active_expiry(&mut self, active: bool) {
+        for index in 0..self.owners.count() {
+            self.owners.nth(index).set_active_expiry(active);
+        }
+    }
+
+    /// The largest hash that OBJECT ENCODING calls a listpack: fields, and bytes of each part.
+    pub fn listpack_limits(&self) -> (usize, usize) {
+        self.owners.first_ref().listpack_limits
+    }
+
     // ---- watches -----------------------------------------------------------------------------
 
     /// Watches a key of the database.

@@ -12,7 +12,7 @@ use super::double::is_zero;
 use crate::limits::NUMBER_BYTES_MAX;
 
 /// A C `long double` of x86-64.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct LongDouble(X87DoubleExtended);
 
 impl LongDouble {
@@ -39,6 +39,11 @@ impl LongDouble {
     /// An integer, exactly.
     pub fn from_i64(value: i64) -> Self {
         LongDouble(X87DoubleExtended::from_i128(value.into()).value)
+    }
+
+    /// The largest finite number.
+    pub fn largest() -> Self {
+        LongDouble(X87DoubleExtended::largest())
     }
 
     /// Whether it is neither infinite nor NaN.
@@ -84,6 +89,23 @@ impl std::ops::Add for LongDouble {
     /// The sum. Infinite above the range; NaN for `inf` and `-inf`.
     fn add(self, other: Self) -> Self {
         LongDouble((self.0 + other.0).value)
+    }
+}
+
+impl std::ops::Sub for LongDouble {
+    type Output = Self;
+
+    /// The difference. Infinite above the range; NaN for `inf` and `inf`.
+    fn sub(self, other: Self) -> Self {
+        LongDouble((self.0 - other.0).value)
+    }
+}
+
+impl std::ops::Neg for LongDouble {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        LongDouble(-self.0)
     }
 }
 

@@ -86,7 +86,6 @@ pub struct Worker {
     log: Log,
     clock: Clock,
     control: ControlSink,
-    seed: u64,
     /// The shard; away while lent.
     keyspace: Option<Box<Keyspace>>,
     conns: Vec<Option<Box<Conn>>>,
@@ -202,7 +201,6 @@ impl Worker {
             log: parts.log,
             clock: parts.clock,
             control: parts.control,
-            seed: parts.seed,
             keyspace: Some(parts.keyspace),
             conns: Vec::new(),
             free: Vec::new(),
@@ -238,8 +236,11 @@ impl Worker {
     pub fn begin_turn(&mut self) {
         self.now_ms = self.clock.now_ms();
         self.last_ns = self.clock.now_ns();
+        let settings = self.settings.current();
         if let Some(keyspace) = &mut self.keyspace {
             keyspace.set_now_ms(self.now_ms);
+            let limits = (settings.hash_max_listpack_entries, settings.hash_max_listpack_value_bytes);
+            keyspace.set_listpack_limits(limits.0, limits.1);
         }
     }
 
@@ -312,6 +313,14 @@ impl Worker {
         self.metrics.net_output_bytes.add(bytes as u64);
         if let Some(conn) = self.conn(id) {
             conn.queue.gate().sent(bytes);
+        }
+    }
+
+    /// Makes sure that the connection is looked at again when its next held bytes are released.
+    pub fn hold_watch(&mut self, id: ConnId) {
+        if let Some(mut conn) = self.take(id) {
+            self.watch_gate(&mut conn);
+            self.put_back(conn);
         }
     }
 

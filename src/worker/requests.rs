@@ -16,7 +16,7 @@ use crate::metrics::{SlowEntry, is_slow};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::{Args, DecodeLimits, Decoded, OwnedArgs};
 use crate::route::{Need, ShardSet, merge};
-use crate::session::ReplyMode;
+use crate::session::{ReplyMode, permitted, redacted};
 use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId, Work};
 use crate::shard::{Context, Ended, execute};
 use crate::worker::Worker;
@@ -220,6 +220,13 @@ impl Worker {
             self.refuse(conn, &Reject::authentication_required());
             return Flow::Next;
         }
+        let allowed = self.settings.current().enable_debug_command;
+        if let Err(reject) = permitted(row, &conn.session.client, allowed) {
+            self.metrics.record_rejected(id.0 as usize);
+            self.abort_block(conn);
+            self.refuse(conn, &reject);
+            return Flow::Next;
+        }
         if self.is_paused(row) {
             self.timed_conns.push(conn.id);
             return Flow::Again;
@@ -228,8 +235,12 @@ impl Worker {
         if conn.session.block.is_some() && !row.has(flag::IMMEDIATE) {
             return self.queue_in_block(conn, id, args);
         }
-        if self.shared.monitors.load(Ordering::Relaxed) > 0 && !row.has(flag::SKIP_MONITOR) {
-            self.monitor_line(conn, args);
+        let hidden = row.has(flag::SKIP_MONITOR) || row.has(flag::ADMIN);
+        if self.shared.monitors.load(Ordering::Relaxed) > 0 && !hidden {
+            match redacted(row, args) {
+                Some(shown) => self.monitor_line(conn, shown.args()),
+                None => self.monitor_line(conn, args),
+            }
         }
         let flow = match row.run {
             Run::Session(_) => self.session_command(conn, id, args),
@@ -340,7 +351,9 @@ impl Worker {
             let (address, name) = client.map_or(("", String::new()), |client| {
                 (client.address.as_str(), client.names().name.clone())
             });
-            let words: Vec<&[u8]> = args.iter().collect();
+            let shown = redacted(row, args);
+            let shown = shown.as_ref().map_or(args, |shown| shown.args());
+            let words: Vec<&[u8]> = shown.iter().collect();
             let us = took_ns / 1_000;
             let entry =
                 SlowEntry::new(self.now_ms, us, words.into_iter(), address, name.as_bytes());

@@ -320,7 +320,12 @@ impl Local {
             worker.resume(id);
         }
         drop(worker);
-        for _ in 0..READS_PER_POLL {
+        for read in 0..=READS_PER_POLL {
+            if read == READS_PER_POLL {
+                // There may be more, but others have their turn first.
+                cx.waker().wake_by_ref();
+                break;
+            }
             if !self.worker.borrow_mut().may_read(id) {
                 break;
             }
@@ -385,6 +390,7 @@ impl Local {
                 return Ok(());
             };
             if released.bytes().is_empty() {
+                worker.hold_watch(id);
                 return Ok(());
             }
             match socket.poll_write(cx, released.bytes()) {

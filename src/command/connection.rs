@@ -1,6 +1,0 @@
-//! connection
-
-use crate::command::Row;
-
-/// The family's commands.
-pub const COMMANDS: &[Row] = &[];
