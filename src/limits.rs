@@ -168,3 +168,17 @@ const _: () = assert!(
     RESTORE_UNPACKED_BYTES_MAX <= i32::MAX as usize,
     "the unpacker counts in 32 bits"
 );
+
+// ---- hashes ----------------------------------------------------------------------------------
+
+/// Latest deadline of a field, in milliseconds since the Unix epoch (Redis's
+/// `HFE_MAX_ABS_TIME_MSEC`): the year 4199.
+pub const FIELD_DEADLINE_MS_MAX: u64 = (1 << 46) - 1;
+/// Fields of one hash that expire in one step of the owner's timer; more wait for the next step. A
+/// command that looks at the hash waits for all of them.
+pub const FIELDS_EXPIRED_AT_ONCE_MAX: usize = 1024;
+/// A hash of no more fields is given whole by one HSCAN.
+pub const SCAN_WHOLE_FIELDS_MAX: usize = 128;
+/// Longest reply of HRANDFIELD with a negative count, which no hash bounds, in bytes.
+pub const RANDOM_REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+const _: () = assert!((RANDOM_REPLY_BYTES_MAX as u64) < OUTPUT_BYTES_MAX);

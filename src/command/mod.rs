@@ -24,6 +24,7 @@ pub mod connection;
 pub mod counters;
 pub mod docs;
 pub mod expiry;
+pub mod hashes;
 pub mod keys;
 pub mod limits;
 pub mod server;
@@ -42,6 +43,7 @@ const FAMILIES: &[&[Row]] = &[
     keys::COMMANDS,
     strings::COMMANDS,
     counters::COMMANDS,
+    hashes::COMMANDS,
     limits::COMMANDS,
     transactions::COMMANDS,
 ];

@@ -133,18 +133,18 @@ impl Settings {
 /// When the commit log is synced, in Redis's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendFsync {
-    /// Before any reply that depends on the write.
-    Always,
     /// Once per second, in the background.
     Everysec,
+    /// Before any reply that depends on the write.
+    Always,
     /// When the operating system likes.
     No,
 }
 
 impl AppendFsync {
-    pub(super) const WORDS: &[&str] = &["always", "everysec", "no"];
+    pub(super) const WORDS: &[&str] = &["everysec", "always", "no"];
     pub(super) const ALL: [AppendFsync; 3] =
-        [AppendFsync::Always, AppendFsync::Everysec, AppendFsync::No];
+        [AppendFsync::Everysec, AppendFsync::Always, AppendFsync::No];
 }
 
 /// Who may use DEBUG.

@@ -76,7 +76,7 @@ pub const ROWS: &[Row] = &[
         "timeout",
         Group::Network,
         "0",
-        integer(0, 31_536_000, |s| &mut s.timeout_seconds),
+        integer(0, 2_147_483_647, |s| &mut s.timeout_seconds),
         "Seconds after which an idle connection is closed; 0 for never.",
     ),
     setting(

@@ -10,6 +10,7 @@ use std::ops::{Deref, DerefMut};
 use smallvec::SmallVec;
 
 use super::field::{Field, FieldValue};
+use super::key::field_hash32;
 
 const LEAF_FIELDS_MAX: usize = 128;
 /// Estimated heap bytes of an element of a B-tree, without what it points to.
@@ -175,6 +176,19 @@ impl Hash {
             }
         }
         None
+    }
+
+    /// The fields at these places in the order, each below `len`; the places ascend and may repeat.
+    /// One pass over the leaves, for however many places.
+    pub fn at_places(&self, places: impl Iterator<Item = usize>) -> impl Iterator<Item = &Field> {
+        let (mut leaf, mut before) = (0, 0);
+        places.map_while(move |place| {
+            while place - before >= self.leaves.get(leaf)?.len() {
+                before += self.leaves[leaf].len();
+                leaf += 1;
+            }
+            self.leaves[leaf].get(place - before)
+        })
     }
 
     /// The earliest deadline of a field; 0: none has one.
@@ -414,6 +428,24 @@ impl Changes {
             names.insert(place, name.into());
             self.bytes += TREE_ELEMENT_BYTES + name.len();
         }
+    }
+}
+
+/// A hash whose fields are found by name.
+#[derive(Clone, Copy)]
+pub struct HashRef<'a> {
+    hash: &'a Hash,
+    seed: u64,
+}
+
+impl<'a> HashRef<'a> {
+    pub(super) fn new(hash: &'a Hash, seed: u64) -> HashRef<'a> {
+        HashRef { hash, seed }
+    }
+
+    /// The field of this name.
+    pub fn get(&self, name: &[u8]) -> Option<&'a Field> {
+        self.hash.get(field_hash32(name, self.seed), name)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::keyspace::turn::{Touch, Turn, What};
 use crate::keyspace::undo::Undo;
 use crate::keyspace::value::{Value, ValueRef};
 use crate::keyspace::watched::Watched;
+use crate::limits::FIELDS_EXPIRED_AT_ONCE_MAX;
 
 /// What a keyspace is made from.
 #[derive(Clone, Debug)]
@@ -373,15 +374,15 @@ impl Keyspace {
                 if due_ms > self.now_ms {
                     self.hint(hint.database, &key, 0, due_ms);
                 } else {
-                    self.expire_key(hint.database, &key);
+                    self.expire_key(hint.database, &key, FIELDS_EXPIRED_AT_ONCE_MAX);
                 }
             }
         }
         false
     }
 
-    /// Deletes a key, or those of its fields, that are past their deadline.
-    pub(super) fn expire_key(&mut self, database: u32, key: &Key<'_>) {
+    /// Deletes a key that is past its deadline, or about `limit` fields of it that are past theirs.
+    pub(super) fn expire_key(&mut self, database: u32, key: &Key<'_>, limit: usize) {
         let Some(entry) = self.tables.get(database, key) else {
             return;
         };
@@ -396,16 +397,16 @@ impl Keyspace {
         };
         let next_ms = hash.next_deadline_ms();
         if next_ms != 0 && next_ms <= self.now_ms {
-            self.expire_fields(database, key);
+            self.expire_fields(database, key, limit);
         }
     }
 
-    fn expire_fields(&mut self, database: u32, key: &Key<'_>) {
+    fn expire_fields(&mut self, database: u32, key: &Key<'_>, limit: usize) {
         let now_ms = self.now_ms;
         let Some(mut hash) = self.tables.hash_mut(database, key) else {
             return;
         };
-        let expired = hash.expired(now_ms, usize::MAX);
+        let expired = hash.expired(now_ms, limit);
         for (field_hash, name) in &expired {
             hash.remove(*field_hash, name);
         }
@@ -616,7 +617,7 @@ impl Keyspace {
         let due = self
             .tables
             .get(database, key)
-            .map(|entry| (due_ms(&entry.value(), entry.deadline_ms())));
+            .map(|entry| due_ms(&entry.value(), entry.deadline_ms()));
         self.hint(database, key, 0, due.unwrap_or(0));
     }
 
@@ -638,7 +639,7 @@ impl Keyspace {
 }
 
 /// When something of a value is due: the key, or one of its fields. 0: never.
-fn due_ms(value: &ValueRef<'_>, deadline_ms: u64) -> u64 {
+pub(super) fn due_ms(value: &ValueRef<'_>, deadline_ms: u64) -> u64 {
     let fields_ms = match value {
         ValueRef::Hash(hash) => hash.next_deadline_ms(),
         _ => 0,

@@ -8,12 +8,12 @@
 use bytes::BytesMut;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use crate::keyspace::Hash;
 use crate::keyspace::codec::write_part;
 use crate::keyspace::databases::Databases;
 use crate::keyspace::entry::EntryRef;
-use crate::keyspace::{Field, FieldValue, Hash};
 use crate::keyspace::key::{Key, field_hash32};
-use crate::keyspace::owned::Keyspace;
+use crate::keyspace::owned::{Keyspace, due_ms};
 use crate::keyspace::turn::Wait;
 use crate::keyspace::undo::{Before, Undo};
 use crate::keyspace::value::{Value, ValueRef};
@@ -118,11 +118,11 @@ const EFFECT_HEAD_BYTES: u64 = 96;
 
 /// A command's view of the keyspace.
 pub struct Txn<'a> {
-    owners: Owners<'a>,
+    pub(super) owners: Owners<'a>,
     number: usize,
-    database: u32,
+    pub(super) database: u32,
     wait: Wait,
-    undo: Undo,
+    pub(super) undo: Undo,
     effect_bytes: u64,
 }
 
@@ -237,17 +237,16 @@ impl<'a> Txn<'a> {
         }
         let now_ms = owner.now_ms;
         if let Some(entry) = owner.tables.get(database, key) {
-            let deadline_ms = entry.deadline_ms();
-            let is_hash = matches!(entry.value(), ValueRef::Hash(_));
-            if is_hash || (deadline_ms != 0 && deadline_ms <= now_ms) {
-                owner.expire_key(database, key);
+            let due_ms = due_ms(&entry.value(), entry.deadline_ms());
+            if due_ms != 0 && due_ms <= now_ms {
+                owner.expire_key(database, key, usize::MAX);
                 self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
             }
         }
     }
 
     /// A write of a key whose logged bytes besides the key are so many at most.
-    fn wrote(&mut self, key: &Key<'_>, bytes: usize) {
+    pub(super) fn wrote(&mut self, key: &Key<'_>, bytes: usize) {
         self.wait = Wait::TURN;
         self.effect_bytes += (key.bytes.len() + bytes) as u64 + EFFECT_HEAD_BYTES;
     }
@@ -457,108 +456,6 @@ impl<'a> Txn<'a> {
         Ok(total)
     }
 
-    // ---- writing fields ----------------------------------------------------------------------
-
-    /// Sets value and deadline (0: none) of a field; makes the hash if there is none. Whether the
-    /// field is new.
-    ///
-    /// # Errors
-    /// WRONGTYPE for a key that is no hash; a field name that is too long.
-    pub fn put_field(
-        &mut self,
-        key: &Key<'_>,
-        name: &[u8],
-        value: FieldValue,
-        expires_at_ms: u64,
-    ) -> Result<bool, Reject> {
-        if name.len() > crate::limits::FIELD_BYTES_MAX {
-            return Err(Reject::fixed("ERR field name is too long"));
-        }
-        if self.hash(key)?.is_none() {
-            let generation = self.token(key)?;
-            self.put(key, Value::Hash(Box::new(Hash::new(generation))), 0);
-            // The turn logs the fields; they make the hash.
-        }
-        let field_hash = self.field_hash(name);
-        let value_bytes = value.text().map_or(10, <[u8]>::len);
-        let database = self.database;
-        let owner = self.owners.of(key.slot);
-        let Some(mut hash) = owner.tables.hash_mut(database, key) else {
-            return Err(Reject::wrong_type());
-        };
-        let before_ms = hash.next_deadline_ms();
-        let before = hash.insert(field_hash, name, value, expires_at_ms);
-        drop(hash);
-        owner.hint(database, key, before_ms, expires_at_ms);
-        owner.written(database, key);
-        owner.turn.touch_field(database, key, name);
-        let new = before.is_none();
-        let before = Before::Field {
-            name: name.into(),
-            hash: field_hash,
-            field: before,
-        };
-        self.undo.push(database, key, before);
-        self.wrote(key, name.len() + value_bytes);
-        Ok(new)
-    }
-
-    /// Removes a field, and the hash with its last one. What was there.
-    ///
-    /// # Errors
-    /// WRONGTYPE for a key that is no hash.
-    pub fn delete_field(&mut self, key: &Key<'_>, name: &[u8]) -> Result<Option<Field>, Reject> {
-        if self.hash(key)?.is_none() {
-            return Ok(None);
-        }
-        let field_hash = self.field_hash(name);
-        let database = self.database;
-        let owner = self.owners.of(key.slot);
-        let Some(mut hash) = owner.tables.hash_mut(database, key) else {
-            return Ok(None);
-        };
-        let Some(field) = hash.remove(field_hash, name) else {
-            return Ok(None);
-        };
-        let empty = hash.is_empty();
-        drop(hash);
-        owner.written(database, key);
-        owner.turn.touch_field(database, key, name);
-        let before = Before::Field {
-            name: name.into(),
-            hash: field_hash,
-            field: Some(field.clone()),
-        };
-        self.undo.push(database, key, before);
-        self.wrote(key, name.len());
-        if empty {
-            self.delete(key);
-        }
-        Ok(Some(field))
-    }
-
-    /// Sets the deadline of a field (0: none); whether there is the field.
-    ///
-    /// # Errors
-    /// WRONGTYPE for a key that is no hash.
-    pub fn set_field_deadline(
-        &mut self,
-        key: &Key<'_>,
-        name: &[u8],
-        expires_at_ms: u64,
-    ) -> Result<bool, Reject> {
-        let field_hash = self.field_hash(name);
-        let Some(hash) = self.hash(key)? else {
-            return Ok(false);
-        };
-        let Some(field) = hash.get(field_hash, name) else {
-            return Ok(false);
-        };
-        let value = field.value.clone();
-        self.put_field(key, name, value, expires_at_ms)?;
-        Ok(true)
-    }
-
     // ---- the whole keyspace ------------------------------------------------------------------
 
     /// Notes that the reply depends on every key.
@@ -735,7 +632,7 @@ impl<'a> Owners<'a> {
         self.nth(0)
     }
 
-    fn first_ref(&self) -> &Keyspace {
+    pub(super) fn first_ref(&self) -> &Keyspace {
         match self {
             Owners::One(keyspace) => keyspace,
             Owners::Several(keyspaces) => &keyspaces[0],

@@ -56,12 +56,23 @@ pub struct Undo {
     keys: Vec<u8>,
 }
 
+/// Memory that stays allocated between commands: steps, and bytes of keys.
+const STEPS_KEPT_MAX: usize = 1024;
+const KEY_BYTES_KEPT_MAX: usize = 1 << 20;
+
 impl Undo {
     /// Notes what was at `key` before a write.
     pub fn push(&mut self, database: u32, key: &Key<'_>, before: Before) {
-        let start = self.keys.len() as u32;
-        self.keys.extend_from_slice(key.bytes);
-        let key_range = (start, key.bytes.len() as u32);
+        let last = self.steps.last().map(|step| step.key);
+        let key_range = match last {
+            // Many fields of one hash name it once.
+            Some(range) if slice(&self.keys, range) == key.bytes => range,
+            _ => {
+                let start = self.keys.len() as u32;
+                self.keys.extend_from_slice(key.bytes);
+                (start, key.bytes.len() as u32)
+            }
+        };
         self.steps.push(Step {
             database,
             slot: key.slot,
@@ -79,14 +90,15 @@ impl Undo {
     /// The writes stay.
     pub fn clear(&mut self) {
         self.steps.clear();
+        self.steps.shrink_to(STEPS_KEPT_MAX);
         self.keys.clear();
+        self.keys.shrink_to(KEY_BYTES_KEPT_MAX);
     }
 
     /// Takes every write back in `owners`.
     pub fn undo(&mut self, owners: &mut Owners<'_>) {
         while let Some(step) = self.steps.pop() {
-            let (start, length) = step.key;
-            let bytes = &self.keys[start as usize..(start + length) as usize];
+            let bytes = slice(&self.keys, step.key);
             let key = Key {
                 bytes,
                 slot: step.slot,
@@ -97,6 +109,10 @@ impl Undo {
         }
         self.keys.clear();
     }
+}
+
+fn slice(keys: &[u8], (start, length): (u32, u32)) -> &[u8] {
+    &keys[start as usize..(start + length) as usize]
 }
 
 impl Before {

@@ -102,6 +102,7 @@ impl Worker {
         keyspace.set_now_ms(self.now_ms);
         keyspace.durable(self.log.durable_lsn());
         self.keyspace = Some(keyspace);
+        self.publish();
         let waiting = std::mem::take(&mut self.waiting_conns);
         for id in waiting {
             self.resume_held(id);

@@ -28,7 +28,9 @@ impl Worker {
             Message::Home { keyspace } => self.came_home(keyspace),
             Message::Replace(mut keyspace) => {
                 keyspace.set_now_ms(self.now_ms);
+                self.told = keyspace.stats();
                 self.keyspace = Some(keyspace);
+                self.publish();
             }
             Message::Wake(id) => self.attention.push(id),
             Message::Monitor(line, wait) => self.show_monitors(&line, wait),

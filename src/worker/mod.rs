@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 use crate::clock::Clock;
 use crate::config::Reader;
 use crate::keyspace::codec::BatchBuilder;
+use crate::keyspace::owned::KeyspaceStats;
 use crate::keyspace::{Keyspace, Wait};
 use crate::log::{Batch, Log};
 use crate::metrics::ShardMetrics;
@@ -122,6 +123,8 @@ pub struct Worker {
     wants_space: bool,
     sweeping: Option<Sweeping>,
     monitors: Vec<ConnId>,
+    /// What the metrics know of the keyspace's statistics.
+    told: KeyspaceStats,
     now_ms: u64,
     last_ns: u64,
     sleep_us: u64,
@@ -223,6 +226,7 @@ impl Worker {
             wants_space: false,
             sweeping: None,
             monitors: Vec::new(),
+            told: KeyspaceStats::default(),
             now_ms: 0,
             last_ns: 0,
             sleep_us: 0,
@@ -381,6 +385,8 @@ impl Worker {
             self.outbox.push((to, Message::Answers { from: self.id, conn, answers }));
         }
         for (line, wait) in std::mem::take(&mut self.monitor_lines) {
+            // A command without effects: whatever was queued before it.
+            let wait = Wait::lsn(wait.sealed_at(self.log.last_lsn()));
             for shard in 0..self.routes.shards() {
                 self.outbox.push((shard, Message::Monitor(line.clone(), wait)));
             }
@@ -409,18 +415,15 @@ impl Worker {
     }
 
     /// Tells the metrics what they show of this shard.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         let Some(keyspace) = &self.keyspace else {
             return;
         };
-        let stats = keyspace.stats();
-        let catch_up = |counter: &crate::metrics::Counter, total: u64| {
-            let known = counter.count();
-            counter.add(total.saturating_sub(known));
-        };
-        catch_up(&self.metrics.keyspace_hits, stats.hits);
-        catch_up(&self.metrics.keyspace_misses, stats.misses);
-        catch_up(&self.metrics.expired_keys, stats.expired);
+        let (stats, told) = (keyspace.stats(), self.told);
+        self.metrics.keyspace_hits.add(stats.hits.saturating_sub(told.hits));
+        self.metrics.keyspace_misses.add(stats.misses.saturating_sub(told.misses));
+        self.metrics.expired_keys.add(stats.expired.saturating_sub(told.expired));
+        self.told = stats;
         self.metrics.turns.add(1);
         let mut keys = 0;
         for (number, &id) in keyspace.databases().ids().iter().enumerate() {

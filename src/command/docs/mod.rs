@@ -281,7 +281,7 @@ fn arguments(docs: &[ArgDoc]) -> Vec<ArgDoc> {
                 parts: Vec::new(),
             });
         }
-        if arg.kind == Type::Block && arg.parts.is_empty() {
+        if matches!(arg.kind, Type::Block | Type::OneOf) && arg.parts.is_empty() {
             arg.kind = Type::Text;
         } else if arg.kind == Type::Block && arg.multiple && arg.parts.len() == 1 {
             let only = arg.parts.remove(0);

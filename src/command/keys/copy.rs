@@ -66,6 +66,7 @@ impl KeyCommand for Rename {
     .complexity("O(1); O(N) for a hash of N fields")
     .keys(1, 2, 1)
     .access(Access::ReadRemove)
+    .access_rest(Access::Overwrite)
     .reply("OK, or an error if there is no key.")
     .notes("The deadline comes along. A state cell becomes an ordinary string.");
     const GRAMMAR: &'static [Arg<Self>] = &[
@@ -97,6 +98,7 @@ impl KeyCommand for RenameNx {
     .with(flag::FAST)
     .keys(1, 2, 1)
     .access(Access::ReadRemove)
+    .access_rest(Access::Overwrite)
     .reply("Integer: 1, or 0 if there is a key of the new name; an error if there is no key.")
     .notes("The deadline comes along. A state cell becomes an ordinary string.");
     const GRAMMAR: &'static [Arg<Self>] = &[
@@ -131,6 +133,7 @@ impl KeyCommand for Copy {
     .with(flag::DENYOOM)
     .keys(1, 2, 1)
     .access(Access::Read)
+    .access_rest(Access::Overwrite)
     .reply("Integer: 1, or 0 if there is no key or the destination exists.")
     .notes("The deadline comes along. A state cell's copy is an ordinary string.");
     const GRAMMAR: &'static [Arg<Self>] = &[

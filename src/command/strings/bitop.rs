@@ -35,6 +35,7 @@ impl KeyCommand for BitOp {
     .with(flag::DENYOOM)
     .keys(2, -1, 1)
     .access(Access::Overwrite)
+    .access_rest(Access::Read)
     .reply("Integer: the length of the result, in bytes: that of the longest string.")
     .notes("Shorter strings count as filled with zero bytes. An empty result deletes the key.");
     const GRAMMAR: &'static [Arg<Self>] = &[

@@ -1,0 +1,157 @@
+//! A command's view of single fields of hashes: the part of [`Txn`] that reads and writes them.
+//!
+//! Always true: a write of a field costs a search, whatever the size of the hash, and the turn logs
+//! only this field. A hash is made by its first field and goes with its last one.
+
+use crate::keyspace::key::Key;
+use crate::keyspace::txn::Txn;
+use crate::keyspace::undo::Before;
+use crate::keyspace::{Field, FieldValue, Hash, HashRef, Kind, Value};
+use crate::limits::FIELD_BYTES_MAX;
+use crate::reply::Reject;
+
+impl Txn<'_> {
+    /// The hash at a key, to find fields by name; expired fields are gone.
+    ///
+    /// # Errors
+    /// WRONGTYPE for anything else.
+    pub fn fields(&mut self, key: &Key<'_>) -> Result<Option<HashRef<'_>>, Reject> {
+        let seed = self.owners.first_ref().seed;
+        Ok(self.hash(key)?.map(|hash| HashRef::new(hash, seed)))
+    }
+
+    /// A field, if there is the hash and it has the field.
+    ///
+    /// # Errors
+    /// WRONGTYPE for a key that is no hash.
+    pub fn field(&mut self, key: &Key<'_>, name: &[u8]) -> Result<Option<&Field>, Reject> {
+        Ok(self.fields(key)?.and_then(|fields| fields.get(name)))
+    }
+
+    /// Whether there is a hash at a key that is about to be written; not counted as a read.
+    fn has_hash(&mut self, key: &Key<'_>) -> Result<bool, Reject> {
+        match self.peek(key).map(|entry| entry.kind()) {
+            None => Ok(false),
+            Some(Kind::Hash) => Ok(true),
+            Some(_) => Err(Reject::wrong_type()),
+        }
+    }
+
+    /// Sets value and deadline (0: none) of a field; makes the hash if there is none. Whether the
+    /// field is new.
+    ///
+    /// # Errors
+    /// WRONGTYPE for a key that is no hash; a field name that is too long.
+    pub fn put_field(
+        &mut self,
+        key: &Key<'_>,
+        name: &[u8],
+        value: FieldValue,
+        expires_at_ms: u64,
+    ) -> Result<bool, Reject> {
+        if name.len() > FIELD_BYTES_MAX {
+            return Err(Reject::err(format!(
+                "a field name is longer than {FIELD_BYTES_MAX} bytes"
+            )));
+        }
+        if !self.has_hash(key)? {
+            let generation = self.token(key)?;
+            // The turn logs it whole, with the fields that it gets.
+            self.put(key, Value::Hash(Box::new(Hash::new(generation))), 0);
+        }
+        let field_hash = self.field_hash(name);
+        let value_bytes = value.text().map_or(10, <[u8]>::len);
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        let Some(mut hash) = owner.tables.hash_mut(database, key) else {
+            return Err(Reject::wrong_type());
+        };
+        let before_ms = hash.next_deadline_ms();
+        let before = hash.insert(field_hash, name, value, expires_at_ms);
+        drop(hash);
+        owner.hint(database, key, before_ms, expires_at_ms);
+        owner.written(database, key);
+        owner.turn.touch_field(database, key, name);
+        let new = before.is_none();
+        let before = Before::Field {
+            name: name.into(),
+            hash: field_hash,
+            field: before,
+        };
+        self.undo.push(database, key, before);
+        self.wrote(key, name.len() + value_bytes);
+        Ok(new)
+    }
+
+    /// Adds to the integer in a field (missing: 0), keeping its deadline. Returns the sum.
+    ///
+    /// # Errors
+    /// WRONGTYPE, not an integer, or overflow; nothing changes.
+    pub fn add_field(&mut self, key: &Key<'_>, name: &[u8], by: i64) -> Result<i64, Reject> {
+        let (before, expires_at_ms) = match self.field(key, name)? {
+            None => (0, 0),
+            Some(field) => {
+                let before = field.value.counter();
+                let before = before.ok_or(Reject::fixed("ERR hash value is not an integer"))?;
+                (before, field.expires_at_ms)
+            }
+        };
+        let after = before.checked_add(by).ok_or(Reject::overflow())?;
+        self.put_field(key, name, FieldValue::from_counter(after), expires_at_ms)?;
+        Ok(after)
+    }
+
+    /// Removes a field, and the hash with its last one. What was there.
+    ///
+    /// # Errors
+    /// WRONGTYPE for a key that is no hash.
+    pub fn delete_field(&mut self, key: &Key<'_>, name: &[u8]) -> Result<Option<Field>, Reject> {
+        // Looked for first: what is not there is not written either.
+        if self.field(key, name)?.is_none() {
+            return Ok(None);
+        }
+        let field_hash = self.field_hash(name);
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        let Some(mut hash) = owner.tables.hash_mut(database, key) else {
+            return Ok(None);
+        };
+        let Some(field) = hash.remove(field_hash, name) else {
+            return Ok(None);
+        };
+        let empty = hash.is_empty();
+        drop(hash);
+        owner.written(database, key);
+        owner.turn.touch_field(database, key, name);
+        let before = Before::Field {
+            name: name.into(),
+            hash: field_hash,
+            field: Some(field.clone()),
+        };
+        self.undo.push(database, key, before);
+        self.wrote(key, name.len());
+        if empty {
+            self.delete(key);
+        }
+        Ok(Some(field))
+    }
+
+    /// Sets the deadline of a field (0: none); whether there is the field.
+    ///
+    /// # Errors
+    /// WRONGTYPE for a key that is no hash.
+    pub fn set_field_deadline(
+        &mut self,
+        key: &Key<'_>,
+        name: &[u8],
+        expires_at_ms: u64,
+    ) -> Result<bool, Reject> {
+        let Some(field) = self.field(key, name)? else {
+            return Ok(false);
+        };
+        // A long value is shared, not copied.
+        let value = field.value.clone();
+        self.put_field(key, name, value, expires_at_ms)?;
+        Ok(true)
+    }
+}
