@@ -34,6 +34,9 @@ pub mod spec;
 pub mod strings;
 pub mod transactions;
 #[cfg(test)]
+#[path = "../../tests/transcripts/play.rs"]
+mod recorded;
+#[cfg(test)]
 pub mod transcript;
 
 /// Every family's list, in the order of the documentation.
