@@ -16,7 +16,7 @@ use crate::log::Log;
 use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
 use crate::store::checkpoint::{self, Deep, Slice, Sweep};
 use crate::store::janitor::dead_rows;
-use crate::store::row::{KeyOf, RowKey, RowKind, fields, kind_in_slot, slots};
+use crate::store::row::{KeyOf, RowKey, RowKind, deadlines, fields, kind_in_slot, slots};
 use crate::store::{Meta, Store, StoreError};
 use crate::worker::runner::{Envelope, Mailbox};
 
@@ -236,6 +236,7 @@ impl Tools {
         let dead_ids = &self.databases.dead;
         let mut keys = if self.retired { self.retired_rows()? } else { Vec::new() };
         let mut more = false;
+        self.past_deadlines(&mut keys)?;
         if !dead_ids.is_empty() {
             let (from, to) = slots(0, SLOTS);
             let is_dead = |row: &RowKey<'_>| {
@@ -255,6 +256,18 @@ impl Tools {
         keys.sort_unstable();
         keys.dedup();
         Ok((keys, more))
+    }
+
+    /// Deadline rows whose time has come: their keys were deleted, or have a later row.
+    fn past_deadlines(&self, keys: &mut Vec<Vec<u8>>) -> Result<(), StoreError> {
+        let (from, to) = deadlines(0, self.clock.now_ms());
+        for next in self.store.scan(&from, &to) {
+            if keys.len() >= DEAD_ROWS_MAX {
+                break;
+            }
+            keys.push(next?.0.to_vec());
+        }
+        Ok(())
     }
 
     fn retired_rows(&self) -> Result<Vec<Vec<u8>>, StoreError> {

@@ -257,7 +257,10 @@ impl Server {
     fn reload_in_place(&mut self) -> Result<(), String> {
         self.stand_still()?;
         self.checkpoints.run_now()?;
-        for (shard, keyspace) in self.reload.keyspaces()?.into_iter().enumerate() {
+        let keyspaces = self.reload.keyspaces()?;
+        // They hold fresh blocks of tokens, none of which is used before its ceiling is on disk.
+        self.reload.log_ceiling(&self.log, &self.clock).map_err(|fatal| fatal.text)?;
+        for (shard, keyspace) in keyspaces.into_iter().enumerate() {
             let message = Message::Replace(keyspace);
             let _ = self.mailboxes[shard].send(Envelope::Message(message));
         }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::config::{AppendFsync, Live, Settings};
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Databases, Keyspace};
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::tokens::TokenSource;
 use crate::log::disk::{Disk, RealDisk};
@@ -53,6 +53,14 @@ impl Reload {
             crate::recovery::load(&*self.store, &meta, self.plan, self.tokens.clone());
         loaded.map_err(|error| text(&error))
     }
+
+    /// Logs the ceiling of all tokens drawn so far, and waits for the disk.
+    pub fn log_ceiling(&self, log: &Log, clock: &Clock) -> Result<(), Fatal> {
+        let meta = self.store.meta().map_err(Fatal::new)?.unwrap_or_default();
+        let databases =
+            Databases::restored(meta.databases, meta.next_database_id, self.plan.databases);
+        log_ceiling(log, (&self.tokens, &databases), clock)
+    }
 }
 
 /// Opens the data folder, recovers, and starts all threads.
@@ -85,7 +93,8 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     let recovered = recovered.map_err(Fatal::new)?;
     let log = recovery.finish().map_err(Fatal::new)?;
     let clock = Clock::start(recovered.time_ms);
-    log_first_ceiling(&log, &recovered, &clock)?;
+    let map = recovered.keyspaces[0].databases();
+    log_ceiling(&log, (&recovered.tokens, map), &clock)?;
     let store: Arc<dyn Store> = store;
     let shared = share(live, &log, &store, &clock, &folder, routes.shards());
     let reload = Reload {
@@ -132,15 +141,22 @@ fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallSto
     Ok((folder, Arc::new(store.map_err(Fatal::new)?)))
 }
 
-/// The ceiling of the tokens that the shards hold has to be on disk before one is used.
-fn log_first_ceiling(log: &Log, recovered: &Recovered, clock: &Clock) -> Result<(), Fatal> {
+/// The ceiling of the tokens that the shards hold has to be on disk before one is used; so has the
+/// map of databases, which the settings may have enlarged.
+fn log_ceiling(
+    log: &Log,
+    (tokens, databases): (&TokenSource, &Databases),
+    clock: &Clock,
+) -> Result<(), Fatal> {
     let mut batch = BatchBuilder::default();
-    batch.token_ceiling(recovered.tokens.ceiling());
-    if !log.reserve_urgent(4096) {
+    batch.databases(databases.ids(), databases.next());
+    batch.token_ceiling(tokens.ceiling());
+    let parts = batch.finish();
+    let reserved_bytes = 4096 + parts.iter().map(|part| part.len() as u64).sum::<u64>();
+    if !log.reserve_urgent(reserved_bytes) {
         return Err(Fatal::new("no space left for the commit log: free some and start again"));
     }
-    let parts = batch.finish();
-    let lsn = log.append(Batch { parts, time_ms: clock.now_ms(), reserved_bytes: 4096 });
+    let lsn = log.append(Batch { parts, time_ms: clock.now_ms(), reserved_bytes });
     log.wait_durable(lsn).map_err(Fatal::new)
 }
 

@@ -28,6 +28,9 @@ pub enum Room {
 pub trait Space {
     /// Asks for `bytes`; `urgent` for what frees space.
     fn take(&mut self, bytes: u64, urgent: bool) -> Room;
+
+    /// Gives back what was taken and is not needed.
+    fn give_back(&mut self, bytes: u64);
 }
 
 /// Room without end.
@@ -37,6 +40,8 @@ impl Space for Endless {
     fn take(&mut self, _bytes: u64, _urgent: bool) -> Room {
         Room::Granted
     }
+
+    fn give_back(&mut self, _bytes: u64) {}
 }
 
 /// How a call ended.
@@ -137,6 +142,10 @@ pub fn block_may_run(owners: Owners<'_>, block: &BlockCall, context: Context) ->
             Condition::Exists(_) => txn.exists(&key),
         };
     }
+    // EXEC ends all watches, whether it runs the block or not.
+    for watched in &block.watched {
+        txn.unwatch(watched);
+    }
     (run, txn.commit())
 }
 
@@ -153,9 +162,15 @@ pub fn execute_block(
     out: &mut Vec<u8>,
 ) -> Ended {
     let estimate: usize = block.calls.iter().map(|(_, args)| args.heap_bytes() + 256).sum();
-    if space.take(estimate as u64, false) == Room::Later {
-        return Ended::Later;
-    }
+    // The room is taken by the commands; here it is only made sure that it is there.
+    let full = match space.take(estimate as u64, false) {
+        Room::Later => return Ended::Later,
+        Room::Granted => {
+            space.give_back(estimate as u64);
+            false
+        }
+        Room::None => true,
+    };
     let (run, mut wait) = block_may_run(Owners::Several(keyspaces), block, context);
     if !run {
         Reply::new(out, context.protocol).null_array();
@@ -170,9 +185,14 @@ pub fn execute_block(
         }
         let start = out.len();
         let owners = Owners::Several(keyspaces);
-        // A block cannot be run again: what it needs beyond the estimate is taken as urgent.
-        let mut urgent = Urgent(space);
-        match execute(owners, row, args.args(), context, &mut urgent, out) {
+        // A block cannot be run again: what it needs beyond the estimate is taken as urgent, unless
+        // the disk is full anyway.
+        let ended = if full {
+            execute(owners, row, args.args(), context, space, out)
+        } else {
+            execute(owners, row, args.args(), context, &mut Urgent(space), out)
+        };
+        match ended {
             Ended::Done { wait: more, .. } => wait = wait.max(more),
             Ended::Later => {
                 out.truncate(start);
@@ -187,6 +207,14 @@ struct Urgent<'a>(&'a mut dyn Space);
 
 impl Space for Urgent<'_> {
     fn take(&mut self, bytes: u64, _urgent: bool) -> Room {
-        self.0.take(bytes, true)
+        match self.0.take(bytes, true) {
+            // Being made: the batch gets it when it is queued.
+            Room::Later => Room::Granted,
+            room => room,
+        }
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.0.give_back(bytes);
     }
 }

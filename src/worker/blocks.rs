@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::command::{RowId, Run, table};
 use crate::keyspace::Wait;
 use crate::keyspace::txn::{Owners, Txn};
+use crate::limits::WATCHED_KEYS_MAX;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::{Args, OwnedArgs};
 use crate::route::{Need, ShardSet};
@@ -40,6 +41,7 @@ impl Worker {
         let next = match result {
             Ok(next) => next,
             Err(reject) => {
+                let reject = self.refused_exec(conn, id, reject);
                 out.clear();
                 Reply::new(&mut out, protocol).error(&reject);
                 self.metrics.record_error(reject.text());
@@ -53,8 +55,11 @@ impl Worker {
             out.clear();
         }
         if next == Next::WhenQueued && self.wants_seal() {
-            // The figures count what this turn has not queued yet.
+            // The figures count what this turn has not queued yet. This connection is out of its
+            // place meanwhile.
             self.seal();
+            conn.sealed(self.log.last_lsn());
+            conn.in_turn = false;
         }
         let wait = match next {
             Next::WhenQueued => Wait::lsn(self.log.last_lsn()),
@@ -66,6 +71,16 @@ impl Worker {
         self.record(id, args, failed, Some(&conn.session.client.clone()));
         self.publish_session(conn);
         self.next(conn, next, args)
+    }
+
+    /// An EXEC that is refused for its own form ends the block, as in Redis.
+    fn refused_exec(&mut self, conn: &mut Conn, id: RowId, reject: Reject) -> Reject {
+        if table().row(id).spec.name != "exec" || conn.session.block.take().is_none() {
+            return reject;
+        }
+        self.forget_watches(conn);
+        let text = String::from_utf8_lossy(reject.text()).into_owned();
+        Reject::new(format!("EXECABORT Transaction discarded because of: {text}"))
     }
 
     /// Copies what others may see of the session.
@@ -94,20 +109,24 @@ impl Worker {
             }
             Next::Checkpoint { wait } => {
                 if wait {
-                    conn.barrier = Some(Barrier::Server);
+                    let place = self.keep_place(conn);
+                    conn.barrier = Some(Barrier::Server(place));
                 }
                 (self.control)(Control::Checkpoint(wait.then_some(asker)));
             }
             Next::Shutdown { no_save } => {
-                conn.barrier = Some(Barrier::Server);
+                let place = self.keep_place(conn);
+                conn.barrier = Some(Barrier::Server(place));
                 (self.control)(Control::Shutdown { no_save, asker });
             }
             Next::Reload => {
-                conn.barrier = Some(Barrier::Server);
+                let place = self.keep_place(conn);
+                conn.barrier = Some(Barrier::Server(place));
                 (self.control)(Control::Reload(asker));
             }
             Next::Backup(target) => {
-                conn.barrier = Some(Barrier::Server);
+                let place = self.keep_place(conn);
+                conn.barrier = Some(Barrier::Server(place));
                 let target = String::from_utf8_lossy(&target).into_owned();
                 (self.control)(Control::Backup(target, asker));
             }
@@ -135,6 +154,7 @@ impl Worker {
                 self.forget_watches(conn);
                 if conn.session.monitor {
                     conn.session.monitor = false;
+                    conn.session.client.monitor.store(false, Ordering::Relaxed);
                     self.end_monitor(conn.id);
                 }
             }
@@ -153,33 +173,23 @@ impl Worker {
     ) {
         let until_ms = if timeout_ms == 0 { 0 } else { self.now_ms + timeout_ms };
         conn.session.client.blocked.store(true, Ordering::Relaxed);
-        conn.barrier = Some(Barrier::Durable { lsn: None, local, single, hopeless, until_ms });
+        let place = self.keep_place(conn);
+        conn.barrier = Some(Barrier::Durable { place, lsn: None, local, single, hopeless, until_ms });
         self.timed_conns.push(conn.id);
     }
 
-    /// The position that a connection waited for is durable, or its time is up.
-    pub(super) fn finish_wait(&mut self, id: ConnId, reached: bool) {
+    /// A position that a connection may wait for is durable, or its time is up (`give_up`).
+    pub(super) fn finish_wait(&mut self, id: ConnId, give_up: bool) {
+        let durable_lsn = self.log.durable_lsn();
         let Some(mut conn) = self.take(id) else {
             return;
         };
-        let done = match &mut conn.barrier {
-            Some(Barrier::Durable { lsn, local, single, hopeless, .. }) => {
-                if reached {
-                    *lsn = Some(u64::MAX);
-                }
-                let durable = *lsn == Some(u64::MAX);
-                let give_up = !reached;
-                let wanted = *local > 0 || *single;
-                ((durable || !wanted) && !*hopeless || give_up).then_some((durable, *single))
-            }
-            _ => None,
-        };
-        if let Some((durable, single)) = done {
-            conn.barrier = None;
-            conn.session.client.blocked.store(false, Ordering::Relaxed);
-            let protocol = conn.session.protocol;
-            conn.reply(Wait::NONE, |out| {
-                let mut reply = Reply::new(out, protocol);
+        if let Some(Barrier::Durable { place, lsn, local, single, hopeless, .. }) = conn.barrier {
+            let durable = lsn.is_some_and(|lsn| lsn <= durable_lsn);
+            let wanted = local > 0 || single;
+            if give_up || ((durable || !wanted) && !hopeless) {
+                let mut out = Vec::new();
+                let mut reply = Reply::new(&mut out, conn.session.protocol);
                 if single {
                     reply.integer(0);
                 } else {
@@ -187,8 +197,11 @@ impl Worker {
                     reply.integer(i64::from(durable));
                     reply.integer(0);
                 }
-            });
-            self.attention.push(id);
+                conn.barrier = None;
+                conn.session.client.blocked.store(false, Ordering::Relaxed);
+                conn.fill(place, &out, Wait::NONE);
+                self.attention.push(id);
+            }
         }
         self.put_back(conn);
     }
@@ -206,8 +219,8 @@ impl Worker {
                     let late = *until_ms != 0 && *until_ms <= now_ms;
                     match unblock {
                         2 => self.unblock_with_error(id),
-                        1 => self.finish_wait(id, false),
-                        _ if late => self.finish_wait(id, false),
+                        1 => self.finish_wait(id, true),
+                        _ if late => self.finish_wait(id, true),
                         _ => self.timed_conns.push(id),
                     }
                 }
@@ -219,10 +232,14 @@ impl Worker {
 
     fn unblock_with_error(&mut self, id: ConnId) {
         if let Some(mut conn) = self.take(id) {
-            conn.barrier = None;
-            conn.session.client.blocked.store(false, Ordering::Relaxed);
-            let reject = Reject::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-            self.refuse(&mut conn, &reject);
+            if let Some(Barrier::Durable { place, .. }) = conn.barrier {
+                conn.barrier = None;
+                conn.session.client.blocked.store(false, Ordering::Relaxed);
+                let reject = Reject::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                let mut out = Vec::new();
+                Reply::new(&mut out, conn.session.protocol).error(&reject);
+                conn.fill(place, &out, Wait::NONE);
+            }
             self.attention.push(id);
             self.put_back(conn);
         }
@@ -294,9 +311,6 @@ impl Worker {
                     conn.reply(Wait::NONE, |out| Reply::new(out, protocol).simple("QUEUED"));
                 }
             }
-        }
-        if conn.session.reply_mode == ReplyMode::Skip {
-            conn.session.reply_mode = ReplyMode::On;
         }
         self.publish_session(conn);
         Flow::Next
@@ -431,7 +445,24 @@ impl Worker {
 
     // ---- watches -----------------------------------------------------------------------------
 
-    fn watch(&mut self, conn: &mut Conn, keys: Vec<Box<[u8]>>) {
+    fn watch(&mut self, conn: &mut Conn, mut keys: Vec<Box<[u8]>>) {
+        let number = conn.session.database;
+        let watched = &conn.session.watched;
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| !watched.iter().any(|known| known.number == number && known.key == *key));
+        if watched.len() + keys.len() > WATCHED_KEYS_MAX {
+            let text = format!("more than {WATCHED_KEYS_MAX} watched keys");
+            self.refuse(conn, &Reject::err(text));
+            return;
+        }
+        if keys.is_empty() {
+            let protocol = conn.session.protocol;
+            if !Worker::is_suppressed(conn) {
+                conn.reply(Wait::NONE, |out| Reply::new(out, protocol).ok());
+            }
+            return;
+        }
         let mut shards = ShardSet::default();
         keys.iter().for_each(|key| shards.add(self.routes.of_key(key)));
         let context = self.context(conn);
@@ -443,7 +474,9 @@ impl Worker {
                     conn.session.watched.push(watched);
                 }
                 let wait = txn.commit();
-                conn.reply(wait, |out| Reply::new(out, context.protocol).ok());
+                if !Worker::is_suppressed(conn) {
+                    conn.reply(wait, |out| Reply::new(out, context.protocol).ok());
+                }
             }
             _ => {
                 let place = self.keep_place(conn);

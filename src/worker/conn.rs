@@ -17,6 +17,8 @@ pub enum Barrier {
     Fan(Fan),
     /// WAIT or WAITAOF.
     Durable {
+        /// Place of the reply.
+        place: Place,
         /// Position to wait for.
         lsn: Option<u64>,
         /// The reply's first element when it is reached.
@@ -28,8 +30,8 @@ pub enum Barrier {
         /// End of the wait, ms since the Unix epoch; 0: none.
         until_ms: u64,
     },
-    /// The server does something for it.
-    Server,
+    /// The server does something for it; the reply's place.
+    Server(Place),
 }
 
 /// A fan-out whose parts come in.
@@ -116,8 +118,13 @@ impl Conn {
         answered && self.queue.is_empty()
     }
 
+    /// Whether it waits for something that is under way.
+    pub fn is_busy(&self) -> bool {
+        self.barrier.is_some()
+    }
+
     /// Whether something is under way for it that a closed connection would still see the end of.
-    fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         !matches!(self.barrier, None | Some(Barrier::Durable { .. }))
     }
 

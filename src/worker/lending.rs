@@ -5,6 +5,7 @@
 //! other; an owner seals before it lends; a coordinator belongs to its thread, not to the connection
 //! that asked; every shard that was lent is sent home.
 
+use crate::command::{RowId, Run, table};
 use crate::conn::reply_queue::Place;
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::txn::{Owners, Txn, WatchedKey};
@@ -174,6 +175,9 @@ impl Worker {
         let lsn = append(&self.log, batch.finish(), now_ms, &mut self.allowance);
         for keyspace in &mut changed {
             keyspace.sealed(lsn);
+            if keyspace.sync_wanted() {
+                self.log.request_sync();
+            }
         }
         self.metrics.batches.add(1);
         Wait::lsn(wait.sealed_at(lsn))
@@ -185,7 +189,7 @@ impl Worker {
         let keyspaces = &mut coordinator.borrowed[..];
         match &coordinator.job {
             Job::Work(Work::Command(id, args), _) => {
-                let row = crate::command::table().row(*id);
+                let row = table().row(*id);
                 let owners = Owners::Several(keyspaces);
                 let space = &mut self.allowance;
                 match execute(owners, row, args.args(), context, space, out) {
@@ -228,6 +232,12 @@ impl Worker {
         out: &mut Vec<u8>,
     ) -> Option<Wait> {
         let mut conn = self.take(conn);
+        let sees_session = |(id, _): &(RowId, _)| matches!(table().row(*id).run, Run::Session(_));
+        if conn.is_none() && block.calls.iter().any(sees_session) {
+            // The client is gone, and with it the database that a SELECT would change.
+            end_watches(keyspaces, &block.watched, context);
+            return Some(Wait::NONE);
+        }
         let wait = self.run_block_with(conn.as_deref_mut(), keyspaces, block, context, out);
         if let Some(conn) = conn {
             self.put_back(conn);

@@ -138,6 +138,10 @@ struct Allowance {
     used: u64,
 }
 
+/// Bytes that logging an expired key takes, roughly.
+const EXPIRY_EFFECT_BYTES: u64 = 128;
+/// Slots of deleted keys that are cleaned up per tick.
+const RECLAIM_SLOTS: usize = 64;
 /// Room is reserved in pieces of at least so many bytes.
 const RESERVE_BYTES: u64 = 64 * 1024;
 /// More unused room than this goes back.
@@ -164,6 +168,11 @@ impl Space for Allowance {
         self.left -= bytes;
         self.used += bytes;
         Room::Granted
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.used -= bytes;
+        self.left += bytes;
     }
 }
 
@@ -401,6 +410,9 @@ impl Worker {
                 conn.in_turn = false;
                 conn.sealed(lsn);
                 self.watch_gate(&mut conn);
+                if conn.more {
+                    self.attention.push(id);
+                }
                 self.put_back(conn);
             }
         }
@@ -466,14 +478,16 @@ impl Worker {
                 break;
             }
             self.durable_waits.pop();
-            self.finish_wait(id, true);
+            self.finish_wait(id, false);
         }
     }
 
     /// The position that this thread wants to be woken for.
     pub fn wanted_lsn(&self) -> Option<u64> {
         let gate = self.gate_waits.peek().map(|Reverse((lsn, _))| *lsn);
-        let durable = self.durable_waits.peek().map(|Reverse((lsn, _))| *lsn);
+        // Where replies do not wait for the disk, a sync is noticed at the next tick.
+        let waits = self.log.released_lsn() != u64::MAX;
+        let durable = self.durable_waits.peek().map(|Reverse((lsn, _))| *lsn).filter(|_| waits);
         match (gate, durable) {
             (Some(gate), Some(durable)) => Some(gate.min(durable)),
             (one, other) => one.or(other),
@@ -506,7 +520,20 @@ impl Worker {
     pub fn tick(&mut self, budget: usize) -> bool {
         let mut complete = true;
         if let Some(keyspace) = &mut self.keyspace {
-            complete = keyspace.expire(budget);
+            let due = keyspace.next_deadline_ms().is_some_and(|at_ms| at_ms <= self.now_ms);
+            let bytes = budget as u64 * EXPIRY_EFFECT_BYTES;
+            // Without room for its effects expiry waits; commands do not see what is past its time.
+            if due && self.allowance.take(bytes, true) == Room::Granted {
+                complete = keyspace.expire(budget);
+                self.allowance.give_back(bytes);
+            }
+            keyspace.tables_mut().reclaim(RECLAIM_SLOTS);
+            let dropped = keyspace.take_dropped();
+            if !dropped.is_empty() {
+                // Freeing millions of keys takes a while; nobody waits for it.
+                let freeing = std::thread::Builder::new().name("free".into());
+                let _ = freeing.spawn(move || drop(dropped));
+            }
         }
         self.check_timed();
         complete

@@ -99,11 +99,16 @@ impl Worker {
         };
         if let Some(lsn) = wanted {
             // Everything before it on this connection: what this turn wrote included.
-            *lsn = Some(0);
+            *lsn = Some(u64::MAX);
             let id = conn.id;
             self.put_back(conn);
             self.seal();
             let last_lsn = self.log.last_lsn();
+            if let Some(Barrier::Durable { lsn, .. }) =
+                self.conn(id).and_then(|conn| conn.barrier.as_mut())
+            {
+                *lsn = Some(last_lsn);
+            }
             self.log.request_sync();
             self.durable_waits.push(Reverse((last_lsn, id)));
             return;
@@ -130,9 +135,11 @@ impl Worker {
         let mut decoder = std::mem::take(&mut conn.decoder);
         let mut at = 0;
         let mut commands = 0;
+        let unread = conn.queue.unread_bytes();
         conn.more = false;
         while at < buffer.len() && !conn.closing {
-            if commands >= TURN_COMMANDS_MAX || at >= TURN_BYTES_MAX {
+            let built = conn.queue.unread_bytes().saturating_sub(unread);
+            if commands >= TURN_COMMANDS_MAX || at >= TURN_BYTES_MAX || built >= HELD_BYTES_MAX {
                 conn.more = true;
                 self.attention.push(conn.id);
                 break;
@@ -194,13 +201,23 @@ impl Worker {
     pub(super) fn refuse(&mut self, conn: &mut Conn, reject: &Reject) {
         self.metrics.record_error(reject.text());
         let protocol = conn.session.protocol;
-        conn.reply(Wait::NONE, |out| Reply::new(out, protocol).error(reject));
+        if !Worker::is_suppressed(conn) {
+            conn.reply(Wait::NONE, |out| Reply::new(out, protocol).error(reject));
+        }
     }
 
     fn request(&mut self, conn: &mut Conn, args: Args<'_>) -> Flow {
         if conn.session.reply_mode == ReplyMode::SkipNext {
             conn.session.reply_mode = ReplyMode::Skip;
         }
+        let flow = self.route_request(conn, args);
+        if flow == Flow::Next && conn.session.reply_mode == ReplyMode::Skip {
+            conn.session.reply_mode = ReplyMode::On;
+        }
+        flow
+    }
+
+    fn route_request(&mut self, conn: &mut Conn, args: Args<'_>) -> Flow {
         let id = match table().find(args) {
             Ok(id) => id,
             Err(reject) => {
@@ -235,19 +252,22 @@ impl Worker {
         if conn.session.block.is_some() && !row.has(flag::IMMEDIATE) {
             return self.queue_in_block(conn, id, args);
         }
-        let hidden = row.has(flag::SKIP_MONITOR) || row.has(flag::ADMIN);
-        if self.shared.monitors.load(Ordering::Relaxed) > 0 && !hidden {
-            match redacted(row, args) {
-                Some(shown) => self.monitor_line(conn, shown.args()),
-                None => self.monitor_line(conn, args),
-            }
+        // These speak of everything before them, which has to have arrived.
+        if matches!(row.spec.name, "wait" | "waitaof") && conn.queue.places() > 0 {
+            self.send_outgoing(conn);
+            return Flow::Again;
         }
+        let hidden = row.has(flag::SKIP_MONITOR) || row.has(flag::ADMIN);
         let flow = match row.run {
             Run::Session(_) => self.session_command(conn, id, args),
             _ => self.key_command(conn, id, args),
         };
-        if flow == Flow::Next && conn.session.reply_mode == ReplyMode::Skip {
-            conn.session.reply_mode = ReplyMode::On;
+        let watched = self.shared.monitors.load(Ordering::Relaxed) > 0 && !hidden;
+        if watched && flow == Flow::Next {
+            match redacted(row, args) {
+                Some(shown) => self.monitor_line(conn, shown.args()),
+                None => self.monitor_line(conn, args),
+            }
         }
         flow
     }

@@ -191,6 +191,9 @@ async fn keep_time(local: Rc<Local>) {
                 worker.begin_turn();
                 // Waits that were missed are found here: nothing may hang on one wake-up alone.
                 worker.durable();
+                if worker.wants_space() {
+                    worker.space_changed();
+                }
                 worker.tick(EXPIRE_BUDGET)
             };
             local.after();
@@ -292,7 +295,9 @@ impl Local {
             };
             let client = &conn.session.client;
             let idle_ms = now_ms.saturating_sub(client.active_ms.load(Ordering::Relaxed));
-            let waits = client.blocked.load(Ordering::Relaxed) || conn.session.monitor;
+            let waits = client.blocked.load(Ordering::Relaxed)
+                || conn.session.monitor
+                || conn.is_busy();
             if idle_ms > timeout_ms && !waits {
                 client.killed.store(true, Ordering::Relaxed);
                 if let Some(Some(waker)) = self.wakers.borrow().get(id.index as usize) {

@@ -217,3 +217,8 @@ fn later_additions_answer_as_specified() {
 fn keys_answer_as_recorded() {
     play_all(&["keys"]);
 }
+
+#[test]
+fn hashes_answer_as_recorded() {
+    play_all(&["hashes", "hashes_later"]);
+}
