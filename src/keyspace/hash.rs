@@ -234,8 +234,10 @@ impl Hash {
 
     /// Removes every field, each of which is remembered as changed.
     pub(super) fn clear(&mut self) {
-        let all: Vec<(u32, Box<[u8]>)> =
-            self.iter().map(|field| (field.hash, field.name().into())).collect();
+        let all: Vec<(u32, Box<[u8]>)> = self
+            .iter()
+            .map(|field| (field.hash, field.name().into()))
+            .collect();
         for (hash, name) in all {
             self.remove(hash, &name);
         }

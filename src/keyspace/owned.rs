@@ -248,8 +248,10 @@ impl Keyspace {
 
     /// A deletion or replacement of a hash is taken back: it lives on.
     pub(super) fn unretire(&mut self, generation: u64) {
-        if let Some(place) =
-            self.retired.iter().rposition(|retired| retired.generation == generation)
+        if let Some(place) = self
+            .retired
+            .iter()
+            .rposition(|retired| retired.generation == generation)
         {
             self.retired.remove(place);
         }
@@ -260,7 +262,12 @@ impl Keyspace {
         let mut retired = std::mem::take(&mut self.retired);
         retired.sort_unstable_by(|a, b| {
             let order = |retired: &Retired| {
-                (retired.slot, retired.database, retired.hash32, retired.key.len())
+                (
+                    retired.slot,
+                    retired.database,
+                    retired.hash32,
+                    retired.key.len(),
+                )
             };
             (order(a), &a.key, a.generation).cmp(&(order(b), &b.key, b.generation))
         });

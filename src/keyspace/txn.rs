@@ -171,7 +171,11 @@ impl<'a> Txn<'a> {
             latest = latest.max(turn.wait_for_all());
         }
         // What it waited for in this turn may be gone with its own writes.
-        if self.wait == Wait::TURN { latest } else { self.wait }
+        if self.wait == Wait::TURN {
+            latest
+        } else {
+            self.wait
+        }
     }
 
     /// What the reply has to wait for so far.
@@ -228,7 +232,7 @@ impl<'a> Txn<'a> {
     /// # Errors
     /// The next block of tokens is not durable yet.
     pub fn token(&mut self, key: &Key<'_>) -> Result<u64, Reject> {
-        let token = self.owner(key).tokens.next();
+        let token = self.owner(key).tokens.take();
         token.ok_or(Reject::fixed(
             "TRYAGAIN the next block of tokens is not on disk yet",
         ))
@@ -563,7 +567,13 @@ impl<'a> Txn<'a> {
         self.look_at_all();
         let id = self.owners.first().databases.id(number);
         let shards = 0..self.owners.count();
-        let mut used = shards.map(|index| self.owners.nth(index).tables.databases().any(|known| known == id));
+        let mut used = shards.map(|index| {
+            self.owners
+                .nth(index)
+                .tables
+                .databases()
+                .any(|known| known == id)
+        });
         if !used.any(|used| used) {
             return;
         }

@@ -81,14 +81,20 @@ pub fn execute(
     let Run::Keys(run) = row.run else {
         let text = format!("ERR {} cannot run here", row.spec.name);
         reply.error(&Reject::new(text));
-        return Ended::Done { wait: Wait::NONE, failed: true };
+        return Ended::Done {
+            wait: Wait::NONE,
+            failed: true,
+        };
     };
     let mut txn = Txn::new(owners, context.database);
     let result = run(&mut txn, args, &mut reply);
     let reject = match result {
         Ok(()) => match room(&txn, row, space) {
             Room::Granted => {
-                return Ended::Done { wait: txn.commit(), failed: false };
+                return Ended::Done {
+                    wait: txn.commit(),
+                    failed: false,
+                };
             }
             Room::Later => {
                 txn.roll_back();
@@ -127,7 +133,11 @@ pub struct BlockCall {
 pub fn block_may_run(owners: Owners<'_>, block: &BlockCall, context: Context) -> (bool, Wait) {
     let mut txn = Txn::new(owners, context.database);
     // Every watch is looked at, so that a refusal waits for the write that caused it.
-    let unchanged = block.watched.iter().filter(|watched| txn.unchanged(watched)).count();
+    let unchanged = block
+        .watched
+        .iter()
+        .filter(|watched| txn.unchanged(watched))
+        .count();
     let mut run = unchanged == block.watched.len();
     for condition in &block.conditions {
         let key = txn.key(condition.key());
@@ -161,7 +171,11 @@ pub fn execute_block(
     session: SessionRun<'_>,
     out: &mut Vec<u8>,
 ) -> Ended {
-    let estimate: usize = block.calls.iter().map(|(_, args)| args.heap_bytes() + 256).sum();
+    let estimate: usize = block
+        .calls
+        .iter()
+        .map(|(_, args)| args.heap_bytes() + 256)
+        .sum();
     // The room is taken by the commands; here it is only made sure that it is there.
     let full = match space.take(estimate as u64, false) {
         Room::Later => return Ended::Later,
@@ -174,7 +188,10 @@ pub fn execute_block(
     let (run, mut wait) = block_may_run(Owners::Several(keyspaces), block, context);
     if !run {
         Reply::new(out, context.protocol).null_array();
-        return Ended::Done { wait, failed: false };
+        return Ended::Done {
+            wait,
+            failed: false,
+        };
     }
     Reply::new(out, context.protocol).array(block.calls.len());
     for (id, args) in &block.calls {
@@ -200,7 +217,10 @@ pub fn execute_block(
             }
         }
     }
-    Ended::Done { wait, failed: false }
+    Ended::Done {
+        wait,
+        failed: false,
+    }
 }
 
 struct Urgent<'a>(&'a mut dyn Space);

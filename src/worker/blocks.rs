@@ -80,18 +80,29 @@ impl Worker {
         }
         self.forget_watches(conn);
         let text = String::from_utf8_lossy(reject.text()).into_owned();
-        Reject::new(format!("EXECABORT Transaction discarded because of: {text}"))
+        Reject::new(format!(
+            "EXECABORT Transaction discarded because of: {text}"
+        ))
     }
 
     /// Copies what others may see of the session.
     fn publish_session(&mut self, conn: &Conn) {
         let (session, client) = (&conn.session, &conn.session.client);
         client.database.store(session.database, Ordering::Relaxed);
-        let resp = if session.protocol == crate::resp::Protocol::Resp3 { 3 } else { 2 };
+        let resp = if session.protocol == crate::resp::Protocol::Resp3 {
+            3
+        } else {
+            2
+        };
         client.resp.store(resp, Ordering::Relaxed);
-        let queued = session.block.as_ref().map_or(-1, |block| block.calls.len() as i64);
+        let queued = session
+            .block
+            .as_ref()
+            .map_or(-1, |block| block.calls.len() as i64);
         client.queued.store(queued, Ordering::Relaxed);
-        client.watching.store(session.watched.len(), Ordering::Relaxed);
+        client
+            .watching
+            .store(session.watched.len(), Ordering::Relaxed);
     }
 
     fn next(&mut self, conn: &mut Conn, next: Next, args: Args<'_>) -> Flow {
@@ -100,11 +111,18 @@ impl Worker {
             Next::Done | Next::WhenQueued => {}
             Next::Close => conn.closing = true,
             Next::Sleep(us) => self.sleep_us += us,
-            Next::WaitDurable { local, replicas, timeout_ms } => {
+            Next::WaitDurable {
+                local,
+                replicas,
+                timeout_ms,
+            } => {
                 let hopeless = replicas > 0;
                 self.wait_durable(conn, (local, hopeless, false), timeout_ms);
             }
-            Next::WaitReplicas { replicas, timeout_ms } => {
+            Next::WaitReplicas {
+                replicas,
+                timeout_ms,
+            } => {
                 self.wait_durable(conn, (0, replicas > 0, true), timeout_ms);
             }
             Next::Checkpoint { wait } => {
@@ -171,10 +189,21 @@ impl Worker {
         (local, hopeless, single): (i64, bool, bool),
         timeout_ms: u64,
     ) {
-        let until_ms = if timeout_ms == 0 { 0 } else { self.now_ms + timeout_ms };
+        let until_ms = if timeout_ms == 0 {
+            0
+        } else {
+            self.now_ms + timeout_ms
+        };
         conn.session.client.blocked.store(true, Ordering::Relaxed);
         let place = self.keep_place(conn);
-        conn.barrier = Some(Barrier::Durable { place, lsn: None, local, single, hopeless, until_ms });
+        conn.barrier = Some(Barrier::Durable {
+            place,
+            lsn: None,
+            local,
+            single,
+            hopeless,
+            until_ms,
+        });
         self.timed_conns.push(conn.id);
     }
 
@@ -184,7 +213,15 @@ impl Worker {
         let Some(mut conn) = self.take(id) else {
             return;
         };
-        if let Some(Barrier::Durable { place, lsn, local, single, hopeless, .. }) = conn.barrier {
+        if let Some(Barrier::Durable {
+            place,
+            lsn,
+            local,
+            single,
+            hopeless,
+            ..
+        }) = conn.barrier
+        {
             let durable = lsn.is_some_and(|lsn| lsn <= durable_lsn);
             let wanted = local > 0 || single;
             if give_up || ((durable || !wanted) && !hopeless) {
@@ -292,9 +329,13 @@ impl Worker {
         } else if let Err(reject) = keys_ok {
             Some(reject)
         } else if block.calls.len() >= commands_max {
-            Some(Reject::err(format!("more than {commands_max} commands in a MULTI block")))
+            Some(Reject::err(format!(
+                "more than {commands_max} commands in a MULTI block"
+            )))
         } else if block.bytes + bytes > bytes_max {
-            Some(Reject::err(format!("more than {bytes_max} bytes in a MULTI block")))
+            Some(Reject::err(format!(
+                "more than {bytes_max} bytes in a MULTI block"
+            )))
         } else {
             None
         };
@@ -327,7 +368,11 @@ impl Worker {
             return;
         }
         let watched = std::mem::take(&mut conn.session.watched);
-        let block = BlockCall { calls: block.calls, watched, conditions };
+        let block = BlockCall {
+            calls: block.calls,
+            watched,
+            conditions,
+        };
         let (shards, sessions) = self.needs_of_block(&block);
         let context = self.context(conn);
         match shards.ids() {
@@ -450,7 +495,11 @@ impl Worker {
         let watched = &conn.session.watched;
         keys.sort_unstable();
         keys.dedup();
-        keys.retain(|key| !watched.iter().any(|known| known.number == number && known.key == *key));
+        keys.retain(|key| {
+            !watched
+                .iter()
+                .any(|known| known.number == number && known.key == *key)
+        });
         if watched.len() + keys.len() > WATCHED_KEYS_MAX {
             let text = format!("more than {WATCHED_KEYS_MAX} watched keys");
             self.refuse(conn, &Reject::err(text));
@@ -464,7 +513,8 @@ impl Worker {
             return;
         }
         let mut shards = ShardSet::default();
-        keys.iter().for_each(|key| shards.add(self.routes.of_key(key)));
+        keys.iter()
+            .for_each(|key| shards.add(self.routes.of_key(key)));
         let context = self.context(conn);
         match (shards.ids(), &mut self.keyspace) {
             ([shard], Some(keyspace)) if *shard == self.id => {
@@ -493,7 +543,9 @@ impl Worker {
             return;
         }
         let mut shards = ShardSet::default();
-        watched.iter().for_each(|watched| shards.add(self.routes.of_key(&watched.key)));
+        watched
+            .iter()
+            .for_each(|watched| shards.add(self.routes.of_key(&watched.key)));
         self.coordinate(conn, shards, Job::Unwatch(watched));
     }
 }

@@ -109,7 +109,10 @@ impl Conn {
 
     /// Whether more bytes should be read.
     pub fn may_read(&self) -> bool {
-        !self.closing && !self.eof && !self.more && self.input.len() < READ_AHEAD_BYTES_MAX.max(self.input_wanted)
+        !self.closing
+            && !self.eof
+            && !self.more
+            && self.input.len() < READ_AHEAD_BYTES_MAX.max(self.input_wanted)
     }
 
     /// Whether it can be closed: it is closing, and everything was sent.
@@ -151,7 +154,11 @@ impl Conn {
 
     /// The reply for a place is here.
     pub(super) fn fill(&mut self, place: Place, bytes: &[u8], wait: Wait) {
-        match self.suppressed.iter().position(|suppressed| *suppressed == place) {
+        match self
+            .suppressed
+            .iter()
+            .position(|suppressed| *suppressed == place)
+        {
             Some(index) => {
                 self.suppressed.swap_remove(index);
                 self.queue.fill(place, &[], wait);

@@ -68,7 +68,13 @@ impl Worker {
         };
         match coordinator.shards.ids().get(coordinator.borrowed.len()) {
             Some(&shard) => {
-                self.outbox.push((shard, Message::Lend { to: self.id, ticket }));
+                self.outbox.push((
+                    shard,
+                    Message::Lend {
+                        to: self.id,
+                        ticket,
+                    },
+                ));
             }
             None => self.run_coordinator(ticket),
         }
@@ -132,7 +138,11 @@ impl Worker {
             keyspace.durable(self.log.durable_lsn());
         }
         // All of them live at the latest time that one of them has seen.
-        let now_ms = coordinator.borrowed.iter().map(|keyspace| keyspace.now_ms()).max();
+        let now_ms = coordinator
+            .borrowed
+            .iter()
+            .map(|keyspace| keyspace.now_ms())
+            .max();
         for keyspace in &mut coordinator.borrowed {
             keyspace.set_now_ms(now_ms.unwrap_or(self.now_ms));
         }
@@ -163,15 +173,21 @@ impl Worker {
     /// Queues the effects of all borrowed shards as one batch.
     fn seal_borrowed(&mut self, borrowed: &mut [Box<Keyspace>], wait: Wait) -> Wait {
         let mut batch = BatchBuilder::default();
-        let mut changed: Vec<&mut Box<Keyspace>> =
-            borrowed.iter_mut().filter(|keyspace| keyspace.has_effects()).collect();
+        let mut changed: Vec<&mut Box<Keyspace>> = borrowed
+            .iter_mut()
+            .filter(|keyspace| keyspace.has_effects())
+            .collect();
         if changed.is_empty() {
             return wait;
         }
         for keyspace in &mut changed {
             keyspace.seal(&mut batch);
         }
-        let now_ms = changed.iter().map(|keyspace| keyspace.now_ms()).max().unwrap_or(self.now_ms);
+        let now_ms = changed
+            .iter()
+            .map(|keyspace| keyspace.now_ms())
+            .max()
+            .unwrap_or(self.now_ms);
         let lsn = append(&self.log, batch.finish(), now_ms, &mut self.allowance);
         for keyspace in &mut changed {
             keyspace.sealed(lsn);
@@ -256,13 +272,17 @@ impl Worker {
     ) -> Option<Wait> {
         let mut allowance = std::mem::replace(
             &mut self.allowance,
-            super::Allowance { log: self.log.clone(), left: 0, used: 0 },
+            super::Allowance {
+                log: self.log.clone(),
+                left: 0,
+                used: 0,
+            },
         );
-        let mut session = |id, args: Args<'_>, context: &mut Context, out: &mut Vec<u8>| match &mut conn
-        {
-            Some(conn) => self.session_in_block(conn, id, args, context, out),
-            None => Reply::new(out, context.protocol).error(&Reject::err("the client is gone")),
-        };
+        let mut session =
+            |id, args: Args<'_>, context: &mut Context, out: &mut Vec<u8>| match &mut conn {
+                Some(conn) => self.session_in_block(conn, id, args, context, out),
+                None => Reply::new(out, context.protocol).error(&Reject::err("the client is gone")),
+            };
         let ended = execute_block(keyspaces, block, context, &mut allowance, &mut session, out);
         self.allowance = allowance;
         match ended {

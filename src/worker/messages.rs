@@ -6,8 +6,8 @@
 use bytes::Bytes;
 
 use crate::command::table;
-use crate::keyspace::{Keyspace, Wait};
 use crate::keyspace::txn::Owners;
+use crate::keyspace::{Keyspace, Wait};
 use crate::reply::Reply;
 use crate::resp::Protocol;
 use crate::shard::mailbox::{Answers, Calls, ConnId, Message, ShardId, Work};
@@ -19,14 +19,15 @@ impl Worker {
     /// Takes a message from another thread, or from this one.
     pub fn message(&mut self, message: Message) {
         match message {
-            Message::Calls(_)
-            | Message::Lend { .. }
-            | Message::Sweep(..)
-            | Message::Replace(_) => {
+            Message::Calls(_) | Message::Lend { .. } | Message::Sweep(..) | Message::Replace(_) => {
                 self.waiting.push_back(message);
                 self.drain_waiting();
             }
-            Message::Answers { from, conn, answers } => self.answered(from, conn, &answers),
+            Message::Answers {
+                from,
+                conn,
+                answers,
+            } => self.answered(from, conn, &answers),
             Message::Lent { ticket, keyspace } => self.lent(ticket, keyspace),
             Message::Home { keyspace } => self.came_home(keyspace),
             Message::Wake(id) => self.attention.push(id),
@@ -83,7 +84,8 @@ impl Worker {
                 Work::Block(block) => {
                     let keyspaces = std::slice::from_mut(keyspace);
                     let out = &mut answers.bytes;
-                    let session = &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| {};
+                    let session =
+                        &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| {};
                     execute_block(keyspaces, block, call.context, space, session, out)
                 }
             };
@@ -108,7 +110,11 @@ impl Worker {
         if !answers.ends.is_empty() {
             self.answers.push((from, conn, answers));
         }
-        (!rest.is_empty()).then_some(Calls { from, conn, calls: rest })
+        (!rest.is_empty()).then_some(Calls {
+            from,
+            conn,
+            calls: rest,
+        })
     }
 
     /// Uses a keyspace that was recovered in place.

@@ -39,7 +39,9 @@ impl Worker {
         };
         self.metrics.net_input_bytes.add(bytes.len() as u64);
         let client = &conn.session.client;
-        client.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        client
+            .received_bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if conn.input.is_empty() && !conn.closing {
             let used = self.run_requests(&mut conn, bytes);
             conn.input.extend_from_slice(&bytes[used..]);
@@ -94,7 +96,9 @@ impl Worker {
             conn.input = Vec::new();
         }
         let wanted = match &mut conn.barrier {
-            Some(Barrier::Durable { lsn: lsn @ None, .. }) => Some(lsn),
+            Some(Barrier::Durable {
+                lsn: lsn @ None, ..
+            }) => Some(lsn),
             _ => None,
         };
         if let Some(lsn) = wanted {
@@ -174,9 +178,15 @@ impl Worker {
         conn.decoder = decoder;
         let client = &conn.session.client;
         client.active_ms.store(self.now_ms, Ordering::Relaxed);
-        client.commands.fetch_add(commands as u64, Ordering::Relaxed);
-        client.query_bytes.store(buffer.len() - at, Ordering::Relaxed);
-        client.output_bytes.store(conn.queue.unread_bytes(), Ordering::Relaxed);
+        client
+            .commands
+            .fetch_add(commands as u64, Ordering::Relaxed);
+        client
+            .query_bytes
+            .store(buffer.len() - at, Ordering::Relaxed);
+        client
+            .output_bytes
+            .store(conn.queue.unread_bytes(), Ordering::Relaxed);
         if conn.closing { buffer.len() } else { at }
     }
 
@@ -248,7 +258,10 @@ impl Worker {
             self.timed_conns.push(conn.id);
             return Flow::Again;
         }
-        conn.session.client.last_row.store(u32::from(id.0), Ordering::Relaxed);
+        conn.session
+            .client
+            .last_row
+            .store(u32::from(id.0), Ordering::Relaxed);
         if conn.session.block.is_some() && !row.has(flag::IMMEDIATE) {
             return self.queue_in_block(conn, id, args);
         }
@@ -306,7 +319,10 @@ impl Worker {
     }
 
     pub(super) fn context(&self, conn: &Conn) -> Context {
-        Context { database: conn.session.database, protocol: conn.session.protocol }
+        Context {
+            database: conn.session.database,
+            protocol: conn.session.protocol,
+        }
     }
 
     /// Whether the reply of the current command is sent.
@@ -365,7 +381,8 @@ impl Worker {
         let took_ns = now_ns.saturating_sub(self.last_ns);
         self.last_ns = now_ns;
         let settings = self.settings.current();
-        self.metrics.record_call(id.0 as usize, took_ns, failed, settings.latency_tracking);
+        self.metrics
+            .record_call(id.0 as usize, took_ns, failed, settings.latency_tracking);
         let row = table().row(id);
         if is_slow(took_ns, settings.slowlog_slower_than_us) && !row.has(flag::SKIP_SLOWLOG) {
             let (address, name) = client.map_or(("", String::new()), |client| {
@@ -377,12 +394,22 @@ impl Worker {
             let us = took_ns / 1_000;
             let entry =
                 SlowEntry::new(self.now_ms, us, words.into_iter(), address, name.as_bytes());
-            self.shared.metrics.slow_log.record(entry, settings.slowlog_entries_max);
+            self.shared
+                .metrics
+                .slow_log
+                .record(entry, settings.slowlog_entries_max);
         }
         let threshold_ms = settings.latency_monitor_threshold_ms;
         if threshold_ms > 0 && took_ns >= threshold_ms as u64 * 1_000_000 {
-            let event = if row.has(flag::FAST) { "fast-command" } else { "command" };
-            self.shared.metrics.latency.record(event, self.now_ms, took_ns, threshold_ms);
+            let event = if row.has(flag::FAST) {
+                "fast-command"
+            } else {
+                "command"
+            };
+            self.shared
+                .metrics
+                .latency
+                .record(event, self.now_ms, took_ns, threshold_ms);
         }
     }
 
@@ -407,7 +434,11 @@ impl Worker {
         self.credit[shard] -= 1;
         self.metrics.hops.add(1);
         let place = self.keep_place(conn);
-        let call = Call { place, context: self.context(conn), work };
+        let call = Call {
+            place,
+            context: self.context(conn),
+            work,
+        };
         match conn.outgoing.iter_mut().find(|(to, _)| *to == shard) {
             Some((_, calls)) => calls.push(call),
             None => conn.outgoing.push((shard, vec![call])),
@@ -417,7 +448,11 @@ impl Worker {
 
     pub(super) fn send_outgoing(&mut self, conn: &mut Conn) {
         for (shard, calls) in conn.outgoing.drain(..) {
-            let calls = Calls { from: self.id, conn: conn.id, calls };
+            let calls = Calls {
+                from: self.id,
+                conn: conn.id,
+                calls,
+            };
             self.outbox.push((shard, Message::Calls(calls)));
         }
     }
@@ -471,8 +506,16 @@ impl Worker {
             }
             self.credit[part.shard] -= 1;
             self.metrics.hops.add(1);
-            let call = Call { place, context, work: Work::Command(id, part.args) };
-            let calls = Calls { from: self.id, conn: conn.id, calls: vec![call] };
+            let call = Call {
+                place,
+                context,
+                work: Work::Command(id, part.args),
+            };
+            let calls = Calls {
+                from: self.id,
+                conn: conn.id,
+                calls: vec![call],
+            };
             self.outbox.push((part.shard, Message::Calls(calls)));
             fan.parts.push((part.shard, part.keys, None));
         }
@@ -501,8 +544,17 @@ impl Worker {
             .collect();
         let (place, wait) = (fan.place, fan.wait);
         let mut out = Vec::new();
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        merge(fan.across, &parts, fan.protocol, self.random >> 33, &mut out);
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        merge(
+            fan.across,
+            &parts,
+            fan.protocol,
+            self.random >> 33,
+            &mut out,
+        );
         conn.barrier = None;
         conn.fill(place, &out, wait);
     }

@@ -106,7 +106,9 @@ struct Local {
 
 /// Runs a shard thread until it is told to stop.
 pub fn run(parts: Parts, inbox: mpsc::UnboundedReceiver<Envelope>, peers: Vec<Mailbox>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -295,9 +297,8 @@ impl Local {
             };
             let client = &conn.session.client;
             let idle_ms = now_ms.saturating_sub(client.active_ms.load(Ordering::Relaxed));
-            let waits = client.blocked.load(Ordering::Relaxed)
-                || conn.session.monitor
-                || conn.is_busy();
+            let waits =
+                client.blocked.load(Ordering::Relaxed) || conn.session.monitor || conn.is_busy();
             if idle_ms > timeout_ms && !waits {
                 client.killed.store(true, Ordering::Relaxed);
                 if let Some(Some(waker)) = self.wakers.borrow().get(id.index as usize) {
@@ -361,7 +362,11 @@ impl Local {
             return Poll::Ready(());
         }
         self.after();
-        let done = self.worker.borrow_mut().conn(id).is_none_or(|conn| conn.is_done());
+        let done = self
+            .worker
+            .borrow_mut()
+            .conn(id)
+            .is_none_or(|conn| conn.is_done());
         if done { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -376,7 +381,10 @@ impl Local {
     fn keep_waker(&self, id: ConnId, cx: &Context<'_>) {
         let mut wakers = self.wakers.borrow_mut();
         let place = &mut wakers[id.index as usize];
-        if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !place
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             *place = Some(cx.waker().clone());
         }
     }
