@@ -31,12 +31,12 @@
 //!
 //! # Threads
 //!
-//! | thread | what it does |
-//! | --- | --- |
-//! | `shard-N`, one per core | a tokio current-thread runtime around a [`worker::Worker`]: owns the keys of a range of slots, and serves a share of the connections |
-//! | commit log | takes the batches that queued while the last sync ran, writes one record, syncs, wakes who waits |
-//! | checkpoint | one checkpoint at a time; the store's compaction runs beside it |
-//! | main | accepts sockets and deals them out, signals, start and stop |
+//! - `shard-N`, one per core: a tokio current-thread runtime around a [`worker::Worker`]: owns the
+//!   keys of a range of slots, and serves a share of the connections.
+//! - commit log: takes the batches that queued while the last sync ran, writes one record, syncs,
+//!   wakes who waits.
+//! - checkpoint: one checkpoint at a time; the store's compaction runs beside it.
+//! - main: accepts sockets and deals them out, signals, start and stop.
 //!
 //! Cores are plain structs, threads are thin: `Worker`, the keyspace and the committer take bytes,
 //! messages and times, and give bytes and messages. `worker::runner` and `log::runner` own the
@@ -44,24 +44,31 @@
 //!
 //! # Modules, and what each may import
 //!
-//! | module | what it is | may import |
-//! | --- | --- | --- |
-//! | [`limits`] | every bound, with its unit | nothing |
-//! | [`clock`] | the only reader of clocks | nothing |
-//! | [`number`], [`glob`] | numbers and patterns as Redis has them | `limits` |
-//! | [`resp`], [`reply`] | requests in, replies out; no command is known here | `number`, `limits`, each other |
-//! | [`keyspace`] | a shard's table, and the `Txn` that commands see | `reply` (for `Reject`), `number`, `limits` |
-//! | [`command`] | table, grammar, one file or folder per family | `keyspace`, `reply`, `resp`, `number`, `glob`, `limits`, `session`; for the server's own commands `config` and `metrics` |
-//! | [`config`], [`metrics`], [`logging`] | settings; figures; log lines | `limits`; logging also `config` |
-//! | [`session`] | a connection's state, and what connections share | `command` (its table), `config`, `metrics`, `keyspace`, `clock`, `reply`, `resp` |
-//! | [`log`](mod@log) | the commit log; payloads are opaque | `limits` |
-//! | [`store`] | rows on disk, folder, checkpoint; only `store/fjall.rs` names fjall | `limits` |
-//! | [`conn`] | the gate, and the order of replies | `keyspace` (for what a reply waits for) |
-//! | [`route`] | key → slot → shard; merging | `command`, `reply`, `resp`, `number`, `limits` |
-//! | [`shard`] | runs commands and blocks on keyspaces; the messages of mailboxes | `command`, `keyspace`, `reply`, `resp`, `session`, `conn`, `store` (its rows) |
-//! | [`worker`] | the core of a shard thread, and its runner | all above |
-//! | [`recovery`] | from disk to keyspaces | `keyspace`, `log`, `store`, `route`, `limits` |
-//! | [`server`] | start, serve, stop | all above |
+//! - [`limits`]: every bound, with its unit. Imports nothing.
+//! - [`clock`]: the only reader of clocks. Imports nothing.
+//! - [`number`], [`glob`]: numbers and patterns as Redis has them. Imports `limits`.
+//! - [`resp`], [`reply`]: requests in, replies out; no command is known here. Imports `number`,
+//!   `limits`, each other.
+//! - [`keyspace`]: a shard's table, and the `Txn` that commands see. Imports `reply` (for
+//!   `Reject`), `number`, `limits`.
+//! - [`command`]: table, grammar, one file or folder per family. Imports `keyspace`, `reply`,
+//!   `resp`, `number`, `glob`, `limits`, `session`; for the server's own commands `config` and
+//!   `metrics`.
+//! - [`config`], [`metrics`], [`logging`]: settings; figures; log lines. Imports `limits`; logging
+//!   also `config`.
+//! - [`session`]: a connection's state, and what connections share. Imports `command` (its table),
+//!   `config`, `metrics`, `keyspace`, `clock`, `reply`, `resp`.
+//! - [`log`](mod@log): the commit log; payloads are opaque. Imports `limits`.
+//! - [`store`]: rows on disk, folder, checkpoint; only `store/fjall.rs` names fjall. Imports
+//!   `limits`.
+//! - [`conn`]: the gate, and the order of replies. Imports `keyspace` (for what a reply waits for).
+//! - [`route`]: key → slot → shard; merging. Imports `command`, `reply`, `resp`, `number`,
+//!   `limits`.
+//! - [`shard`]: runs commands and blocks on keyspaces; the messages of mailboxes. Imports
+//!   `command`, `keyspace`, `reply`, `resp`, `session`, `conn`, `store` (its rows).
+//! - [`worker`]: the core of a shard thread, and its runner. Imports all above.
+//! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`, `limits`.
+//! - [`server`]: start, serve, stop. Imports all above.
 //!
 //! tokio is in `worker::runner` and `server` alone.
 //!
