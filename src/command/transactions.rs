@@ -82,8 +82,8 @@ impl SessionCommand for Exec {
                 KEY_AND_VALUE,
             )
             .after("IFNE"),
-            Arg::key("missing", "the key is missing", |_, _| {}).after("NX"),
-            Arg::key("exists", "the key exists", |_, _| {}).after("XX"),
+            Arg::key("key", "the key is missing", |_, _| {}).after("NX"),
+            Arg::key("key", "the key exists", |_, _| {}).after("XX"),
         ],
         |exec: &mut Exec, args, from| {
             exec.conditions = conditions(args, from as usize)?;
