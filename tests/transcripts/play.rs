@@ -224,7 +224,3 @@ fn keys_answer_as_recorded() {
     play_all(&["keys"]);
 }
 
-#[test]
-fn hashes_answer_as_recorded() {
-    play_all(&["hashes", "hashes_later"]);
-}
