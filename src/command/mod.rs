@@ -31,6 +31,7 @@ pub mod server;
 #[cfg(test)]
 pub mod session_transcript;
 pub mod spec;
+pub mod states;
 pub mod strings;
 pub mod transactions;
 #[cfg(test)]
@@ -44,6 +45,7 @@ const FAMILIES: &[&[Row]] = &[
     strings::COMMANDS,
     counters::COMMANDS,
     hashes::COMMANDS,
+    states::COMMANDS,
     limits::COMMANDS,
     transactions::COMMANDS,
 ];
