@@ -145,6 +145,8 @@ pub const LATENCY_EVENTS_MAX: usize = 64;
 
 // ---- connections -----------------------------------------------------------------------------
 
+/// Keys that one connection may watch.
+pub const WATCHED_KEYS_MAX: usize = 10_000;
 /// Commands that one connection may run before others have their turn.
 pub const TURN_COMMANDS_MAX: usize = 1_000;
 /// Bytes of requests that one connection may run before others have their turn.

@@ -56,7 +56,10 @@ pub enum Need {
 impl Routes {
     /// Slots divided among `shards` shards.
     pub fn new(shards: usize) -> Routes {
-        assert!(shards > 0 && shards <= SLOTS as usize, "between 1 and {SLOTS} shards");
+        assert!(
+            shards > 0 && shards <= SLOTS as usize,
+            "between 1 and {SLOTS} shards"
+        );
         Routes { shards }
     }
 
@@ -72,7 +75,11 @@ impl Routes {
 
     /// The owner of a key.
     pub fn of_key(self, key: &[u8]) -> usize {
-        if self.shards == 1 { 0 } else { self.of_slot(redis_keyslot(key)) }
+        if self.shards == 1 {
+            0
+        } else {
+            self.of_slot(redis_keyslot(key))
+        }
     }
 
     /// The slots of a shard.
@@ -83,7 +90,9 @@ impl Routes {
 
     /// All shards.
     pub fn all(self) -> ShardSet {
-        ShardSet { ids: (0..self.shards).collect() }
+        ShardSet {
+            ids: (0..self.shards).collect(),
+        }
     }
 
     /// Which shards a call needs.
@@ -94,7 +103,11 @@ impl Routes {
         match row.spec.keys {
             Keys::None => return Ok(Need::Nothing),
             Keys::All => {
-                return Ok(if self.shards == 1 { Need::One(0) } else { Need::Several(self.all()) });
+                return Ok(if self.shards == 1 {
+                    Need::One(0)
+                } else {
+                    Need::Several(self.all())
+                });
             }
             Keys::Cursor(place) => {
                 let cursor = parse_u64(args.get(place as usize)).ok_or(Reject::invalid_cursor())?;
@@ -136,12 +149,20 @@ impl Routes {
         let places = row.key_places(args).unwrap_or_default();
         if places.count == 0 {
             let whole = OwnedArgs::from_slices(args.iter());
-            let part = |&shard: &usize| Part { shard, args: whole.clone(), keys: Vec::new() };
+            let part = |&shard: &usize| Part {
+                shard,
+                args: whole.clone(),
+                keys: Vec::new(),
+            };
             return shards.ids().iter().map(part).collect();
         }
-        let head: Vec<&[u8]> = (0..places.first as usize).map(|index| args.get(index)).collect();
-        let mut split: Vec<(usize, Vec<&[u8]>, Vec<u32>)> =
-            shards.ids().iter().map(|&shard| (shard, head.clone(), Vec::new())).collect();
+        let head: Vec<&[u8]> = (0..places.first as usize)
+            .map(|index| args.get(index))
+            .collect();
+        let ids = shards.ids().iter();
+        let mut split: Vec<_> = ids
+            .map(|&shard| (shard, head.clone(), Vec::new()))
+            .collect();
         for (index, key) in places.each(args).enumerate() {
             let shard = self.of_key(key);
             if let Some((_, words, keys)) = split.iter_mut().find(|(id, ..)| *id == shard) {
@@ -152,7 +173,11 @@ impl Routes {
         }
         split
             .into_iter()
-            .map(|(shard, words, keys)| Part { shard, args: OwnedArgs::from_slices(words), keys })
+            .map(|(shard, words, keys)| Part {
+                shard,
+                args: OwnedArgs::from_slices(words),
+                keys,
+            })
             .collect()
     }
 }
@@ -231,7 +256,9 @@ fn elements(reply: &[u8]) -> Vec<&[u8]> {
     let mut rest = &reply[head + 1..];
     while let Some(line) = memchr::memchr(b'\n', rest) {
         let length = match rest.first() {
-            Some(b'$') => crate::number::parse_i64(&rest[1..line - 1]).filter(|length| *length >= 0),
+            Some(b'$') => {
+                crate::number::parse_i64(&rest[1..line - 1]).filter(|length| *length >= 0)
+            }
             _ => None,
         };
         let end = match length {
@@ -254,7 +281,10 @@ mod tests {
             let routes = Routes::new(shards);
             for slot in 0..SLOTS {
                 let owner = routes.of_slot(slot);
-                assert!(routes.slots(owner).contains(&slot), "{shards} shards, slot {slot}");
+                assert!(
+                    routes.slots(owner).contains(&slot),
+                    "{shards} shards, slot {slot}"
+                );
             }
             assert_eq!(routes.slots(0).start, 0);
             assert_eq!(routes.slots(shards - 1).end, SLOTS);

@@ -406,7 +406,9 @@ impl KeyCounts {
     /// Room for so many shards and databases.
     pub fn new(shards: usize, databases: usize) -> KeyCounts {
         let database = || (0..databases).map(|_| Default::default()).collect();
-        KeyCounts { shards: (0..shards).map(|_| database()).collect() }
+        KeyCounts {
+            shards: (0..shards).map(|_| database()).collect(),
+        }
     }
 
     /// A shard has so many keys of a database, and so many of them with a deadline.
@@ -421,11 +423,16 @@ impl KeyCounts {
     pub fn databases(&self) -> Vec<(usize, u64, u64)> {
         let numbers = self.shards.first().map_or(0, Vec::len);
         let sums = (0..numbers).map(|number| {
-            self.shards.iter().fold((number, 0, 0), |(number, keys, deadlines), shard| {
-                let place = &shard[number];
-                let more = (place.0.load(Ordering::Relaxed), place.1.load(Ordering::Relaxed));
-                (number, keys + more.0, deadlines + more.1)
-            })
+            self.shards
+                .iter()
+                .fold((number, 0, 0), |(number, keys, deadlines), shard| {
+                    let place = &shard[number];
+                    let more = (
+                        place.0.load(Ordering::Relaxed),
+                        place.1.load(Ordering::Relaxed),
+                    );
+                    (number, keys + more.0, deadlines + more.1)
+                })
         });
         sums.filter(|(_, keys, _)| *keys > 0).collect()
     }

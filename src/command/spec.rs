@@ -654,7 +654,7 @@ impl Parser<'_> {
                 } else {
                     option
                 };
-                let seen = chosen.get_mut(index).ok_or_else(|| Reject::syntax())?;
+                let seen = chosen.get_mut(index).ok_or(Reject::syntax())?;
                 let repeats = *seen == part as u8 && !target.once;
                 if *seen != u8::MAX && !repeats {
                     return Err(Reject::syntax());

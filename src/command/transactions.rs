@@ -76,8 +76,12 @@ impl SessionCommand for Exec {
         "what must hold for the block to run",
         &[
             Arg::block("equal", "the key holds this string", KEY_AND_VALUE).after("IFEQ"),
-            Arg::block("not-equal", "the key does not hold this string", KEY_AND_VALUE)
-                .after("IFNE"),
+            Arg::block(
+                "not-equal",
+                "the key does not hold this string",
+                KEY_AND_VALUE,
+            )
+            .after("IFNE"),
             Arg::key("missing", "the key is missing", |_, _| {}).after("NX"),
             Arg::key("exists", "the key exists", |_, _| {}).after("XX"),
         ],
@@ -186,7 +190,11 @@ impl SessionCommand for Watch {
         if call.session.block.is_some() {
             return Err(Reject::fixed("ERR WATCH inside MULTI is not allowed"));
         }
-        if self.keys.each(args, 0).any(|key| key.len() > crate::limits::KEY_BYTES_MAX) {
+        if self
+            .keys
+            .each(args, 0)
+            .any(|key| key.len() > crate::limits::KEY_BYTES_MAX)
+        {
             return Err(Reject::key_too_long());
         }
         Ok(Next::Watch(self.keys))
@@ -198,11 +206,14 @@ impl SessionCommand for Watch {
 struct Unwatch;
 
 impl SessionCommand for Unwatch {
-    const SPEC: Spec =
-        Spec::session("unwatch", Group::Transactions, "Forgets all watches of the connection.")
-            .since("2.2.0")
-            .with(FLAGS)
-            .reply("Simple string: OK.");
+    const SPEC: Spec = Spec::session(
+        "unwatch",
+        Group::Transactions,
+        "Forgets all watches of the connection.",
+    )
+    .since("2.2.0")
+    .with(FLAGS)
+    .reply("Simple string: OK.");
     const GRAMMAR: &'static [Arg<Self>] = &[];
 
     fn run(

@@ -198,7 +198,7 @@ mod tests {
             (&["--port", "70000"][..], ["--port", "0 to 65535"]),
             (
                 &["--appendfsync", "often"],
-                ["--appendfsync", "always, everysec, no"],
+                ["--appendfsync", "everysec, always, no"],
             ),
             (&["--prot", "1"], ["--prot", "--port"]),
             (

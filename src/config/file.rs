@@ -221,7 +221,7 @@ mod tests {
             (
                 "appendfsync = \"often\"",
                 1,
-                ["appendfsync", "always, everysec, no"],
+                ["appendfsync", "everysec, always, no"],
             ),
             ("port = 1.5", 1, ["port: not a text", "0 to 65535"]),
             (

@@ -276,7 +276,7 @@ mod tests {
                 vec![("appendfsync", "x")],
                 failed(
                     "appendfsync",
-                    "argument(s) must be one of the following: always, everysec, no",
+                    "argument(s) must be one of the following: everysec, always, no",
                 ),
             ),
             (

@@ -70,7 +70,9 @@ impl Gate {
 
     /// Whether bytes wait for the running turn.
     pub fn waits_for_turn(&self) -> bool {
-        self.marks.back().is_some_and(|mark| mark.wait == Wait::TURN)
+        self.marks
+            .back()
+            .is_some_and(|mark| mark.wait == Wait::TURN)
     }
 
     /// The position that the first held bytes wait for.

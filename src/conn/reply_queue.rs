@@ -92,7 +92,9 @@ impl ReplyQueue {
     pub fn waits_for_turn(&self) -> bool {
         let ready = self.slots.iter();
         self.gate.waits_for_turn()
-            || ready.into_iter().any(|slot| matches!(slot, Slot::Ready(_, Wait::TURN)))
+            || ready
+                .into_iter()
+                .any(|slot| matches!(slot, Slot::Ready(_, Wait::TURN)))
     }
 
     /// Replies that are on their way or behind one.

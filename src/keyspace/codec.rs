@@ -6,8 +6,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::keyspace::cell::Cell;
 use crate::keyspace::FieldValue;
+use crate::keyspace::cell::Cell;
 use crate::keyspace::value::{Value, ValueRef};
 
 /// Bytes that do not decode.

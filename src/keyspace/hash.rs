@@ -227,6 +227,22 @@ impl Hash {
 
     // ---- the sweep's side --------------------------------------------------------------------
 
+    /// True while the store has nothing of this generation.
+    pub(super) fn is_new(&self) -> bool {
+        self.changed.whole
+    }
+
+    /// Removes every field, each of which is remembered as changed.
+    pub(super) fn clear(&mut self) {
+        let all: Vec<(u32, Box<[u8]>)> = self
+            .iter()
+            .map(|field| (field.hash, field.name().into()))
+            .collect();
+        for (hash, name) in all {
+            self.remove(hash, &name);
+        }
+    }
+
     /// True when the running sweep took every field: the generation is new to the store.
     pub fn in_flight_whole(&self) -> bool {
         self.in_flight.whole

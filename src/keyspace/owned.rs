@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -71,6 +72,8 @@ pub struct Keyspace {
     dropped: Vec<Database>,
     /// Hashes that are gone, and whose field rows the store may still have.
     retired: Vec<Retired>,
+    /// During replay: hashes that the store has and the log took away, by generation.
+    parked: HashMap<u64, Box<Hash>>,
 }
 
 /// A hash that is gone.
@@ -114,6 +117,7 @@ impl Keyspace {
             listpack_limits: LISTPACK_LIMITS_DEFAULT,
             dropped: Vec::new(),
             retired: Vec::new(),
+            parked: HashMap::new(),
         }
     }
 
@@ -221,7 +225,7 @@ impl Keyspace {
         Some(before)
     }
 
-    /// Notes a hash that is gone, unless it is `fresh`ly put, or was never given to the store.
+    /// Notes a hash that is gone, unless it is the one that is `fresh`ly put.
     fn retire(
         &mut self,
         database: u32,
@@ -229,10 +233,6 @@ impl Keyspace {
         before: Option<&(Value, u64)>,
         fresh: Option<u64>,
     ) {
-        if let Some(generation) = fresh {
-            // A write is taken back: the hash lives on.
-            self.retired.retain(|retired| retired.generation != generation);
-        }
         if let Some((Value::Hash(hash), _)) = before
             && fresh != Some(hash.generation())
         {
@@ -246,12 +246,28 @@ impl Keyspace {
         }
     }
 
+    /// A deletion or replacement of a hash is taken back: it lives on.
+    pub(super) fn unretire(&mut self, generation: u64) {
+        if let Some(place) = self
+            .retired
+            .iter()
+            .rposition(|retired| retired.generation == generation)
+        {
+            self.retired.remove(place);
+        }
+    }
+
     /// The hashes that are gone since the last call, in the order of their rows.
     pub fn take_retired(&mut self) -> Vec<Retired> {
         let mut retired = std::mem::take(&mut self.retired);
         retired.sort_unstable_by(|a, b| {
             let order = |retired: &Retired| {
-                (retired.slot, retired.database, retired.hash32, retired.key.len())
+                (
+                    retired.slot,
+                    retired.database,
+                    retired.hash32,
+                    retired.key.len(),
+                )
             };
             (order(a), &a.key, a.generation).cmp(&(order(b), &b.key, b.generation))
         });
@@ -303,7 +319,12 @@ impl Keyspace {
     /// Drops hints that lead to no deadline any more.
     fn weed_hints(&mut self) {
         let tables = &self.tables;
+        let mut known = hashbrown::HashSet::new();
         self.deadlines.retain(|hint| {
+            // They come in order: the first of a key is the one that counts.
+            if !known.insert((hint.database, hint.slot, hint.hash32)) {
+                return false;
+            }
             let mut due = false;
             tables.scan_slot(hint.database, hint.slot, hint.hash32, 1, |entry| {
                 due |= entry.hash32() == hint.hash32
@@ -332,6 +353,14 @@ impl Keyspace {
         self.databases.swap(first, second);
         self.databases_changed = true;
         self.turn.touch_other();
+    }
+
+    /// Brings over what a recovery in place must not lose: watches and switches.
+    pub fn inherit(&mut self, old: &mut Keyspace) {
+        self.watched = std::mem::take(&mut old.watched);
+        self.active_expiry = old.active_expiry;
+        self.stats = old.stats;
+        self.retired.append(&mut old.retired);
     }
 
     /// Tables of flushed databases, to be freed where it does not disturb.
@@ -389,6 +418,7 @@ impl Keyspace {
         let deadline_ms = entry.deadline_ms();
         if deadline_ms != 0 && deadline_ms <= self.now_ms {
             self.stats.expired += 1;
+            self.turn.note_expiry();
             self.remove(database, key);
             return;
         }
@@ -403,6 +433,7 @@ impl Keyspace {
 
     fn expire_fields(&mut self, database: u32, key: &Key<'_>, limit: usize) {
         let now_ms = self.now_ms;
+        self.turn.note_expiry();
         let Some(mut hash) = self.tables.hash_mut(database, key) else {
             return;
         };
@@ -489,8 +520,7 @@ impl Keyspace {
             Mutation::Delete { database, key } => {
                 let key = Key::new(&key, self.seed);
                 if slots.contains(&key.slot) {
-                    let before = self.tables.remove(database, &key);
-                    self.retire(database, &key, before.as_ref(), None);
+                    self.take_away(database, &key, None);
                 }
             }
             Mutation::Deadline {
@@ -536,17 +566,40 @@ impl Keyspace {
         }
     }
 
+    /// Removes a key during replay. A hash that the store has is kept aside: an older effect may
+    /// lead back to its generation, and then the removal of its fields has to be remembered.
+    fn take_away(&mut self, database: u32, key: &Key<'_>, fresh: Option<u64>) {
+        let before = self.tables.remove(database, key);
+        self.retire(database, key, before.as_ref(), fresh);
+        if let Some((Value::Hash(hash), _)) = before
+            && !hash.is_new()
+        {
+            self.parked.insert(hash.generation(), hash);
+        }
+    }
+
+    /// The empty hash of a generation, as it was before the effects that follow in the log.
+    fn revived(&mut self, generation: u64) -> Box<Hash> {
+        match self.parked.remove(&generation) {
+            Some(mut hash) => {
+                hash.clear();
+                self.unretire(generation);
+                hash
+            }
+            None => Box::new(Hash::new(generation)),
+        }
+    }
+
     fn apply_put(&mut self, database: u32, key: &Key<'_>, deadline_ms: u64, stored: Stored) {
         let value = match stored {
             Stored::Value(value) => value,
-            Stored::Hash { generation, .. } => Value::Hash(Box::new(Hash::new(generation))),
-        };
-        let fresh = match &value {
-            Value::Hash(hash) => Some(hash.generation()),
-            _ => None,
+            Stored::Hash { generation, .. } => {
+                self.take_away(database, key, Some(generation));
+                Value::Hash(self.revived(generation))
+            }
         };
         let before = self.tables.set(database, key, value, deadline_ms);
-        self.retire(database, key, before.as_ref(), fresh);
+        self.retire(database, key, before.as_ref(), None);
         self.hint(database, key, 0, deadline_ms);
     }
 
@@ -562,6 +615,7 @@ impl Keyspace {
             write_part(string, offset, bytes, total);
         });
         if edited.is_none() {
+            self.take_away(database, key, None);
             let mut string = bytes::BytesMut::new();
             write_part(&mut string, offset, bytes, total);
             self.tables
@@ -585,9 +639,9 @@ impl Keyspace {
             return;
         }
         if present != Some(generation) {
-            let hash = Value::Hash(Box::new(Hash::new(generation)));
-            let before = self.tables.set(database, key, hash, deadline_ms);
-            self.retire(database, key, before.as_ref(), Some(generation));
+            self.take_away(database, key, Some(generation));
+            let hash = Value::Hash(self.revived(generation));
+            self.tables.put(database, key, hash, deadline_ms);
         }
         let seed = self.seed;
         if let Some(mut hash) = self.tables.hash_mut(database, key) {
@@ -624,13 +678,15 @@ impl Keyspace {
     /// After replay: what was read back needs no logging.
     pub fn forget_turn(&mut self) {
         self.turn = Turn::default();
+        self.parked = HashMap::new();
         self.databases_changed = false;
     }
 
     /// The databases as they were logged.
     pub fn set_databases(&mut self, databases: Databases) {
         for id in self.tables.databases().collect::<Vec<_>>() {
-            if !databases.ids().contains(&id) {
+            // An id beyond the map belongs to a later map of the log.
+            if id < databases.next() && !databases.ids().contains(&id) {
                 self.dropped.extend(self.tables.drop_database(id));
             }
         }
@@ -683,7 +739,9 @@ fn seal_touch(tables: &Tables, seed: u64, batch: &mut BatchBuilder, touch: &Touc
             for &(offset, length) in parts {
                 let (offset, length) = (offset as usize, length as usize);
                 let end = (offset + length).min(string.len());
-                let bytes = Bytes::copy_from_slice(&string[offset.min(end)..end]);
+                // A part that was taken back may lie beyond the end.
+                let offset = offset.min(end);
+                let bytes = Bytes::copy_from_slice(&string[offset..end]);
                 batch.part(
                     database,
                     key.bytes,

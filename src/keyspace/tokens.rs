@@ -69,7 +69,7 @@ impl Tokens {
     }
 
     /// The next token, or nothing while the next block's ceiling is not durable.
-    pub fn next(&mut self) -> Option<u64> {
+    pub fn take(&mut self) -> Option<u64> {
         if self.current.next == self.current.end {
             if self.unlogged || self.spare_lsn > self.durable_lsn {
                 return None;
@@ -118,15 +118,15 @@ mod tests {
     fn a_block_is_used_only_when_its_ceiling_is_durable() {
         let source = TokenSource::above(0);
         let mut tokens = Tokens::new(source.clone());
-        let first = tokens.next().unwrap();
+        let first = tokens.take().unwrap();
         for _ in 1..TOKEN_BLOCK {
-            assert!(tokens.next().is_some());
+            assert!(tokens.take().is_some());
         }
-        assert_eq!(tokens.next(), None);
+        assert_eq!(tokens.take(), None);
         assert_eq!(tokens.ceiling_to_log(), Some(source.ceiling()));
         tokens.sealed(9);
-        assert_eq!(tokens.next(), None);
+        assert_eq!(tokens.take(), None);
         tokens.durable(9);
-        assert_eq!(tokens.next(), Some(first + TOKEN_BLOCK));
+        assert_eq!(tokens.take(), Some(first + TOKEN_BLOCK));
     }
 }

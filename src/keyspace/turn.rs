@@ -103,6 +103,8 @@ pub struct Touch {
     /// What to log.
     pub what: What,
     key: (u32, u32),
+    /// What the key's position was before.
+    before: u64,
 }
 
 const TURN_BIT: u64 = 1 << 63;
@@ -146,6 +148,10 @@ pub struct Turn {
     counts: Vec<(u16, u32)>,
     /// Something of the turn is logged besides keys.
     other: bool,
+    /// Touches and counts when the running command began.
+    marks: (usize, usize),
+    /// The running command found something expired.
+    expired: bool,
 }
 
 /// One number per database and key; two keys may share it, which only makes a reply wait longer.
@@ -154,6 +160,38 @@ fn identity(database: u32, hash: u64) -> u64 {
 }
 
 impl Turn {
+    /// A command begins.
+    pub fn begin(&mut self) {
+        self.marks = (self.touches.len(), self.counts.len());
+        self.expired = false;
+    }
+
+    /// The running command found something past its deadline, which is deleted for good.
+    pub fn note_expiry(&mut self) {
+        self.expired = true;
+    }
+
+    /// The running command's writes were taken back: what it touched first needs no logging. With
+    /// an expiry among them everything stays: a value that is logged again does no harm.
+    pub fn rolled_back(&mut self) {
+        if self.expired {
+            return;
+        }
+        self.counts.truncate(self.marks.1);
+        while self.touches.len() > self.marks.0 {
+            let Some(touch) = self.touches.pop() else {
+                return;
+            };
+            self.keys.truncate(touch.key.0 as usize);
+            let id = identity(touch.database, touch.hash);
+            if touch.before == 0 {
+                self.young.remove(&id);
+            } else {
+                self.young.insert(id, touch.before);
+            }
+        }
+    }
+
     /// Whether there is something to seal.
     pub fn is_empty(&self) -> bool {
         self.touches.is_empty() && self.counts.is_empty() && !self.other
@@ -183,7 +221,7 @@ impl Turn {
                 return &mut self.touches[index];
             }
         }
-        *position = next;
+        let before = std::mem::replace(position, next);
         let start = self.keys.len() as u32;
         self.keys.extend_from_slice(key.bytes);
         self.touches.push(Touch {
@@ -192,6 +230,7 @@ impl Turn {
             hash: key.hash,
             what: What::Nothing,
             key: (start, key.bytes.len() as u32),
+            before,
         });
         let last = self.touches.len() - 1;
         &mut self.touches[last]

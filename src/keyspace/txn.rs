@@ -132,6 +132,9 @@ impl<'a> Txn<'a> {
         let first = owners.first();
         let database = first.databases.id(number);
         let undo = std::mem::take(&mut first.undo);
+        for index in 0..owners.count() {
+            owners.nth(index).turn.begin();
+        }
         Txn {
             owners,
             number,
@@ -161,7 +164,18 @@ impl<'a> Txn<'a> {
             undo.undo(&mut self.owners);
         }
         self.owners.first().undo = undo;
-        self.wait
+        let mut latest = Wait::NONE;
+        for index in 0..self.owners.count() {
+            let turn = &mut self.owners.nth(index).turn;
+            turn.rolled_back();
+            latest = latest.max(turn.wait_for_all());
+        }
+        // What it waited for in this turn may be gone with its own writes.
+        if self.wait == Wait::TURN {
+            latest
+        } else {
+            self.wait
+        }
     }
 
     /// What the reply has to wait for so far.
@@ -218,7 +232,7 @@ impl<'a> Txn<'a> {
     /// # Errors
     /// The next block of tokens is not durable yet.
     pub fn token(&mut self, key: &Key<'_>) -> Result<u64, Reject> {
-        let token = self.owner(key).tokens.next();
+        let token = self.owner(key).tokens.take();
         token.ok_or(Reject::fixed(
             "TRYAGAIN the next block of tokens is not on disk yet",
         ))
@@ -550,12 +564,25 @@ impl<'a> Txn<'a> {
 
     /// Empties a database; all shards must be here.
     pub fn flush(&mut self, number: usize) {
+        self.look_at_all();
+        let id = self.owners.first().databases.id(number);
+        let shards = 0..self.owners.count();
+        let mut used = shards.map(|index| {
+            self.owners
+                .nth(index)
+                .tables
+                .databases()
+                .any(|known| known == id)
+        });
+        if !used.any(|used| used) {
+            return;
+        }
         for index in 0..self.owners.count() {
             self.owners.nth(index).flush(number);
         }
         self.database = self.owners.first().databases.id(self.number);
+        // Its few bytes come from what is set aside: it cannot be taken back.
         self.wait = Wait::TURN;
-        self.effect_bytes += EFFECT_HEAD_BYTES;
     }
 
     /// Exchanges two databases; all shards must be here.
@@ -564,8 +591,8 @@ impl<'a> Txn<'a> {
             self.owners.nth(index).swap(first, second);
         }
         self.database = self.owners.first().databases.id(self.number);
+        // Its few bytes come from what is set aside: it cannot be taken back.
         self.wait = Wait::TURN;
-        self.effect_bytes += EFFECT_HEAD_BYTES;
     }
 
     /// Switches the expiry in the background on or off; no key past its deadline is seen either way.

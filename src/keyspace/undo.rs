@@ -119,7 +119,14 @@ impl Before {
     fn restore(self, keyspace: &mut Keyspace, database: u32, key: &Key<'_>) {
         match self {
             Before::Entry(Some((value, deadline_ms))) => {
+                let generation = match &value {
+                    Value::Hash(hash) => Some(hash.generation()),
+                    _ => None,
+                };
                 keyspace.put(database, key, value, deadline_ms);
+                if let Some(generation) = generation {
+                    keyspace.unretire(generation);
+                }
             }
             Before::Entry(None) => {
                 keyspace.remove(database, key);

@@ -3,9 +3,9 @@
 //! Always true: the position is read before any shard begins its sweep; the log is trimmed only
 //! behind a position that the store has.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::log::Log;
 use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
 use crate::store::checkpoint::{self, Deep, Slice, Sweep};
 use crate::store::janitor::dead_rows;
-use crate::store::row::{KeyOf, RowKey, RowKind, fields, kind_in_slot, slots};
+use crate::store::row::{KeyOf, RowKey, RowKind, deadlines, fields, kind_in_slot, slots};
 use crate::store::{Meta, Store, StoreError};
 use crate::worker::runner::{Envelope, Mailbox};
 
@@ -109,7 +109,11 @@ impl Checkpoints {
             .name("checkpoint".into())
             .spawn(move || serve(tools, &received, &flag))
             .ok();
-        Checkpoints { requests, asked, thread }
+        Checkpoints {
+            requests,
+            asked,
+            thread,
+        }
     }
 
     /// Asks for a checkpoint; several asked for by size are one.
@@ -130,7 +134,9 @@ impl Checkpoints {
     pub fn run_now(&self) -> Result<(), String> {
         let (answer, answered) = channel();
         let _ = self.requests.send(Request::Now(answer));
-        answered.recv().map_err(|_| "the checkpoint thread has ended".to_owned())?
+        answered
+            .recv()
+            .map_err(|_| "the checkpoint thread has ended".to_owned())?
     }
 
     /// Ends the thread.
@@ -189,11 +195,15 @@ impl Tools {
         let looked_for = self.databases.dead.clone();
         let result = self.checkpoint(now);
         self.progress.running.store(false, Ordering::Relaxed);
-        self.progress.failed.store(result.is_err(), Ordering::Relaxed);
+        self.progress
+            .failed
+            .store(result.is_err(), Ordering::Relaxed);
         let (outcome, more_dead) = result?;
         let took_ms = self.clock.now_ms() - began_ms;
         self.log.trim(outcome.meta.lsn);
-        self.progress.finished_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        self.progress
+            .finished_ms
+            .store(self.clock.now_ms(), Ordering::Relaxed);
         self.progress.took_ms.store(took_ms, Ordering::Relaxed);
         let rows = outcome.rows_put + outcome.rows_deleted;
         self.progress.rows.store(rows, Ordering::Relaxed);
@@ -202,7 +212,10 @@ impl Tools {
         if !more_dead {
             self.databases.dead.retain(|id| !looked_for.contains(id));
         }
-        tracing::debug!("checkpoint at {} wrote {rows} rows in {took_ms} ms", outcome.meta.lsn);
+        tracing::debug!(
+            "checkpoint at {} wrote {rows} rows in {took_ms} ms",
+            outcome.meta.lsn
+        );
         Ok(())
     }
 
@@ -216,9 +229,17 @@ impl Tools {
                 return Deep::Proceed;
             }
             std::thread::park_timeout(Duration::from_millis(10));
-            if waits % 2 == 0 { Deep::Relieve } else { Deep::Again }
+            if waits % 2 == 0 {
+                Deep::Relieve
+            } else {
+                Deep::Again
+            }
         };
-        let mut sweep = Sweeper { tools: self, shard: 0, retired };
+        let mut sweep = Sweeper {
+            tools: self,
+            shard: 0,
+            retired,
+        };
         let store = sweep.tools.store.clone();
         let outcome = checkpoint::run(&*store, &mut sweep, dead, &mut deep);
         let retired = sweep.retired;
@@ -234,12 +255,18 @@ impl Tools {
     /// Rows that nobody can reach any more: of dead databases, and fields of hashes that are gone.
     fn dead_rows(&self) -> Result<(Vec<Vec<u8>>, bool), StoreError> {
         let dead_ids = &self.databases.dead;
-        let mut keys = if self.retired { self.retired_rows()? } else { Vec::new() };
+        let mut keys = if self.retired {
+            self.retired_rows()?
+        } else {
+            Vec::new()
+        };
         let mut more = false;
+        self.past_deadlines(&mut keys)?;
         if !dead_ids.is_empty() {
             let (from, to) = slots(0, SLOTS);
             let is_dead = |row: &RowKey<'_>| {
-                row.database().is_some_and(|id| dead_ids.binary_search(&id).is_ok())
+                row.database()
+                    .is_some_and(|id| dead_ids.binary_search(&id).is_ok())
             };
             let mut from = Some(from);
             while let Some(at) = from.take() {
@@ -255,6 +282,18 @@ impl Tools {
         keys.sort_unstable();
         keys.dedup();
         Ok((keys, more))
+    }
+
+    /// Deadline rows whose time has come: their keys were deleted, or have a later row.
+    fn past_deadlines(&self, keys: &mut Vec<Vec<u8>>) -> Result<(), StoreError> {
+        let (from, to) = deadlines(0, self.clock.now_ms());
+        for next in self.store.scan(&from, &to) {
+            if keys.len() >= DEAD_ROWS_MAX {
+                break;
+            }
+            keys.push(next?.0.to_vec());
+        }
+        Ok(())
     }
 
     fn retired_rows(&self) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -306,7 +345,9 @@ impl Sweeper<'_> {
         let (answer, answered) = channel();
         let message = Message::Sweep(step, answer);
         let gone = || "a shard thread has ended".to_owned();
-        self.tools.mailboxes[shard].send(Envelope::Message(message)).map_err(|_| gone())?;
+        self.tools.mailboxes[shard]
+            .send(Envelope::Message(message))
+            .map_err(|_| gone())?;
         answered.recv().map_err(|_| gone())
     }
 }
@@ -339,7 +380,12 @@ impl Sweep for Sweeper<'_> {
 
     fn next(&mut self) -> Result<Option<Slice>, String> {
         while self.shard < self.tools.mailboxes.len() {
-            let SweepSlice { slice, complete, retired, .. } = self.ask(self.shard, SweepStep::Next)?;
+            let SweepSlice {
+                slice,
+                complete,
+                retired,
+                ..
+            } = self.ask(self.shard, SweepStep::Next)?;
             self.retired |= retired;
             if complete {
                 self.shard += 1;
@@ -353,7 +399,10 @@ impl Sweep for Sweeper<'_> {
 
     fn wait_durable(&mut self) -> Result<(), String> {
         let end_lsn = self.tools.log.last_lsn();
-        self.tools.log.wait_durable(end_lsn).map_err(|fatal| fatal.to_string())
+        self.tools
+            .log
+            .wait_durable(end_lsn)
+            .map_err(|fatal| fatal.to_string())
     }
 
     fn finished(&mut self, ok: bool) {

@@ -23,7 +23,9 @@ pub struct Room {
 
 fn histogram(counts: &[u64]) -> String {
     let used = counts.iter().enumerate().filter(|(_, count)| **count > 0);
-    let texts: Vec<String> = used.map(|(power, count)| format!("{}={count}", 1_u64 << power)).collect();
+    let texts: Vec<String> = used
+        .map(|(power, count)| format!("{}={count}", 1_u64 << power))
+        .collect();
     texts.join(",")
 }
 
@@ -66,15 +68,36 @@ impl Engine for Room {
         add("durable_lsn", self.log.durable_lsn().to_string());
         add("last_lsn", self.log.last_lsn().to_string());
         add("durable_record_lsn", position.lsn.to_string());
-        add("bytes_since_checkpoint", self.log.bytes_since_trim().to_string());
-        add("checkpoint_lsn", self.progress.lsn.load(Ordering::Relaxed).to_string());
-        add("checkpoints", self.progress.count.load(Ordering::Relaxed).to_string());
-        add("checkpoint_last_msec", self.progress.took_ms.load(Ordering::Relaxed).to_string());
-        add("checkpoint_last_rows", self.progress.rows.load(Ordering::Relaxed).to_string());
+        add(
+            "bytes_since_checkpoint",
+            self.log.bytes_since_trim().to_string(),
+        );
+        add(
+            "checkpoint_lsn",
+            self.progress.lsn.load(Ordering::Relaxed).to_string(),
+        );
+        add(
+            "checkpoints",
+            self.progress.count.load(Ordering::Relaxed).to_string(),
+        );
+        add(
+            "checkpoint_last_msec",
+            self.progress.took_ms.load(Ordering::Relaxed).to_string(),
+        );
+        add(
+            "checkpoint_last_rows",
+            self.progress.rows.load(Ordering::Relaxed).to_string(),
+        );
         add("store_bytes", self.store.disk_bytes().to_string());
         add("store_runs", self.store.depth().to_string());
-        add("gate_replies_waiting", metrics.level(|shard| &shard.gate_replies).to_string());
-        add("gate_waits", metrics.total(|shard| &shard.gate_waits).to_string());
+        add(
+            "gate_replies_waiting",
+            metrics.level(|shard| &shard.gate_replies).to_string(),
+        );
+        add(
+            "gate_waits",
+            metrics.total(|shard| &shard.gate_waits).to_string(),
+        );
         add("gate_wait_usec_p50", us(50.0));
         add("gate_wait_usec_p99", us(99.0));
         add("gate_wait_usec_p99.9", us(99.9));

@@ -38,7 +38,11 @@ impl Listeners {
     /// # Errors
     /// An address that is taken or not ours, with what to do.
     pub fn open(settings: &Settings) -> Result<Listeners, Fatal> {
-        let mut listeners = Listeners { tcp: Vec::new(), unix: None, port: settings.port };
+        let mut listeners = Listeners {
+            tcp: Vec::new(),
+            unix: None,
+            port: settings.port,
+        };
         for address in settings.bind_addresses() {
             let at = SocketAddr::new(address.ip, listeners.port);
             match listen(at, settings.tcp_backlog) {
@@ -72,7 +76,10 @@ impl Listeners {
 
     /// All addresses, for the ready line.
     pub fn addresses(&self) -> Vec<String> {
-        let tcp = self.tcp.iter().filter_map(|listener| listener.local_addr().ok());
+        let tcp = self
+            .tcp
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok());
         let mut addresses: Vec<String> = tcp.map(|address| address.to_string()).collect();
         addresses.extend(self.unix.iter().map(|(_, path)| path.display().to_string()));
         addresses
@@ -86,7 +93,10 @@ impl Listeners {
                     return std::task::Poll::Ready(accepted.map(|(stream, peer)| {
                         let local = stream.local_addr().map(|at| at.to_string());
                         let local_address = local.unwrap_or_default();
-                        NewConnection { stream: Stream::Tcp(stream, peer), local_address }
+                        NewConnection {
+                            stream: Stream::Tcp(stream, peer),
+                            local_address,
+                        }
                     }));
                 }
             }
@@ -112,7 +122,11 @@ impl Listeners {
 }
 
 fn listen(at: SocketAddr, backlog: usize) -> io::Result<TcpListener> {
-    let domain = if at.is_ipv6() { socket2::Domain::IPV6 } else { socket2::Domain::IPV4 };
+    let domain = if at.is_ipv6() {
+        socket2::Domain::IPV6
+    } else {
+        socket2::Domain::IPV4
+    };
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
     if at.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -126,7 +140,10 @@ fn listen(at: SocketAddr, backlog: usize) -> io::Result<TcpListener> {
 
 fn listen_unix(path: &PathBuf, mode: u32) -> Result<UnixListener, Fatal> {
     let failed = |error: io::Error| {
-        Fatal::new(format!("cannot listen on the Unix socket {}: {error}", path.display()))
+        Fatal::new(format!(
+            "cannot listen on the Unix socket {}: {error}",
+            path.display()
+        ))
     };
     // A socket file that nobody listens on is left over from a crash.
     if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
@@ -192,6 +209,9 @@ impl NewConnection {
         };
         let addresses = (address, local_address);
         let client = Arc::new(Client::new(id, shard, addresses, fd, unix, now_ms));
-        (accepted.expect("a socket that was accepted can be taken out of the event loop"), client)
+        (
+            accepted.expect("a socket that was accepted can be taken out of the event loop"),
+            client,
+        )
     }
 }

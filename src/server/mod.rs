@@ -40,7 +40,10 @@ pub struct Fatal {
 impl Fatal {
     /// A failure with exit code 1.
     pub fn new(text: impl std::fmt::Display) -> Fatal {
-        Fatal { text: text.to_string(), exit_code: 1 }
+        Fatal {
+            text: text.to_string(),
+            exit_code: 1,
+        }
     }
 }
 
@@ -104,7 +107,8 @@ impl Server {
         mut wishes: mpsc::UnboundedReceiver<Control>,
     ) -> Result<(), Fatal> {
         use tokio::signal::unix::{SignalKind, signal};
-        let failed = |error: std::io::Error| Fatal::new(format!("cannot listen to signals: {error}"));
+        let failed =
+            |error: std::io::Error| Fatal::new(format!("cannot listen to signals: {error}"));
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut sample = tokio::time::interval(Duration::from_millis(100));
@@ -159,10 +163,14 @@ impl Server {
     fn grant(&mut self, wish: Control) -> Option<Stop> {
         match wish {
             Control::Checkpoint(asker) => {
-                self.checkpoints.ask(Request::Checkpoint(asker.into_iter().collect()));
+                self.checkpoints
+                    .ask(Request::Checkpoint(asker.into_iter().collect()));
             }
             Control::Shutdown { no_save, asker } => {
-                return Some(Stop { no_save, asker: Some(asker) });
+                return Some(Stop {
+                    no_save,
+                    asker: Some(asker),
+                });
             }
             Control::Reload(asker) => {
                 let result = self.reload_in_place();
@@ -224,7 +232,9 @@ impl Server {
                 waited.map_err(|_| "a shard did not come to rest within 60 s".to_owned())?;
             }
         }
-        self.log.wait_durable(self.log.last_lsn()).map_err(|fatal| fatal.to_string())
+        self.log
+            .wait_durable(self.log.last_lsn())
+            .map_err(|fatal| fatal.to_string())
     }
 
     /// Commands run again.
@@ -257,7 +267,12 @@ impl Server {
     fn reload_in_place(&mut self) -> Result<(), String> {
         self.stand_still()?;
         self.checkpoints.run_now()?;
-        for (shard, keyspace) in self.reload.keyspaces()?.into_iter().enumerate() {
+        let keyspaces = self.reload.keyspaces()?;
+        // They hold fresh blocks of tokens, none of which is used before its ceiling is on disk.
+        self.reload
+            .log_ceiling(&self.log, &self.clock)
+            .map_err(|fatal| fatal.text)?;
+        for (shard, keyspace) in keyspaces.into_iter().enumerate() {
             let message = Message::Replace(keyspace);
             let _ = self.mailboxes[shard].send(Envelope::Message(message));
         }

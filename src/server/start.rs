@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::config::{AppendFsync, Live, Settings};
-use crate::keyspace::Keyspace;
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::tokens::TokenSource;
+use crate::keyspace::{Databases, Keyspace};
 use crate::log::disk::{Disk, RealDisk};
 use crate::log::{self, Batch, Log, Position, SyncMode};
 use crate::metrics::Metrics;
@@ -48,10 +48,21 @@ impl Reload {
     /// The keyspaces as the store has them; the log must have nothing behind it.
     pub fn keyspaces(&self) -> Result<Vec<Box<Keyspace>>, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let meta = self.store.meta().map_err(|error| text(&error))?.unwrap_or_default();
-        let loaded =
-            crate::recovery::load(&*self.store, &meta, self.plan, self.tokens.clone());
+        let meta = self
+            .store
+            .meta()
+            .map_err(|error| text(&error))?
+            .unwrap_or_default();
+        let loaded = crate::recovery::load(&*self.store, &meta, self.plan, self.tokens.clone());
         loaded.map_err(|error| text(&error))
+    }
+
+    /// Logs the ceiling of all tokens drawn so far, and waits for the disk.
+    pub fn log_ceiling(&self, log: &Log, clock: &Clock) -> Result<(), Fatal> {
+        let meta = self.store.meta().map_err(Fatal::new)?.unwrap_or_default();
+        let databases =
+            Databases::restored(meta.databases, meta.next_database_id, self.plan.databases);
+        log_ceiling(log, (&self.tokens, &databases), clock)
     }
 }
 
@@ -70,9 +81,11 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         std::process::exit(1);
     });
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
-    let from = Position { lsn: meta.lsn, chain: meta.chain };
-    let mut recovery =
-        log::open(disk, &folder.log_path(), options, from).map_err(Fatal::new)?;
+    let from = Position {
+        lsn: meta.lsn,
+        chain: meta.chain,
+    };
+    let mut recovery = log::open(disk, &folder.log_path(), options, from).map_err(Fatal::new)?;
     let plan = Plan {
         routes,
         seed: identity.hash_seed,
@@ -80,12 +93,14 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         random_seed: random,
     };
     let mut progress = Reporter::new();
-    let recovered =
-        recover(&*store, &meta, &mut recovery, plan, &mut |text| progress.report(&text));
+    let recovered = recover(&*store, &meta, &mut recovery, plan, &mut |text| {
+        progress.report(&text)
+    });
     let recovered = recovered.map_err(Fatal::new)?;
     let log = recovery.finish().map_err(Fatal::new)?;
     let clock = Clock::start(recovered.time_ms);
-    log_first_ceiling(&log, &recovered, &clock)?;
+    let map = recovered.keyspaces[0].databases();
+    log_ceiling(&log, (&recovered.tokens, map), &clock)?;
     let store: Arc<dyn Store> = store;
     let shared = share(live, &log, &store, &clock, &folder, routes.shards());
     let reload = Reload {
@@ -94,7 +109,14 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         tokens: recovered.tokens.clone(),
         _folder: folder,
     };
-    let server = run_threads(shared, (log, store, clock), recovered, (plan, meta), reload, control);
+    let server = run_threads(
+        shared,
+        (log, store, clock),
+        recovered,
+        (plan, meta),
+        reload,
+        control,
+    );
     Ok(server)
 }
 
@@ -102,7 +124,9 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
 fn log_options(settings: &Settings, identity: Identity, shards: usize) -> log::Options {
     let clock = std::sync::Mutex::new(Clock::start(0));
     let clock_us = Arc::new(move || {
-        let clock = clock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let clock = clock
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         clock.now_ns() / 1_000
     });
     let mut options = log::Options::new(identity.folder_id, clock_us);
@@ -114,7 +138,10 @@ fn log_options(settings: &Settings, identity: Identity, shards: usize) -> log::O
 }
 
 fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallStore>), Fatal> {
-    let fresh = Identity { folder_id: rand::rng().random(), hash_seed: rand::rng().random() };
+    let fresh = Identity {
+        folder_id: rand::rng().random(),
+        hash_seed: rand::rng().random(),
+    };
     let path = Path::new(&settings.dir);
     let first = Meta {
         format: 1,
@@ -132,15 +159,28 @@ fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallSto
     Ok((folder, Arc::new(store.map_err(Fatal::new)?)))
 }
 
-/// The ceiling of the tokens that the shards hold has to be on disk before one is used.
-fn log_first_ceiling(log: &Log, recovered: &Recovered, clock: &Clock) -> Result<(), Fatal> {
+/// The ceiling of the tokens that the shards hold has to be on disk before one is used; so has the
+/// map of databases, which the settings may have enlarged.
+fn log_ceiling(
+    log: &Log,
+    (tokens, databases): (&TokenSource, &Databases),
+    clock: &Clock,
+) -> Result<(), Fatal> {
     let mut batch = BatchBuilder::default();
-    batch.token_ceiling(recovered.tokens.ceiling());
-    if !log.reserve_urgent(4096) {
-        return Err(Fatal::new("no space left for the commit log: free some and start again"));
-    }
+    batch.databases(databases.ids(), databases.next());
+    batch.token_ceiling(tokens.ceiling());
     let parts = batch.finish();
-    let lsn = log.append(Batch { parts, time_ms: clock.now_ms(), reserved_bytes: 4096 });
+    let reserved_bytes = 4096 + parts.iter().map(|part| part.len() as u64).sum::<u64>();
+    if !log.reserve_urgent(reserved_bytes) {
+        return Err(Fatal::new(
+            "no space left for the commit log: free some and start again",
+        ));
+    }
+    let lsn = log.append(Batch {
+        parts,
+        time_ms: clock.now_ms(),
+        reserved_bytes,
+    });
     log.wait_durable(lsn).map_err(Fatal::new)
 }
 
@@ -216,7 +256,9 @@ fn run_threads(
         let thread = std::thread::Builder::new().name(format!("shard-{id}"));
         threads.extend(thread.spawn(move || run(parts, inbox, peers)));
     }
-    progress.lsn.store(meta.lsn, std::sync::atomic::Ordering::Relaxed);
+    progress
+        .lsn
+        .store(meta.lsn, std::sync::atomic::Ordering::Relaxed);
     let checkpoints = Checkpoints::start(Tools {
         store,
         log: log.clone(),
@@ -247,7 +289,9 @@ struct Reporter {
 
 impl Reporter {
     fn new() -> Reporter {
-        Reporter { last: std::time::Instant::now() }
+        Reporter {
+            last: std::time::Instant::now(),
+        }
     }
 
     fn report(&mut self, text: &str) {

@@ -28,6 +28,9 @@ pub enum Room {
 pub trait Space {
     /// Asks for `bytes`; `urgent` for what frees space.
     fn take(&mut self, bytes: u64, urgent: bool) -> Room;
+
+    /// Gives back what was taken and is not needed.
+    fn give_back(&mut self, bytes: u64);
 }
 
 /// Room without end.
@@ -37,6 +40,8 @@ impl Space for Endless {
     fn take(&mut self, _bytes: u64, _urgent: bool) -> Room {
         Room::Granted
     }
+
+    fn give_back(&mut self, _bytes: u64) {}
 }
 
 /// How a call ended.
@@ -76,14 +81,20 @@ pub fn execute(
     let Run::Keys(run) = row.run else {
         let text = format!("ERR {} cannot run here", row.spec.name);
         reply.error(&Reject::new(text));
-        return Ended::Done { wait: Wait::NONE, failed: true };
+        return Ended::Done {
+            wait: Wait::NONE,
+            failed: true,
+        };
     };
     let mut txn = Txn::new(owners, context.database);
     let result = run(&mut txn, args, &mut reply);
     let reject = match result {
         Ok(()) => match room(&txn, row, space) {
             Room::Granted => {
-                return Ended::Done { wait: txn.commit(), failed: false };
+                return Ended::Done {
+                    wait: txn.commit(),
+                    failed: false,
+                };
             }
             Room::Later => {
                 txn.roll_back();
@@ -122,7 +133,11 @@ pub struct BlockCall {
 pub fn block_may_run(owners: Owners<'_>, block: &BlockCall, context: Context) -> (bool, Wait) {
     let mut txn = Txn::new(owners, context.database);
     // Every watch is looked at, so that a refusal waits for the write that caused it.
-    let unchanged = block.watched.iter().filter(|watched| txn.unchanged(watched)).count();
+    let unchanged = block
+        .watched
+        .iter()
+        .filter(|watched| txn.unchanged(watched))
+        .count();
     let mut run = unchanged == block.watched.len();
     for condition in &block.conditions {
         let key = txn.key(condition.key());
@@ -136,6 +151,10 @@ pub fn block_may_run(owners: Owners<'_>, block: &BlockCall, context: Context) ->
             Condition::Missing(_) => !txn.exists(&key),
             Condition::Exists(_) => txn.exists(&key),
         };
+    }
+    // EXEC ends all watches, whether it runs the block or not.
+    for watched in &block.watched {
+        txn.unwatch(watched);
     }
     (run, txn.commit())
 }
@@ -152,14 +171,27 @@ pub fn execute_block(
     session: SessionRun<'_>,
     out: &mut Vec<u8>,
 ) -> Ended {
-    let estimate: usize = block.calls.iter().map(|(_, args)| args.heap_bytes() + 256).sum();
-    if space.take(estimate as u64, false) == Room::Later {
-        return Ended::Later;
-    }
+    let estimate: usize = block
+        .calls
+        .iter()
+        .map(|(_, args)| args.heap_bytes() + 256)
+        .sum();
+    // The room is taken by the commands; here it is only made sure that it is there.
+    let full = match space.take(estimate as u64, false) {
+        Room::Later => return Ended::Later,
+        Room::Granted => {
+            space.give_back(estimate as u64);
+            false
+        }
+        Room::None => true,
+    };
     let (run, mut wait) = block_may_run(Owners::Several(keyspaces), block, context);
     if !run {
         Reply::new(out, context.protocol).null_array();
-        return Ended::Done { wait, failed: false };
+        return Ended::Done {
+            wait,
+            failed: false,
+        };
     }
     Reply::new(out, context.protocol).array(block.calls.len());
     for (id, args) in &block.calls {
@@ -170,9 +202,14 @@ pub fn execute_block(
         }
         let start = out.len();
         let owners = Owners::Several(keyspaces);
-        // A block cannot be run again: what it needs beyond the estimate is taken as urgent.
-        let mut urgent = Urgent(space);
-        match execute(owners, row, args.args(), context, &mut urgent, out) {
+        // A block cannot be run again: what it needs beyond the estimate is taken as urgent, unless
+        // the disk is full anyway.
+        let ended = if full {
+            execute(owners, row, args.args(), context, space, out)
+        } else {
+            execute(owners, row, args.args(), context, &mut Urgent(space), out)
+        };
+        match ended {
             Ended::Done { wait: more, .. } => wait = wait.max(more),
             Ended::Later => {
                 out.truncate(start);
@@ -180,13 +217,24 @@ pub fn execute_block(
             }
         }
     }
-    Ended::Done { wait, failed: false }
+    Ended::Done {
+        wait,
+        failed: false,
+    }
 }
 
 struct Urgent<'a>(&'a mut dyn Space);
 
 impl Space for Urgent<'_> {
     fn take(&mut self, bytes: u64, _urgent: bool) -> Room {
-        self.0.take(bytes, true)
+        match self.0.take(bytes, true) {
+            // Being made: the batch gets it when it is queued.
+            Room::Later => Room::Granted,
+            room => room,
+        }
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.0.give_back(bytes);
     }
 }

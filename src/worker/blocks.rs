@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::command::{RowId, Run, table};
 use crate::keyspace::Wait;
 use crate::keyspace::txn::{Owners, Txn};
+use crate::limits::WATCHED_KEYS_MAX;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::{Args, OwnedArgs};
 use crate::route::{Need, ShardSet};
@@ -40,6 +41,7 @@ impl Worker {
         let next = match result {
             Ok(next) => next,
             Err(reject) => {
+                let reject = self.refused_exec(conn, id, reject);
                 out.clear();
                 Reply::new(&mut out, protocol).error(&reject);
                 self.metrics.record_error(reject.text());
@@ -53,8 +55,11 @@ impl Worker {
             out.clear();
         }
         if next == Next::WhenQueued && self.wants_seal() {
-            // The figures count what this turn has not queued yet.
+            // The figures count what this turn has not queued yet. This connection is out of its
+            // place meanwhile.
             self.seal();
+            conn.sealed(self.log.last_lsn());
+            conn.in_turn = false;
         }
         let wait = match next {
             Next::WhenQueued => Wait::lsn(self.log.last_lsn()),
@@ -68,15 +73,36 @@ impl Worker {
         self.next(conn, next, args)
     }
 
+    /// An EXEC that is refused for its own form ends the block, as in Redis.
+    fn refused_exec(&mut self, conn: &mut Conn, id: RowId, reject: Reject) -> Reject {
+        if table().row(id).spec.name != "exec" || conn.session.block.take().is_none() {
+            return reject;
+        }
+        self.forget_watches(conn);
+        let text = String::from_utf8_lossy(reject.text()).into_owned();
+        Reject::new(format!(
+            "EXECABORT Transaction discarded because of: {text}"
+        ))
+    }
+
     /// Copies what others may see of the session.
     fn publish_session(&mut self, conn: &Conn) {
         let (session, client) = (&conn.session, &conn.session.client);
         client.database.store(session.database, Ordering::Relaxed);
-        let resp = if session.protocol == crate::resp::Protocol::Resp3 { 3 } else { 2 };
+        let resp = if session.protocol == crate::resp::Protocol::Resp3 {
+            3
+        } else {
+            2
+        };
         client.resp.store(resp, Ordering::Relaxed);
-        let queued = session.block.as_ref().map_or(-1, |block| block.calls.len() as i64);
+        let queued = session
+            .block
+            .as_ref()
+            .map_or(-1, |block| block.calls.len() as i64);
         client.queued.store(queued, Ordering::Relaxed);
-        client.watching.store(session.watched.len(), Ordering::Relaxed);
+        client
+            .watching
+            .store(session.watched.len(), Ordering::Relaxed);
     }
 
     fn next(&mut self, conn: &mut Conn, next: Next, args: Args<'_>) -> Flow {
@@ -85,29 +111,40 @@ impl Worker {
             Next::Done | Next::WhenQueued => {}
             Next::Close => conn.closing = true,
             Next::Sleep(us) => self.sleep_us += us,
-            Next::WaitDurable { local, replicas, timeout_ms } => {
+            Next::WaitDurable {
+                local,
+                replicas,
+                timeout_ms,
+            } => {
                 let hopeless = replicas > 0;
                 self.wait_durable(conn, (local, hopeless, false), timeout_ms);
             }
-            Next::WaitReplicas { replicas, timeout_ms } => {
+            Next::WaitReplicas {
+                replicas,
+                timeout_ms,
+            } => {
                 self.wait_durable(conn, (0, replicas > 0, true), timeout_ms);
             }
             Next::Checkpoint { wait } => {
                 if wait {
-                    conn.barrier = Some(Barrier::Server);
+                    let place = self.keep_place(conn);
+                    conn.barrier = Some(Barrier::Server(place));
                 }
                 (self.control)(Control::Checkpoint(wait.then_some(asker)));
             }
             Next::Shutdown { no_save } => {
-                conn.barrier = Some(Barrier::Server);
+                let place = self.keep_place(conn);
+                conn.barrier = Some(Barrier::Server(place));
                 (self.control)(Control::Shutdown { no_save, asker });
             }
             Next::Reload => {
-                conn.barrier = Some(Barrier::Server);
+                let place = self.keep_place(conn);
+                conn.barrier = Some(Barrier::Server(place));
                 (self.control)(Control::Reload(asker));
             }
             Next::Backup(target) => {
-                conn.barrier = Some(Barrier::Server);
+                let place = self.keep_place(conn);
+                conn.barrier = Some(Barrier::Server(place));
                 let target = String::from_utf8_lossy(&target).into_owned();
                 (self.control)(Control::Backup(target, asker));
             }
@@ -135,6 +172,7 @@ impl Worker {
                 self.forget_watches(conn);
                 if conn.session.monitor {
                     conn.session.monitor = false;
+                    conn.session.client.monitor.store(false, Ordering::Relaxed);
                     self.end_monitor(conn.id);
                 }
             }
@@ -151,35 +189,44 @@ impl Worker {
         (local, hopeless, single): (i64, bool, bool),
         timeout_ms: u64,
     ) {
-        let until_ms = if timeout_ms == 0 { 0 } else { self.now_ms + timeout_ms };
+        let until_ms = if timeout_ms == 0 {
+            0
+        } else {
+            self.now_ms + timeout_ms
+        };
         conn.session.client.blocked.store(true, Ordering::Relaxed);
-        conn.barrier = Some(Barrier::Durable { lsn: None, local, single, hopeless, until_ms });
+        let place = self.keep_place(conn);
+        conn.barrier = Some(Barrier::Durable {
+            place,
+            lsn: None,
+            local,
+            single,
+            hopeless,
+            until_ms,
+        });
         self.timed_conns.push(conn.id);
     }
 
-    /// The position that a connection waited for is durable, or its time is up.
-    pub(super) fn finish_wait(&mut self, id: ConnId, reached: bool) {
+    /// A position that a connection may wait for is durable, or its time is up (`give_up`).
+    pub(super) fn finish_wait(&mut self, id: ConnId, give_up: bool) {
+        let durable_lsn = self.log.durable_lsn();
         let Some(mut conn) = self.take(id) else {
             return;
         };
-        let done = match &mut conn.barrier {
-            Some(Barrier::Durable { lsn, local, single, hopeless, .. }) => {
-                if reached {
-                    *lsn = Some(u64::MAX);
-                }
-                let durable = *lsn == Some(u64::MAX);
-                let give_up = !reached;
-                let wanted = *local > 0 || *single;
-                ((durable || !wanted) && !*hopeless || give_up).then_some((durable, *single))
-            }
-            _ => None,
-        };
-        if let Some((durable, single)) = done {
-            conn.barrier = None;
-            conn.session.client.blocked.store(false, Ordering::Relaxed);
-            let protocol = conn.session.protocol;
-            conn.reply(Wait::NONE, |out| {
-                let mut reply = Reply::new(out, protocol);
+        if let Some(Barrier::Durable {
+            place,
+            lsn,
+            local,
+            single,
+            hopeless,
+            ..
+        }) = conn.barrier
+        {
+            let durable = lsn.is_some_and(|lsn| lsn <= durable_lsn);
+            let wanted = local > 0 || single;
+            if give_up || ((durable || !wanted) && !hopeless) {
+                let mut out = Vec::new();
+                let mut reply = Reply::new(&mut out, conn.session.protocol);
                 if single {
                     reply.integer(0);
                 } else {
@@ -187,8 +234,11 @@ impl Worker {
                     reply.integer(i64::from(durable));
                     reply.integer(0);
                 }
-            });
-            self.attention.push(id);
+                conn.barrier = None;
+                conn.session.client.blocked.store(false, Ordering::Relaxed);
+                conn.fill(place, &out, Wait::NONE);
+                self.attention.push(id);
+            }
         }
         self.put_back(conn);
     }
@@ -206,8 +256,8 @@ impl Worker {
                     let late = *until_ms != 0 && *until_ms <= now_ms;
                     match unblock {
                         2 => self.unblock_with_error(id),
-                        1 => self.finish_wait(id, false),
-                        _ if late => self.finish_wait(id, false),
+                        1 => self.finish_wait(id, true),
+                        _ if late => self.finish_wait(id, true),
                         _ => self.timed_conns.push(id),
                     }
                 }
@@ -219,10 +269,14 @@ impl Worker {
 
     fn unblock_with_error(&mut self, id: ConnId) {
         if let Some(mut conn) = self.take(id) {
-            conn.barrier = None;
-            conn.session.client.blocked.store(false, Ordering::Relaxed);
-            let reject = Reject::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-            self.refuse(&mut conn, &reject);
+            if let Some(Barrier::Durable { place, .. }) = conn.barrier {
+                conn.barrier = None;
+                conn.session.client.blocked.store(false, Ordering::Relaxed);
+                let reject = Reject::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                let mut out = Vec::new();
+                Reply::new(&mut out, conn.session.protocol).error(&reject);
+                conn.fill(place, &out, Wait::NONE);
+            }
             self.attention.push(id);
             self.put_back(conn);
         }
@@ -275,9 +329,13 @@ impl Worker {
         } else if let Err(reject) = keys_ok {
             Some(reject)
         } else if block.calls.len() >= commands_max {
-            Some(Reject::err(format!("more than {commands_max} commands in a MULTI block")))
+            Some(Reject::err(format!(
+                "more than {commands_max} commands in a MULTI block"
+            )))
         } else if block.bytes + bytes > bytes_max {
-            Some(Reject::err(format!("more than {bytes_max} bytes in a MULTI block")))
+            Some(Reject::err(format!(
+                "more than {bytes_max} bytes in a MULTI block"
+            )))
         } else {
             None
         };
@@ -295,9 +353,6 @@ impl Worker {
                 }
             }
         }
-        if conn.session.reply_mode == ReplyMode::Skip {
-            conn.session.reply_mode = ReplyMode::On;
-        }
         self.publish_session(conn);
         Flow::Next
     }
@@ -313,7 +368,11 @@ impl Worker {
             return;
         }
         let watched = std::mem::take(&mut conn.session.watched);
-        let block = BlockCall { calls: block.calls, watched, conditions };
+        let block = BlockCall {
+            calls: block.calls,
+            watched,
+            conditions,
+        };
         let (shards, sessions) = self.needs_of_block(&block);
         let context = self.context(conn);
         match shards.ids() {
@@ -431,9 +490,31 @@ impl Worker {
 
     // ---- watches -----------------------------------------------------------------------------
 
-    fn watch(&mut self, conn: &mut Conn, keys: Vec<Box<[u8]>>) {
+    fn watch(&mut self, conn: &mut Conn, mut keys: Vec<Box<[u8]>>) {
+        let number = conn.session.database;
+        let watched = &conn.session.watched;
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| {
+            !watched
+                .iter()
+                .any(|known| known.number == number && known.key == *key)
+        });
+        if watched.len() + keys.len() > WATCHED_KEYS_MAX {
+            let text = format!("more than {WATCHED_KEYS_MAX} watched keys");
+            self.refuse(conn, &Reject::err(text));
+            return;
+        }
+        if keys.is_empty() {
+            let protocol = conn.session.protocol;
+            if !Worker::is_suppressed(conn) {
+                conn.reply(Wait::NONE, |out| Reply::new(out, protocol).ok());
+            }
+            return;
+        }
         let mut shards = ShardSet::default();
-        keys.iter().for_each(|key| shards.add(self.routes.of_key(key)));
+        keys.iter()
+            .for_each(|key| shards.add(self.routes.of_key(key)));
         let context = self.context(conn);
         match (shards.ids(), &mut self.keyspace) {
             ([shard], Some(keyspace)) if *shard == self.id => {
@@ -443,7 +524,9 @@ impl Worker {
                     conn.session.watched.push(watched);
                 }
                 let wait = txn.commit();
-                conn.reply(wait, |out| Reply::new(out, context.protocol).ok());
+                if !Worker::is_suppressed(conn) {
+                    conn.reply(wait, |out| Reply::new(out, context.protocol).ok());
+                }
             }
             _ => {
                 let place = self.keep_place(conn);
@@ -460,7 +543,9 @@ impl Worker {
             return;
         }
         let mut shards = ShardSet::default();
-        watched.iter().for_each(|watched| shards.add(self.routes.of_key(&watched.key)));
+        watched
+            .iter()
+            .for_each(|watched| shards.add(self.routes.of_key(&watched.key)));
         self.coordinate(conn, shards, Job::Unwatch(watched));
     }
 }

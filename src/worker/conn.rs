@@ -17,6 +17,8 @@ pub enum Barrier {
     Fan(Fan),
     /// WAIT or WAITAOF.
     Durable {
+        /// Place of the reply.
+        place: Place,
         /// Position to wait for.
         lsn: Option<u64>,
         /// The reply's first element when it is reached.
@@ -28,8 +30,8 @@ pub enum Barrier {
         /// End of the wait, ms since the Unix epoch; 0: none.
         until_ms: u64,
     },
-    /// The server does something for it.
-    Server,
+    /// The server does something for it; the reply's place.
+    Server(Place),
 }
 
 /// A fan-out whose parts come in.
@@ -107,7 +109,10 @@ impl Conn {
 
     /// Whether more bytes should be read.
     pub fn may_read(&self) -> bool {
-        !self.closing && !self.eof && !self.more && self.input.len() < READ_AHEAD_BYTES_MAX.max(self.input_wanted)
+        !self.closing
+            && !self.eof
+            && !self.more
+            && self.input.len() < READ_AHEAD_BYTES_MAX.max(self.input_wanted)
     }
 
     /// Whether it can be closed: it is closing, and everything was sent.
@@ -116,8 +121,13 @@ impl Conn {
         answered && self.queue.is_empty()
     }
 
+    /// Whether it waits for something that is under way.
+    pub fn is_busy(&self) -> bool {
+        self.barrier.is_some()
+    }
+
     /// Whether something is under way for it that a closed connection would still see the end of.
-    fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         !matches!(self.barrier, None | Some(Barrier::Durable { .. }))
     }
 
@@ -144,7 +154,11 @@ impl Conn {
 
     /// The reply for a place is here.
     pub(super) fn fill(&mut self, place: Place, bytes: &[u8], wait: Wait) {
-        match self.suppressed.iter().position(|suppressed| *suppressed == place) {
+        match self
+            .suppressed
+            .iter()
+            .position(|suppressed| *suppressed == place)
+        {
             Some(index) => {
                 self.suppressed.swap_remove(index);
                 self.queue.fill(place, &[], wait);

@@ -5,6 +5,7 @@
 //! other; an owner seals before it lends; a coordinator belongs to its thread, not to the connection
 //! that asked; every shard that was lent is sent home.
 
+use crate::command::{RowId, Run, table};
 use crate::conn::reply_queue::Place;
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::txn::{Owners, Txn, WatchedKey};
@@ -67,7 +68,13 @@ impl Worker {
         };
         match coordinator.shards.ids().get(coordinator.borrowed.len()) {
             Some(&shard) => {
-                self.outbox.push((shard, Message::Lend { to: self.id, ticket }));
+                self.outbox.push((
+                    shard,
+                    Message::Lend {
+                        to: self.id,
+                        ticket,
+                    },
+                ));
             }
             None => self.run_coordinator(ticket),
         }
@@ -131,7 +138,11 @@ impl Worker {
             keyspace.durable(self.log.durable_lsn());
         }
         // All of them live at the latest time that one of them has seen.
-        let now_ms = coordinator.borrowed.iter().map(|keyspace| keyspace.now_ms()).max();
+        let now_ms = coordinator
+            .borrowed
+            .iter()
+            .map(|keyspace| keyspace.now_ms())
+            .max();
         for keyspace in &mut coordinator.borrowed {
             keyspace.set_now_ms(now_ms.unwrap_or(self.now_ms));
         }
@@ -162,18 +173,27 @@ impl Worker {
     /// Queues the effects of all borrowed shards as one batch.
     fn seal_borrowed(&mut self, borrowed: &mut [Box<Keyspace>], wait: Wait) -> Wait {
         let mut batch = BatchBuilder::default();
-        let mut changed: Vec<&mut Box<Keyspace>> =
-            borrowed.iter_mut().filter(|keyspace| keyspace.has_effects()).collect();
+        let mut changed: Vec<&mut Box<Keyspace>> = borrowed
+            .iter_mut()
+            .filter(|keyspace| keyspace.has_effects())
+            .collect();
         if changed.is_empty() {
             return wait;
         }
         for keyspace in &mut changed {
             keyspace.seal(&mut batch);
         }
-        let now_ms = changed.iter().map(|keyspace| keyspace.now_ms()).max().unwrap_or(self.now_ms);
+        let now_ms = changed
+            .iter()
+            .map(|keyspace| keyspace.now_ms())
+            .max()
+            .unwrap_or(self.now_ms);
         let lsn = append(&self.log, batch.finish(), now_ms, &mut self.allowance);
         for keyspace in &mut changed {
             keyspace.sealed(lsn);
+            if keyspace.sync_wanted() {
+                self.log.request_sync();
+            }
         }
         self.metrics.batches.add(1);
         Wait::lsn(wait.sealed_at(lsn))
@@ -185,7 +205,7 @@ impl Worker {
         let keyspaces = &mut coordinator.borrowed[..];
         match &coordinator.job {
             Job::Work(Work::Command(id, args), _) => {
-                let row = crate::command::table().row(*id);
+                let row = table().row(*id);
                 let owners = Owners::Several(keyspaces);
                 let space = &mut self.allowance;
                 match execute(owners, row, args.args(), context, space, out) {
@@ -228,6 +248,12 @@ impl Worker {
         out: &mut Vec<u8>,
     ) -> Option<Wait> {
         let mut conn = self.take(conn);
+        let sees_session = |(id, _): &(RowId, _)| matches!(table().row(*id).run, Run::Session(_));
+        if conn.is_none() && block.calls.iter().any(sees_session) {
+            // The client is gone, and with it the database that a SELECT would change.
+            end_watches(keyspaces, &block.watched, context);
+            return Some(Wait::NONE);
+        }
         let wait = self.run_block_with(conn.as_deref_mut(), keyspaces, block, context, out);
         if let Some(conn) = conn {
             self.put_back(conn);
@@ -246,13 +272,17 @@ impl Worker {
     ) -> Option<Wait> {
         let mut allowance = std::mem::replace(
             &mut self.allowance,
-            super::Allowance { log: self.log.clone(), left: 0, used: 0 },
+            super::Allowance {
+                log: self.log.clone(),
+                left: 0,
+                used: 0,
+            },
         );
-        let mut session = |id, args: Args<'_>, context: &mut Context, out: &mut Vec<u8>| match &mut conn
-        {
-            Some(conn) => self.session_in_block(conn, id, args, context, out),
-            None => Reply::new(out, context.protocol).error(&Reject::err("the client is gone")),
-        };
+        let mut session =
+            |id, args: Args<'_>, context: &mut Context, out: &mut Vec<u8>| match &mut conn {
+                Some(conn) => self.session_in_block(conn, id, args, context, out),
+                None => Reply::new(out, context.protocol).error(&Reject::err("the client is gone")),
+            };
         let ended = execute_block(keyspaces, block, context, &mut allowance, &mut session, out);
         self.allowance = allowance;
         match ended {

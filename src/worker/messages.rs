@@ -6,8 +6,8 @@
 use bytes::Bytes;
 
 use crate::command::table;
-use crate::keyspace::Wait;
 use crate::keyspace::txn::Owners;
+use crate::keyspace::{Keyspace, Wait};
 use crate::reply::Reply;
 use crate::resp::Protocol;
 use crate::shard::mailbox::{Answers, Calls, ConnId, Message, ShardId, Work};
@@ -19,19 +19,17 @@ impl Worker {
     /// Takes a message from another thread, or from this one.
     pub fn message(&mut self, message: Message) {
         match message {
-            Message::Calls(_) | Message::Lend { .. } | Message::Sweep(..) => {
+            Message::Calls(_) | Message::Lend { .. } | Message::Sweep(..) | Message::Replace(_) => {
                 self.waiting.push_back(message);
                 self.drain_waiting();
             }
-            Message::Answers { from, conn, answers } => self.answered(from, conn, &answers),
+            Message::Answers {
+                from,
+                conn,
+                answers,
+            } => self.answered(from, conn, &answers),
             Message::Lent { ticket, keyspace } => self.lent(ticket, keyspace),
             Message::Home { keyspace } => self.came_home(keyspace),
-            Message::Replace(mut keyspace) => {
-                keyspace.set_now_ms(self.now_ms);
-                self.told = keyspace.stats();
-                self.keyspace = Some(keyspace);
-                self.publish();
-            }
             Message::Wake(id) => self.attention.push(id),
             Message::Monitor(line, wait) => self.show_monitors(&line, wait),
             Message::Done(id, result) => self.server_done(id, result),
@@ -54,6 +52,7 @@ impl Worker {
                 }
                 Message::Lend { to, ticket } => self.lend(to, ticket),
                 Message::Sweep(step, reply) => self.sweep(step, &reply),
+                Message::Replace(keyspace) => self.replace(keyspace),
                 other => self.message(other),
             }
         }
@@ -85,7 +84,8 @@ impl Worker {
                 Work::Block(block) => {
                     let keyspaces = std::slice::from_mut(keyspace);
                     let out = &mut answers.bytes;
-                    let session = &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| {};
+                    let session =
+                        &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| {};
                     execute_block(keyspaces, block, call.context, space, session, out)
                 }
             };
@@ -110,7 +110,23 @@ impl Worker {
         if !answers.ends.is_empty() {
             self.answers.push((from, conn, answers));
         }
-        (!rest.is_empty()).then_some(Calls { from, conn, calls: rest })
+        (!rest.is_empty()).then_some(Calls {
+            from,
+            conn,
+            calls: rest,
+        })
+    }
+
+    /// Uses a keyspace that was recovered in place.
+    fn replace(&mut self, mut keyspace: Box<Keyspace>) {
+        self.seal();
+        if let Some(old) = &mut self.keyspace {
+            keyspace.inherit(old);
+        }
+        keyspace.set_now_ms(self.now_ms);
+        keyspace.durable(self.log.durable_lsn());
+        self.keyspace = Some(keyspace);
+        self.publish();
     }
 
     /// Replies came back.
@@ -145,16 +161,15 @@ impl Worker {
         let Some(mut conn) = self.take(id) else {
             return;
         };
-        if matches!(conn.barrier, Some(Barrier::Server)) {
+        if let Some(Barrier::Server(place)) = conn.barrier {
             conn.barrier = None;
-            let protocol = conn.session.protocol;
-            conn.reply(Wait::NONE, |out| {
-                let mut reply = Reply::new(out, protocol);
-                match result {
-                    Ok(()) => reply.ok(),
-                    Err(text) => reply.error(&crate::reply::Reject::err(text)),
-                }
-            });
+            let mut out = Vec::new();
+            let mut reply = Reply::new(&mut out, conn.session.protocol);
+            match result {
+                Ok(()) => reply.ok(),
+                Err(text) => reply.error(&crate::reply::Reject::err(text)),
+            }
+            conn.fill(place, &out, Wait::NONE);
         }
         self.attention.push(id);
         self.put_back(conn);

@@ -28,8 +28,8 @@ use crate::worker::conn::Conn;
 use crate::worker::lending::Coordinator;
 use crate::worker::sweep::Sweeping;
 
-pub mod conn;
 mod blocks;
+pub mod conn;
 mod lending;
 mod messages;
 mod requests;
@@ -138,6 +138,10 @@ struct Allowance {
     used: u64,
 }
 
+/// Bytes that logging an expired key takes, roughly.
+const EXPIRY_EFFECT_BYTES: u64 = 128;
+/// Slots of deleted keys that are cleaned up per tick.
+const RECLAIM_SLOTS: usize = 64;
 /// Room is reserved in pieces of at least so many bytes.
 const RESERVE_BYTES: u64 = 64 * 1024;
 /// More unused room than this goes back.
@@ -165,6 +169,11 @@ impl Space for Allowance {
         self.used += bytes;
         Room::Granted
     }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.used -= bytes;
+        self.left += bytes;
+    }
 }
 
 impl Allowance {
@@ -176,7 +185,11 @@ impl Allowance {
             // Expiry and the like did not ask: take what is set aside for them.
             let more = bytes - held;
             self.left = 0;
-            return if self.log.reserve_urgent(more) { bytes } else { held };
+            return if self.log.reserve_urgent(more) {
+                bytes
+            } else {
+                held
+            };
         }
         self.left = held - bytes;
         if self.left > ALLOWANCE_BYTES_MAX {
@@ -194,7 +207,11 @@ impl Worker {
         let metrics = parts.shared.metrics.shards()[parts.id].clone();
         let mailbox = parts.shared.settings.settings().mailbox_calls_max;
         let shards = parts.routes.shards();
-        let allowance = Allowance { log: parts.log.clone(), left: 0, used: 0 };
+        let allowance = Allowance {
+            log: parts.log.clone(),
+            left: 0,
+            used: 0,
+        };
         let mut worker = Worker {
             id: parts.id,
             routes: parts.routes,
@@ -243,7 +260,10 @@ impl Worker {
         let settings = self.settings.current();
         if let Some(keyspace) = &mut self.keyspace {
             keyspace.set_now_ms(self.now_ms);
-            let limits = (settings.hash_max_listpack_entries, settings.hash_max_listpack_value_bytes);
+            let limits = (
+                settings.hash_max_listpack_entries,
+                settings.hash_max_listpack_value_bytes,
+            );
             keyspace.set_listpack_limits(limits.0, limits.1);
         }
     }
@@ -257,7 +277,10 @@ impl Worker {
             self.conns.push(None);
             self.conns.len() as u32 - 1
         });
-        let id = ConnId { index, client: client.id };
+        let id = ConnId {
+            index,
+            client: client.id,
+        };
         let session = Session::new(client.clone(), authenticated);
         self.conns[index as usize] = Some(Box::new(Conn::new(id, session)));
         self.metrics.connections.raise(1);
@@ -281,7 +304,11 @@ impl Worker {
 
     fn take(&mut self, id: ConnId) -> Option<Box<Conn>> {
         let place = self.conns.get_mut(id.index as usize)?;
-        if place.as_ref().is_some_and(|conn| conn.id == id) { place.take() } else { None }
+        if place.as_ref().is_some_and(|conn| conn.id == id) {
+            place.take()
+        } else {
+            None
+        }
     }
 
     fn put_back(&mut self, conn: Box<Conn>) {
@@ -302,8 +329,12 @@ impl Worker {
 
     /// Whether the runner should read from its socket.
     pub fn may_read(&mut self, id: ConnId) -> bool {
-        let stopping = self.shared.stopping.load(std::sync::atomic::Ordering::Relaxed);
-        self.conn(id).is_some_and(|conn| !stopping && conn.may_read())
+        let stopping = self
+            .shared
+            .stopping
+            .load(std::sync::atomic::Ordering::Relaxed);
+        self.conn(id)
+            .is_some_and(|conn| !stopping && conn.may_read())
     }
 
     /// Released bytes of a connection.
@@ -333,15 +364,22 @@ impl Worker {
     /// # Errors
     /// It has to be closed.
     pub fn check_unread(&mut self, id: ConnId) -> std::io::Result<()> {
-        let limits = self.settings.current().client_output_buffer.clone();
+        let limits = self.settings.current().client_output_buffer;
         let monitor = self.conn(id).is_some_and(|conn| conn.session.monitor);
-        let limit = if monitor { limits.replica } else { limits.normal };
+        let limit = if monitor {
+            limits.replica
+        } else {
+            limits.normal
+        };
         let unread = self.conn(id).map_or(0, |conn| conn.queue.unread_bytes());
         if unread as u64 <= limit.hard_bytes_effective() {
             return Ok(());
         }
         self.metrics.output_buffer_disconnections.add(1);
-        tracing::warn!("client {} is closed: {unread} bytes that it does not read", id.client);
+        tracing::warn!(
+            "client {} is closed: {unread} bytes that it does not read",
+            id.client
+        );
         Err(std::io::ErrorKind::OutOfMemory.into())
     }
 
@@ -364,16 +402,27 @@ impl Worker {
     pub fn wants_seal(&self) -> bool {
         !self.answers.is_empty()
             || !self.monitor_lines.is_empty()
-            || self.keyspace.as_ref().is_some_and(|keyspace| keyspace.has_effects())
+            || self
+                .keyspace
+                .as_ref()
+                .is_some_and(|keyspace| keyspace.has_effects())
     }
 
     /// Ends the turn: queues its effects in the log, and lets go what waited for their position.
     pub fn seal(&mut self) {
-        let effects = self.keyspace.as_mut().filter(|keyspace| keyspace.has_effects());
+        let effects = self
+            .keyspace
+            .as_mut()
+            .filter(|keyspace| keyspace.has_effects());
         if let Some(keyspace) = effects {
             let mut batch = BatchBuilder::default();
             keyspace.seal(&mut batch);
-            let lsn = append(&self.log, batch.finish(), keyspace.now_ms(), &mut self.allowance);
+            let lsn = append(
+                &self.log,
+                batch.finish(),
+                keyspace.now_ms(),
+                &mut self.allowance,
+            );
             keyspace.sealed(lsn);
             if keyspace.sync_wanted() {
                 self.log.request_sync();
@@ -382,13 +431,21 @@ impl Worker {
             self.sealed(lsn);
         }
         for (to, conn, answers) in std::mem::take(&mut self.answers) {
-            self.outbox.push((to, Message::Answers { from: self.id, conn, answers }));
+            self.outbox.push((
+                to,
+                Message::Answers {
+                    from: self.id,
+                    conn,
+                    answers,
+                },
+            ));
         }
         for (line, wait) in std::mem::take(&mut self.monitor_lines) {
             // A command without effects: whatever was queued before it.
             let wait = Wait::lsn(wait.sealed_at(self.log.last_lsn()));
             for shard in 0..self.routes.shards() {
-                self.outbox.push((shard, Message::Monitor(line.clone(), wait)));
+                self.outbox
+                    .push((shard, Message::Monitor(line.clone(), wait)));
             }
         }
         self.publish();
@@ -401,6 +458,9 @@ impl Worker {
                 conn.in_turn = false;
                 conn.sealed(lsn);
                 self.watch_gate(&mut conn);
+                if conn.more {
+                    self.attention.push(id);
+                }
                 self.put_back(conn);
             }
         }
@@ -420,9 +480,15 @@ impl Worker {
             return;
         };
         let (stats, told) = (keyspace.stats(), self.told);
-        self.metrics.keyspace_hits.add(stats.hits.saturating_sub(told.hits));
-        self.metrics.keyspace_misses.add(stats.misses.saturating_sub(told.misses));
-        self.metrics.expired_keys.add(stats.expired.saturating_sub(told.expired));
+        self.metrics
+            .keyspace_hits
+            .add(stats.hits.saturating_sub(told.hits));
+        self.metrics
+            .keyspace_misses
+            .add(stats.misses.saturating_sub(told.misses));
+        self.metrics
+            .expired_keys
+            .add(stats.expired.saturating_sub(told.expired));
         self.told = stats;
         self.metrics.turns.add(1);
         let mut keys = 0;
@@ -435,7 +501,9 @@ impl Worker {
         }
         self.metrics.keys.set(keys);
         self.metrics.resident_keys.set(keys);
-        self.metrics.resident_bytes.set(keyspace.tables().bytes() as u64);
+        self.metrics
+            .resident_bytes
+            .set(keyspace.tables().bytes() as u64);
     }
 
     /// The log is durable up to here: held replies may go.
@@ -457,7 +525,8 @@ impl Worker {
                 conn.held_since_ns
             });
             if let Some(since_ns) = held_since_ns {
-                self.metrics.record_gate_wait(now_ns.saturating_sub(since_ns));
+                self.metrics
+                    .record_gate_wait(now_ns.saturating_sub(since_ns));
                 self.attention.push(id);
             }
         }
@@ -466,14 +535,20 @@ impl Worker {
                 break;
             }
             self.durable_waits.pop();
-            self.finish_wait(id, true);
+            self.finish_wait(id, false);
         }
     }
 
     /// The position that this thread wants to be woken for.
     pub fn wanted_lsn(&self) -> Option<u64> {
         let gate = self.gate_waits.peek().map(|Reverse((lsn, _))| *lsn);
-        let durable = self.durable_waits.peek().map(|Reverse((lsn, _))| *lsn);
+        // Where replies do not wait for the disk, a sync is noticed at the next tick.
+        let waits = self.log.released_lsn() != u64::MAX;
+        let durable = self
+            .durable_waits
+            .peek()
+            .map(|Reverse((lsn, _))| *lsn)
+            .filter(|_| waits);
         match (gate, durable) {
             (Some(gate), Some(durable)) => Some(gate.min(durable)),
             (one, other) => one.or(other),
@@ -506,7 +581,22 @@ impl Worker {
     pub fn tick(&mut self, budget: usize) -> bool {
         let mut complete = true;
         if let Some(keyspace) = &mut self.keyspace {
-            complete = keyspace.expire(budget);
+            let due = keyspace
+                .next_deadline_ms()
+                .is_some_and(|at_ms| at_ms <= self.now_ms);
+            let bytes = budget as u64 * EXPIRY_EFFECT_BYTES;
+            // Without room for its effects expiry waits; commands do not see what is past its time.
+            if due && self.allowance.take(bytes, true) == Room::Granted {
+                complete = keyspace.expire(budget);
+                self.allowance.give_back(bytes);
+            }
+            keyspace.tables_mut().reclaim(RECLAIM_SLOTS);
+            let dropped = keyspace.take_dropped();
+            if !dropped.is_empty() {
+                // Freeing millions of keys takes a while; nobody waits for it.
+                let freeing = std::thread::Builder::new().name("free".into());
+                let _ = freeing.spawn(move || drop(dropped));
+            }
         }
         self.check_timed();
         complete
@@ -514,7 +604,10 @@ impl Worker {
 
     /// When `tick` is needed next, ms since the Unix epoch.
     pub fn next_tick_ms(&self) -> Option<u64> {
-        let expiry = self.keyspace.as_ref().and_then(|keyspace| keyspace.next_deadline_ms());
+        let expiry = self
+            .keyspace
+            .as_ref()
+            .and_then(|keyspace| keyspace.next_deadline_ms());
         let timed = (!self.timed_conns.is_empty()).then_some(self.now_ms + 10);
         match (expiry, timed) {
             (Some(expiry), Some(timed)) => Some(expiry.min(timed)),
@@ -560,5 +653,9 @@ impl Worker {
 fn append(log: &Log, parts: Vec<Bytes>, time_ms: u64, allowance: &mut Allowance) -> u64 {
     let bytes: usize = parts.iter().map(Bytes::len).sum();
     let reserved_bytes = allowance.hand_over(bytes as u64);
-    log.append(Batch { parts, time_ms, reserved_bytes })
+    log.append(Batch {
+        parts,
+        time_ms,
+        reserved_bytes,
+    })
 }

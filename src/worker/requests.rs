@@ -39,7 +39,9 @@ impl Worker {
         };
         self.metrics.net_input_bytes.add(bytes.len() as u64);
         let client = &conn.session.client;
-        client.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        client
+            .received_bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if conn.input.is_empty() && !conn.closing {
             let used = self.run_requests(&mut conn, bytes);
             conn.input.extend_from_slice(&bytes[used..]);
@@ -94,16 +96,23 @@ impl Worker {
             conn.input = Vec::new();
         }
         let wanted = match &mut conn.barrier {
-            Some(Barrier::Durable { lsn: lsn @ None, .. }) => Some(lsn),
+            Some(Barrier::Durable {
+                lsn: lsn @ None, ..
+            }) => Some(lsn),
             _ => None,
         };
         if let Some(lsn) = wanted {
             // Everything before it on this connection: what this turn wrote included.
-            *lsn = Some(0);
+            *lsn = Some(u64::MAX);
             let id = conn.id;
             self.put_back(conn);
             self.seal();
             let last_lsn = self.log.last_lsn();
+            if let Some(Barrier::Durable { lsn, .. }) =
+                self.conn(id).and_then(|conn| conn.barrier.as_mut())
+            {
+                *lsn = Some(last_lsn);
+            }
             self.log.request_sync();
             self.durable_waits.push(Reverse((last_lsn, id)));
             return;
@@ -130,9 +139,11 @@ impl Worker {
         let mut decoder = std::mem::take(&mut conn.decoder);
         let mut at = 0;
         let mut commands = 0;
+        let unread = conn.queue.unread_bytes();
         conn.more = false;
         while at < buffer.len() && !conn.closing {
-            if commands >= TURN_COMMANDS_MAX || at >= TURN_BYTES_MAX {
+            let built = conn.queue.unread_bytes().saturating_sub(unread);
+            if commands >= TURN_COMMANDS_MAX || at >= TURN_BYTES_MAX || built >= HELD_BYTES_MAX {
                 conn.more = true;
                 self.attention.push(conn.id);
                 break;
@@ -167,9 +178,15 @@ impl Worker {
         conn.decoder = decoder;
         let client = &conn.session.client;
         client.active_ms.store(self.now_ms, Ordering::Relaxed);
-        client.commands.fetch_add(commands as u64, Ordering::Relaxed);
-        client.query_bytes.store(buffer.len() - at, Ordering::Relaxed);
-        client.output_bytes.store(conn.queue.unread_bytes(), Ordering::Relaxed);
+        client
+            .commands
+            .fetch_add(commands as u64, Ordering::Relaxed);
+        client
+            .query_bytes
+            .store(buffer.len() - at, Ordering::Relaxed);
+        client
+            .output_bytes
+            .store(conn.queue.unread_bytes(), Ordering::Relaxed);
         if conn.closing { buffer.len() } else { at }
     }
 
@@ -194,13 +211,23 @@ impl Worker {
     pub(super) fn refuse(&mut self, conn: &mut Conn, reject: &Reject) {
         self.metrics.record_error(reject.text());
         let protocol = conn.session.protocol;
-        conn.reply(Wait::NONE, |out| Reply::new(out, protocol).error(reject));
+        if !Worker::is_suppressed(conn) {
+            conn.reply(Wait::NONE, |out| Reply::new(out, protocol).error(reject));
+        }
     }
 
     fn request(&mut self, conn: &mut Conn, args: Args<'_>) -> Flow {
         if conn.session.reply_mode == ReplyMode::SkipNext {
             conn.session.reply_mode = ReplyMode::Skip;
         }
+        let flow = self.route_request(conn, args);
+        if flow == Flow::Next && conn.session.reply_mode == ReplyMode::Skip {
+            conn.session.reply_mode = ReplyMode::On;
+        }
+        flow
+    }
+
+    fn route_request(&mut self, conn: &mut Conn, args: Args<'_>) -> Flow {
         let id = match table().find(args) {
             Ok(id) => id,
             Err(reject) => {
@@ -231,23 +258,29 @@ impl Worker {
             self.timed_conns.push(conn.id);
             return Flow::Again;
         }
-        conn.session.client.last_row.store(u32::from(id.0), Ordering::Relaxed);
+        conn.session
+            .client
+            .last_row
+            .store(u32::from(id.0), Ordering::Relaxed);
         if conn.session.block.is_some() && !row.has(flag::IMMEDIATE) {
             return self.queue_in_block(conn, id, args);
         }
-        let hidden = row.has(flag::SKIP_MONITOR) || row.has(flag::ADMIN);
-        if self.shared.monitors.load(Ordering::Relaxed) > 0 && !hidden {
-            match redacted(row, args) {
-                Some(shown) => self.monitor_line(conn, shown.args()),
-                None => self.monitor_line(conn, args),
-            }
+        // These speak of everything before them, which has to have arrived.
+        if matches!(row.spec.name, "wait" | "waitaof") && conn.queue.places() > 0 {
+            self.send_outgoing(conn);
+            return Flow::Again;
         }
+        let hidden = row.has(flag::SKIP_MONITOR) || row.has(flag::ADMIN);
         let flow = match row.run {
             Run::Session(_) => self.session_command(conn, id, args),
             _ => self.key_command(conn, id, args),
         };
-        if flow == Flow::Next && conn.session.reply_mode == ReplyMode::Skip {
-            conn.session.reply_mode = ReplyMode::On;
+        let watched = self.shared.monitors.load(Ordering::Relaxed) > 0 && !hidden;
+        if watched && flow == Flow::Next {
+            match redacted(row, args) {
+                Some(shown) => self.monitor_line(conn, shown.args()),
+                None => self.monitor_line(conn, args),
+            }
         }
         flow
     }
@@ -286,7 +319,10 @@ impl Worker {
     }
 
     pub(super) fn context(&self, conn: &Conn) -> Context {
-        Context { database: conn.session.database, protocol: conn.session.protocol }
+        Context {
+            database: conn.session.database,
+            protocol: conn.session.protocol,
+        }
     }
 
     /// Whether the reply of the current command is sent.
@@ -345,7 +381,8 @@ impl Worker {
         let took_ns = now_ns.saturating_sub(self.last_ns);
         self.last_ns = now_ns;
         let settings = self.settings.current();
-        self.metrics.record_call(id.0 as usize, took_ns, failed, settings.latency_tracking);
+        self.metrics
+            .record_call(id.0 as usize, took_ns, failed, settings.latency_tracking);
         let row = table().row(id);
         if is_slow(took_ns, settings.slowlog_slower_than_us) && !row.has(flag::SKIP_SLOWLOG) {
             let (address, name) = client.map_or(("", String::new()), |client| {
@@ -357,12 +394,22 @@ impl Worker {
             let us = took_ns / 1_000;
             let entry =
                 SlowEntry::new(self.now_ms, us, words.into_iter(), address, name.as_bytes());
-            self.shared.metrics.slow_log.record(entry, settings.slowlog_entries_max);
+            self.shared
+                .metrics
+                .slow_log
+                .record(entry, settings.slowlog_entries_max);
         }
         let threshold_ms = settings.latency_monitor_threshold_ms;
         if threshold_ms > 0 && took_ns >= threshold_ms as u64 * 1_000_000 {
-            let event = if row.has(flag::FAST) { "fast-command" } else { "command" };
-            self.shared.metrics.latency.record(event, self.now_ms, took_ns, threshold_ms);
+            let event = if row.has(flag::FAST) {
+                "fast-command"
+            } else {
+                "command"
+            };
+            self.shared
+                .metrics
+                .latency
+                .record(event, self.now_ms, took_ns, threshold_ms);
         }
     }
 
@@ -387,7 +434,11 @@ impl Worker {
         self.credit[shard] -= 1;
         self.metrics.hops.add(1);
         let place = self.keep_place(conn);
-        let call = Call { place, context: self.context(conn), work };
+        let call = Call {
+            place,
+            context: self.context(conn),
+            work,
+        };
         match conn.outgoing.iter_mut().find(|(to, _)| *to == shard) {
             Some((_, calls)) => calls.push(call),
             None => conn.outgoing.push((shard, vec![call])),
@@ -397,7 +448,11 @@ impl Worker {
 
     pub(super) fn send_outgoing(&mut self, conn: &mut Conn) {
         for (shard, calls) in conn.outgoing.drain(..) {
-            let calls = Calls { from: self.id, conn: conn.id, calls };
+            let calls = Calls {
+                from: self.id,
+                conn: conn.id,
+                calls,
+            };
             self.outbox.push((shard, Message::Calls(calls)));
         }
     }
@@ -451,8 +506,16 @@ impl Worker {
             }
             self.credit[part.shard] -= 1;
             self.metrics.hops.add(1);
-            let call = Call { place, context, work: Work::Command(id, part.args) };
-            let calls = Calls { from: self.id, conn: conn.id, calls: vec![call] };
+            let call = Call {
+                place,
+                context,
+                work: Work::Command(id, part.args),
+            };
+            let calls = Calls {
+                from: self.id,
+                conn: conn.id,
+                calls: vec![call],
+            };
             self.outbox.push((part.shard, Message::Calls(calls)));
             fan.parts.push((part.shard, part.keys, None));
         }
@@ -481,8 +544,17 @@ impl Worker {
             .collect();
         let (place, wait) = (fan.place, fan.wait);
         let mut out = Vec::new();
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        merge(fan.across, &parts, fan.protocol, self.random >> 33, &mut out);
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        merge(
+            fan.across,
+            &parts,
+            fan.protocol,
+            self.random >> 33,
+            &mut out,
+        );
         conn.barrier = None;
         conn.fill(place, &out, wait);
     }

@@ -106,7 +106,9 @@ struct Local {
 
 /// Runs a shard thread until it is told to stop.
 pub fn run(parts: Parts, inbox: mpsc::UnboundedReceiver<Envelope>, peers: Vec<Mailbox>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -191,6 +193,9 @@ async fn keep_time(local: Rc<Local>) {
                 worker.begin_turn();
                 // Waits that were missed are found here: nothing may hang on one wake-up alone.
                 worker.durable();
+                if worker.wants_space() {
+                    worker.space_changed();
+                }
                 worker.tick(EXPIRE_BUDGET)
             };
             local.after();
@@ -292,7 +297,8 @@ impl Local {
             };
             let client = &conn.session.client;
             let idle_ms = now_ms.saturating_sub(client.active_ms.load(Ordering::Relaxed));
-            let waits = client.blocked.load(Ordering::Relaxed) || conn.session.monitor;
+            let waits =
+                client.blocked.load(Ordering::Relaxed) || conn.session.monitor || conn.is_busy();
             if idle_ms > timeout_ms && !waits {
                 client.killed.store(true, Ordering::Relaxed);
                 if let Some(Some(waker)) = self.wakers.borrow().get(id.index as usize) {
@@ -356,7 +362,11 @@ impl Local {
             return Poll::Ready(());
         }
         self.after();
-        let done = self.worker.borrow_mut().conn(id).is_none_or(|conn| conn.is_done());
+        let done = self
+            .worker
+            .borrow_mut()
+            .conn(id)
+            .is_none_or(|conn| conn.is_done());
         if done { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -371,7 +381,10 @@ impl Local {
     fn keep_waker(&self, id: ConnId, cx: &Context<'_>) {
         let mut wakers = self.wakers.borrow_mut();
         let place = &mut wakers[id.index as usize];
-        if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !place
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             *place = Some(cx.waker().clone());
         }
     }

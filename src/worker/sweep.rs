@@ -83,13 +83,15 @@ impl Sweeping {
     fn next(&mut self, keyspace: &mut Keyspace, slice: &mut SweepSlice) {
         let mut swept = Vec::new();
         let gathered = &mut self.gathered;
-        let complete = keyspace.tables_mut().sweep(&mut self.cursor, SWEEP_ENTRIES, |entry| {
-            if entry.slot != gathered.slot {
-                swept.push(std::mem::take(gathered));
-                gathered.slot = entry.slot;
-            }
-            gathered.add(&entry);
-        });
+        let complete = keyspace
+            .tables_mut()
+            .sweep(&mut self.cursor, SWEEP_ENTRIES, |entry| {
+                if entry.slot != gathered.slot {
+                    swept.push(std::mem::take(gathered));
+                    gathered.slot = entry.slot;
+                }
+                gathered.add(&entry);
+            });
         if complete {
             swept.push(std::mem::take(gathered));
         }
@@ -125,17 +127,27 @@ impl Gathered {
         if self.databases.last() != Some(&swept.database) {
             self.databases.push(swept.database);
         }
-        let of =
-            KeyOf { slot: swept.slot, database: swept.database, hash: swept.hash32, key: swept.key };
+        let of = KeyOf {
+            slot: swept.slot,
+            database: swept.database,
+            hash: swept.hash32,
+            key: swept.key,
+        };
         let Some(entry) = &swept.entry else {
-            self.rows.push(RowChange { key: RowKey::Main(of).encode(), value: None });
+            self.rows.push(RowChange {
+                key: RowKey::Main(of).encode(),
+                value: None,
+            });
             return;
         };
         if !swept.continued {
             let mut value = Vec::new();
             put_value(&mut value, entry.value(), entry.deadline_ms());
             let key = RowKey::Main(of).encode();
-            self.rows.push(RowChange { key, value: Some(Bytes::from(value)) });
+            self.rows.push(RowChange {
+                key,
+                value: Some(Bytes::from(value)),
+            });
             self.add_deadline(entry.deadline_ms(), &of, DeadlineOf::Key);
         }
         let ValueRef::Hash(hash) = entry.value() else {
@@ -143,7 +155,13 @@ impl Gathered {
         };
         let generation = hash.generation();
         swept.for_each_field(|hash, name, field| {
-            let key = RowKey::Field { of, generation, hash, field: name }.encode();
+            let key = RowKey::Field {
+                of,
+                generation,
+                hash,
+                field: name,
+            }
+            .encode();
             let value = field.map(|field| {
                 let mut value = Vec::new();
                 put_field(&mut value, &field.value, field.expires_at_ms);
@@ -151,7 +169,14 @@ impl Gathered {
             });
             self.rows.push(RowChange { key, value });
             let due_ms = field.map_or(0, |field| field.expires_at_ms);
-            self.add_deadline(due_ms, &of, DeadlineOf::Field { generation, field: name });
+            self.add_deadline(
+                due_ms,
+                &of,
+                DeadlineOf::Field {
+                    generation,
+                    field: name,
+                },
+            );
         });
     }
 
@@ -160,9 +185,24 @@ impl Gathered {
         if at_ms == 0 || at_ms >= crate::store::row::DEADLINE_MS_END {
             return;
         }
-        let KeyOf { slot, database, key, .. } = *of;
-        let key = RowKey::Deadline { at_ms, slot, database, key, of: what }.encode();
-        self.deadlines.push(RowChange { key, value: Some(Bytes::new()) });
+        let KeyOf {
+            slot,
+            database,
+            key,
+            ..
+        } = *of;
+        let key = RowKey::Deadline {
+            at_ms,
+            slot,
+            database,
+            key,
+            of: what,
+        }
+        .encode();
+        self.deadlines.push(RowChange {
+            key,
+            value: Some(Bytes::new()),
+        });
     }
 
     /// Gives the rows of a slot that is complete.
@@ -172,10 +212,18 @@ impl Gathered {
         for database in self.databases {
             let keys = keyspace.tables().count(self.slot, database);
             let value = (keys > 0).then(|| Bytes::copy_from_slice(&keys.to_le_bytes()));
-            let key = RowKey::Count { slot: self.slot, database }.encode();
+            let key = RowKey::Count {
+                slot: self.slot,
+                database,
+            }
+            .encode();
             self.rows.push(RowChange { key, value });
         }
-        self.rows.extend(retired.iter().filter_map(|retired| retired_row(keyspace, retired)));
+        self.rows.extend(
+            retired
+                .iter()
+                .filter_map(|retired| retired_row(keyspace, retired)),
+        );
         self.rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         self.rows.dedup_by(|later, first| later.key == first.key);
         let Slice { rows, deadlines } = &mut slice.slice;
@@ -186,14 +234,32 @@ impl Gathered {
 
 /// The row of a hash that is gone, unless it lives after all.
 fn retired_row(keyspace: &Keyspace, retired: &Retired) -> Option<RowChange> {
-    let Retired { slot, database, hash32, key, generation } = retired;
+    let Retired {
+        slot,
+        database,
+        hash32,
+        key,
+        generation,
+    } = retired;
     let live = keyspace.tables().get(*database, &keyspace.key(key));
     if let Some(ValueRef::Hash(hash)) = live.map(|entry| entry.value())
         && hash.generation() == *generation
     {
         return None;
     }
-    let of = KeyOf { slot: *slot, database: *database, hash: *hash32, key };
-    let key = RowKey::Retired { of, generation: *generation }.encode();
-    Some(RowChange { key, value: Some(Bytes::new()) })
+    let of = KeyOf {
+        slot: *slot,
+        database: *database,
+        hash: *hash32,
+        key,
+    };
+    let key = RowKey::Retired {
+        of,
+        generation: *generation,
+    }
+    .encode();
+    Some(RowChange {
+        key,
+        value: Some(Bytes::new()),
+    })
 }

@@ -106,7 +106,7 @@ impl Form {
         }
         let groups = parse_i64(args.get(at)).filter(|groups| *groups > 0);
         let groups = groups.ok_or(self.no_count())?;
-        if left % step != 0 || groups != (left / step) as i64 {
+        if !left.is_multiple_of(step) || groups != (left / step) as i64 {
             return Err(self.wrong_count());
         }
         Ok(Words {

@@ -122,6 +122,7 @@ def test_client_kill_by_id_and_by_address(r, clients):
 
 def test_client_kill_skips_the_caller_unless_told(server):
     with Wire(server.port) as caller, Wire(server.port) as other:
+        assert other.call("PING") == "PONG"
         assert caller.call("CLIENT", "KILL", "TYPE", "normal") >= 1
         assert other.closed_by_peer()
         assert caller.call("PING") == "PONG"
