@@ -228,3 +228,8 @@ fn keys_answer_as_recorded() {
 fn hashes_answer_as_recorded() {
     play_all(&["hashes", "hashes_later"]);
 }
+
+#[test]
+fn states_answer_as_specified() {
+    play_all(&["states"]);
+}
