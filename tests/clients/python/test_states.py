@@ -130,8 +130,11 @@ def test_two_hundred_at_once_start_exactly_once(clients):
 
 
 def test_wrong_arguments_are_named_and_change_nothing(r):
-    for arguments, word in [(("k", ""), "state"), (("k", "idle"), "state"),
-                            (("k", "s", "EX", "0"), ""), (("k", "s", "OWNER"), "")]:
+    for arguments, word in [(("k", ""), "SETIFIDLE: state"), (("k", "idle"), "SETIFIDLE: state"),
+                            (("k", "s", "EX", "0"), "invalid expire time in 'setifidle' command"),
+                            (("k", "s", "PXAT", "1"), "SETIFIDLE: the deadline"),
+                            (("k", "s", "OWNER", ""), "SETIFIDLE: OWNER"),
+                            (("k", "s", "OWNER"), "syntax error")]:
         with pytest.raises(redis.ResponseError, match=word):
             r.execute_command("SETIFIDLE", *arguments)
     assert r.exists("k") == 0
