@@ -35,6 +35,9 @@ pub mod states;
 pub mod strings;
 pub mod transactions;
 #[cfg(test)]
+#[path = "../../tests/transcripts/play.rs"]
+mod recorded;
+#[cfg(test)]
 pub mod transcript;
 
 /// Every family's list, in the order of the documentation.

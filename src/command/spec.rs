@@ -237,6 +237,8 @@ pub struct Spec {
     pub access: Access,
     /// What is done to the keys behind the first one, where that is something else.
     pub access_rest: Option<Access>,
+    /// What a call does to its keys, where that depends on its options.
+    pub access_of: Option<fn(Args<'_>) -> Access>,
     /// ACL categories instead of the group's, without `@`; those of the flags come on top.
     pub categories: Option<&'static [&'static str]>,
     /// Command tips instead of those that follow from `across`.
@@ -261,6 +263,7 @@ impl Spec {
             keys: Keys::None,
             access: Access::Read,
             access_rest: None,
+            access_of: None,
             categories: None,
             tips: &[],
             across: Across::Atomic,
@@ -347,6 +350,12 @@ impl Spec {
     /// What is done to the keys.
     pub const fn access(mut self, access: Access) -> Spec {
         self.access = access;
+        self
+    }
+
+    /// What a call does to its keys, where that depends on its options.
+    pub const fn access_of(mut self, of: fn(Args<'_>) -> Access) -> Spec {
+        self.access_of = Some(of);
         self
     }
 

@@ -64,7 +64,7 @@ impl SessionCommand for Exec {
     )
     .since("1.2.0")
     .complexity("Depends on the queued commands")
-    .with(flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::IMMEDIATE)
+    .with(flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::IMMEDIATE | flag::SKIP_SLOWLOG)
     .reply("Array of the commands' replies, or null if the block did not run.")
     .notes(
         "Conditions: IFEQ key value (the key holds this string), IFNE key value (it does not; a \
@@ -82,8 +82,8 @@ impl SessionCommand for Exec {
                 KEY_AND_VALUE,
             )
             .after("IFNE"),
-            Arg::key("missing", "the key is missing", |_, _| {}).after("NX"),
-            Arg::key("exists", "the key exists", |_, _| {}).after("XX"),
+            Arg::key("key", "the key is missing", |_, _| {}).after("NX"),
+            Arg::key("key", "the key exists", |_, _| {}).after("XX"),
         ],
         |exec: &mut Exec, args, from| {
             exec.conditions = conditions(args, from as usize)?;

@@ -62,4 +62,9 @@ mod tests {
                 .all(|l| !l.starts_with('|') || l.matches(" | ").count() == 4)
         );
     }
+
+    #[test]
+    fn the_readme_has_these_tables() {
+        crate::readme::assert_readme_has("settings", &markdown());
+    }
 }

@@ -25,6 +25,9 @@ impl Worker {
         let Run::Session(run) = table().row(id).run else {
             return Flow::Next;
         };
+        if table().row(id).spec.name == "info" {
+            self.publish();
+        }
         let mut out = Vec::new();
         let before = conn.session.reply_mode;
         let mut call = SessionCall {

@@ -410,6 +410,7 @@ impl Worker {
 
     /// Ends the turn: queues its effects in the log, and lets go what waited for their position.
     pub fn seal(&mut self) {
+        self.metrics.turns.add(1);
         let effects = self
             .keyspace
             .as_mut()
@@ -490,7 +491,6 @@ impl Worker {
             .expired_keys
             .add(stats.expired.saturating_sub(told.expired));
         self.told = stats;
-        self.metrics.turns.add(1);
         let mut keys = 0;
         for (number, &id) in keyspace.databases().ids().iter().enumerate() {
             let count = keyspace.tables().count_db(id);
@@ -599,6 +599,7 @@ impl Worker {
             }
         }
         self.check_timed();
+        self.publish();
         complete
     }
 

@@ -75,6 +75,9 @@ fn syntax(doc: &ArgDoc) -> String {
     let value = match doc.kind {
         Type::Token => String::new(),
         Type::OneOf => parts(doc, " | "),
+        Type::Block if is_any_of(doc) && doc.parts.len() > 1 => {
+            format!("{} ...", parts(doc, " | "))
+        }
         Type::Block => parts(doc, " "),
         _ => doc.name.to_ascii_lowercase(),
     };
@@ -94,8 +97,17 @@ fn syntax(doc: &ArgDoc) -> String {
     }
 }
 
+/// Whether this stands for any number of its parts: each begins with its own word, and all of it
+/// may be left out.
+fn is_any_of(doc: &ArgDoc) -> bool {
+    doc.kind == Type::Block
+        && doc.optional
+        && doc.token.is_none()
+        && doc.parts.iter().all(|part| part.token.is_some())
+}
+
 fn parts(doc: &ArgDoc, between: &str) -> String {
-    let alternatives = doc.kind == Type::OneOf;
+    let alternatives = doc.kind == Type::OneOf || is_any_of(doc);
     let part = |part: &ArgDoc| {
         let mut part = part.clone();
         part.optional &= !alternatives;
@@ -115,6 +127,11 @@ mod tests {
         assert_eq!(of("ping"), "PING [message]");
         assert_eq!(of("client|no-evict"), "CLIENT NO-EVICT <ON | OFF>");
         assert_eq!(of("config|get"), "CONFIG GET parameter [parameter ...]");
+        assert_eq!(of("httl"), "HTTL key FIELDS numfields field [field ...]");
+        assert_eq!(
+            of("exec"),
+            "EXEC [IFEQ key value | IFNE key value | NX key | XX key ...]"
+        );
         assert_eq!(
             of("hello"),
             "HELLO [protover [AUTH username password] [SETNAME clientname]]"

@@ -269,17 +269,11 @@ fn arguments(docs: &[ArgDoc]) -> Vec<ArgDoc> {
     for doc in docs.iter().filter(|doc| !doc.doc.is_empty()) {
         let mut arg = doc.clone();
         arg.parts = arguments(&doc.parts);
-        if arg.counted {
-            shown.push(ArgDoc {
-                name: "numkeys",
-                doc: "how many follow",
-                token: None,
-                kind: Type::Integer,
-                optional: false,
-                multiple: false,
-                counted: false,
-                parts: Vec::new(),
-            });
+        // Behind a word of its own, a count counts something else than keys.
+        let word = if arg.counted { arg.token.take() } else { None };
+        let count = arg.counted.then(|| count_of(word));
+        if word.is_none() {
+            shown.extend(count.clone());
         }
         if matches!(arg.kind, Type::Block | Type::OneOf) && arg.parts.is_empty() {
             arg.kind = Type::Text;
@@ -289,9 +283,39 @@ fn arguments(docs: &[ArgDoc]) -> Vec<ArgDoc> {
             arg.name = only.name;
             arg.parts = only.parts;
         }
-        shown.push(arg);
+        shown.push(match (word, count) {
+            (Some(_), Some(count)) => ArgDoc {
+                name: doc.name,
+                doc: doc.doc,
+                token: word,
+                kind: Type::Block,
+                optional: doc.optional,
+                multiple: false,
+                counted: false,
+                parts: vec![count, arg],
+            },
+            _ => arg,
+        });
     }
     shown
+}
+
+/// The count before what it counts.
+fn count_of(word: Option<&str>) -> ArgDoc {
+    ArgDoc {
+        name: if word.is_none() {
+            "numkeys"
+        } else {
+            "numfields"
+        },
+        doc: "how many follow",
+        token: None,
+        kind: Type::Integer,
+        optional: false,
+        multiple: false,
+        counted: false,
+        parts: Vec::new(),
+    }
 }
 
 fn write_arguments(arguments: &[ArgDoc], keys: &mut i64, reply: &mut Reply<'_>) {

@@ -51,9 +51,6 @@ pub fn markdown() -> String {
 mod tests {
     use super::*;
 
-    const BEGIN: &str = "<!-- commands: made from the command table -->";
-    const END: &str = "<!-- end of commands -->";
-
     #[test]
     fn every_group_has_a_heading() {
         for row in table().rows() {
@@ -64,22 +61,6 @@ mod tests {
 
     #[test]
     fn the_readme_has_this_table() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-        let Ok(readme) = std::fs::read_to_string(path) else {
-            return;
-        };
-        let (Some(begin), Some(end)) = (readme.find(BEGIN), readme.find(END)) else {
-            return;
-        };
-        let expected = format!("{BEGIN}\n{}\n", markdown());
-        if readme[begin..end] == expected {
-            return;
-        }
-        if std::env::var_os("UPDATE_README").is_some() {
-            let text = format!("{}{expected}{}", &readme[..begin], &readme[end..]);
-            std::fs::write(path, text).expect("README.md can be written");
-            return;
-        }
-        panic!("README.md's commands are out of date: UPDATE_README=1 cargo test --lib readme");
+        crate::readme::assert_readme_has("commands", &markdown());
     }
 }

@@ -312,11 +312,12 @@ impl SessionCommand for GetKeysAndFlags {
     ) -> Result<Next, Reject> {
         let (id, keys) = self.called.keys(args)?;
         let spec = table().row(id).spec;
+        let asked = args.slice(2..);
         reply.array(keys.len());
         for (place, key) in keys.iter().enumerate() {
             let access: Access = match spec.access_rest {
                 Some(rest) if place > 0 => rest,
-                _ => spec.access,
+                _ => spec.access_of.map_or(spec.access, |of| of(asked)),
             };
             reply.array(2);
             reply.bulk(key);

@@ -299,6 +299,12 @@ impl KeyCommand for BitField {
     .since("3.2.0")
     .complexity("O(1) for each operation")
     .with(flag::DENYOOM)
+    .access_of(|args| {
+        let writes = |word: &[u8]| {
+            word.eq_ignore_ascii_case(b"SET") || word.eq_ignore_ascii_case(b"INCRBY")
+        };
+        if args.iter().skip(2).any(writes) { Access::ReadUpdate } else { Access::Read }
+    })
     .reply(
         "Array: for each GET the integer, for each SET the integer before, for each INCRBY the \
          integer afterwards, or null where it did not fit and OVERFLOW is FAIL.",

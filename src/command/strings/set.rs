@@ -38,6 +38,10 @@ impl KeyCommand for Set {
         "Sets the string at a key, whatever was there.",
     )
     .with(flag::DENYOOM)
+    .access_of(|args| {
+        let get = args.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"GET"));
+        if get { Access::ReadUpdate } else { Access::Overwrite }
+    })
     .reply(
         "OK; null if the condition is not met. With GET: the string before, or null, whether or \
          not the condition is met.",
