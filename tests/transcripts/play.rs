@@ -225,11 +225,6 @@ fn keys_answer_as_recorded() {
 }
 
 #[test]
-fn hashes_answer_as_recorded() {
-    play_all(&["hashes", "hashes_later"]);
-}
-
-#[test]
 fn states_answer_as_specified() {
     play_all(&["states"]);
 }
