@@ -27,6 +27,9 @@ pub mod expiry;
 pub mod hashes;
 pub mod keys;
 pub mod limits;
+#[cfg(test)]
+#[path = "../../tests/transcripts/play.rs"]
+mod recorded;
 pub mod server;
 #[cfg(test)]
 pub mod session_transcript;
@@ -34,9 +37,6 @@ pub mod spec;
 pub mod states;
 pub mod strings;
 pub mod transactions;
-#[cfg(test)]
-#[path = "../../tests/transcripts/play.rs"]
-mod recorded;
 #[cfg(test)]
 pub mod transcript;
 

@@ -4,7 +4,7 @@
 //! integer touches, at most nine, and nothing else.
 
 use crate::command::KeyCommand;
-use crate::command::spec::{Arg, Group, Spec, Word, flag};
+use crate::command::spec::{Access, Arg, Group, Spec, Word, flag};
 use crate::command::strings::bits::checked_bit_offset;
 use crate::keyspace::Txn;
 use crate::keyspace::key::Key;
@@ -300,10 +300,13 @@ impl KeyCommand for BitField {
     .complexity("O(1) for each operation")
     .with(flag::DENYOOM)
     .access_of(|args| {
-        let writes = |word: &[u8]| {
-            word.eq_ignore_ascii_case(b"SET") || word.eq_ignore_ascii_case(b"INCRBY")
-        };
-        if args.iter().skip(2).any(writes) { Access::ReadUpdate } else { Access::Read }
+        let writes =
+            |word: &[u8]| word.eq_ignore_ascii_case(b"SET") || word.eq_ignore_ascii_case(b"INCRBY");
+        if args.iter().skip(2).any(writes) {
+            Access::ReadUpdate
+        } else {
+            Access::Read
+        }
     })
     .reply(
         "Array: for each GET the integer, for each SET the integer before, for each INCRBY the \

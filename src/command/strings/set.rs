@@ -39,8 +39,15 @@ impl KeyCommand for Set {
     )
     .with(flag::DENYOOM)
     .access_of(|args| {
-        let get = args.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"GET"));
-        if get { Access::ReadUpdate } else { Access::Overwrite }
+        let get = args
+            .iter()
+            .skip(3)
+            .any(|word| word.eq_ignore_ascii_case(b"GET"));
+        if get {
+            Access::ReadUpdate
+        } else {
+            Access::Overwrite
+        }
     })
     .reply(
         "OK; null if the condition is not met. With GET: the string before, or null, whether or \
