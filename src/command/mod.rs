@@ -34,6 +34,7 @@ pub mod server;
 #[cfg(test)]
 pub mod session_transcript;
 pub mod spec;
+pub mod states;
 pub mod strings;
 pub mod transactions;
 #[cfg(test)]
@@ -47,6 +48,7 @@ const FAMILIES: &[&[Row]] = &[
     strings::COMMANDS,
     counters::COMMANDS,
     hashes::COMMANDS,
+    states::COMMANDS,
     limits::COMMANDS,
     transactions::COMMANDS,
 ];

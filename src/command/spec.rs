@@ -464,6 +464,8 @@ pub struct Arg<C: 'static> {
     pub set: Set<C>,
     /// Parts of a block, alternatives of a choice, members of a repeated group.
     pub parts: &'static [Arg<C>],
+    /// What is wrong with a count that is no number or does not fit; Redis's texts without it.
+    pub count_error: Option<&'static str>,
 }
 
 impl<C> Arg<C> {
@@ -477,6 +479,7 @@ impl<C> Arg<C> {
             once: false,
             set,
             parts: &[],
+            count_error: None,
         }
     }
 
@@ -590,6 +593,12 @@ impl<C> Arg<C> {
     /// Giving it twice is a syntax error.
     pub const fn once(mut self) -> Arg<C> {
         self.once = true;
+        self
+    }
+
+    /// Says this, `ERR` included, when the count is no number or does not fit.
+    pub const fn count_error(mut self, text: &'static str) -> Arg<C> {
+        self.count_error = Some(text);
         self
     }
 
@@ -773,15 +782,17 @@ impl Parser<'_> {
         set: fn(&mut C, Words),
         command: &mut C,
     ) -> Result<(), Reject> {
+        let or = |reject: Reject| arg.count_error.map_or(reject, Reject::fixed);
         let word = self.take()?;
-        let groups = parse_i64(self.args.get(word.0 as usize)).ok_or(Reject::not_an_integer())?;
+        let groups = parse_i64(self.args.get(word.0 as usize));
+        let groups = groups.ok_or_else(|| or(Reject::not_an_integer()))?;
         if groups <= 0 {
-            return Err(Reject::fixed("ERR numkeys should be greater than 0"));
+            return Err(or(Reject::fixed("ERR numkeys should be greater than 0")));
         }
         let step = arg.parts.len().max(1) as u32;
         let room = (self.count - self.at) / step;
         if groups > i64::from(room) {
-            return Err(Reject::syntax());
+            return Err(or(Reject::syntax()));
         }
         let count = groups as u32 * step;
         set(

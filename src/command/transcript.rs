@@ -205,6 +205,11 @@ impl Transcript {
         &mut self.keyspace
     }
 
+    /// Batches in the log: commands that changed something.
+    pub fn batches(&self) -> usize {
+        self.log.len()
+    }
+
     /// Bytes that the last command put into the log.
     pub fn last_batch_bytes(&self) -> usize {
         self.log.last().map_or(0, |batch| batch.len())

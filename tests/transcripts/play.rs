@@ -224,3 +224,7 @@ fn keys_answer_as_recorded() {
     play_all(&["keys"]);
 }
 
+#[test]
+fn states_answer_as_specified() {
+    play_all(&["states"]);
+}

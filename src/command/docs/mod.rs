@@ -283,6 +283,8 @@ fn arguments(docs: &[ArgDoc]) -> Vec<ArgDoc> {
             arg.name = only.name;
             arg.parts = only.parts;
         }
+        // The word, the count and what it counts are left out together or not at all.
+        arg.optional &= word.is_none();
         shown.push(match (word, count) {
             (Some(_), Some(count)) => ArgDoc {
                 name: doc.name,
@@ -303,10 +305,10 @@ fn arguments(docs: &[ArgDoc]) -> Vec<ArgDoc> {
 /// The count before what it counts.
 fn count_of(word: Option<&str>) -> ArgDoc {
     ArgDoc {
-        name: if word.is_none() {
-            "numkeys"
-        } else {
-            "numfields"
+        name: match word {
+            None => "numkeys",
+            Some("FIELDS") => "numfields",
+            Some(_) => "count",
         },
         doc: "how many follow",
         token: None,

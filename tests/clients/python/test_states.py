@@ -107,31 +107,34 @@ def test_an_ordinary_write_makes_an_ordinary_string(r):
 
 
 def test_two_hundred_at_once_start_exactly_once(clients):
-    rounds, threads = 10, 20
-    connections = [clients() for _ in range(threads)]
-    for index in range(rounds):
-        started, barrier = [], threading.Barrier(threads)
+    rounds, threads = 1_000, 20
+    barrier = threading.Barrier(threads)
+    started = [[] for _ in range(rounds)]
 
-        def work(client, key):
-            barrier.wait(timeout=30)
+    def work(client):
+        for index in range(rounds):
             pipe = client.pipeline(transaction=False)
             for _ in range(10):
-                pipe.execute_command("SETIFIDLE", key, "busy", "PX", 60_000)
-            started.extend(reply[0] for reply in pipe.execute()
-                           if text(reply[0]) == "STARTED")
+                pipe.execute_command("SETIFIDLE", f"race:{index}", "busy", "PX", 60_000)
+            barrier.wait(timeout=30)
+            started[index].extend(reply[1] for reply in pipe.execute()
+                                  if text(reply[0]) == "STARTED")
 
-        running = [threading.Thread(target=work, args=(client, f"race:{index}"))
-                   for client in connections]
-        for thread in running:
-            thread.start()
-        for thread in running:
-            thread.join(timeout=60)
-        assert len(started) == 1
+    running = [threading.Thread(target=work, args=(clients(),)) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(timeout=120)
+    assert [len(tokens) for tokens in started] == [1] * rounds
+    assert len({tokens[0] for tokens in started}) == rounds
 
 
 def test_wrong_arguments_are_named_and_change_nothing(r):
-    for arguments, word in [(("k", ""), "state"), (("k", "idle"), "state"),
-                            (("k", "s", "EX", "0"), ""), (("k", "s", "OWNER"), "")]:
+    for arguments, word in [(("k", ""), "SETIFIDLE: state"), (("k", "idle"), "SETIFIDLE: state"),
+                            (("k", "s", "EX", "0"), "invalid expire time in 'setifidle' command"),
+                            (("k", "s", "PXAT", "1"), "SETIFIDLE: the deadline"),
+                            (("k", "s", "OWNER", ""), "SETIFIDLE: OWNER"),
+                            (("k", "s", "OWNER"), "syntax error")]:
         with pytest.raises(redis.ResponseError, match=word):
             r.execute_command("SETIFIDLE", *arguments)
     assert r.exists("k") == 0
