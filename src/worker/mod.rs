@@ -35,6 +35,8 @@ mod messages;
 mod requests;
 pub mod runner;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 /// What a thread asks of the server as a whole.
 #[derive(Debug)]

@@ -1,0 +1,537 @@
+//! The whole server on one thread, over a disk that can lose, hold and run out: workers, mailboxes,
+//! lending, gate and log, driven by hand.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use hashbrown::HashMap;
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use crate::clock::ManualClock;
+use crate::config::{Live, Settings};
+use crate::keyspace::codec::BatchBuilder;
+use crate::log::sim_disk::{Keep, SimDisk};
+use crate::log::{self, Batch, Log, Manual, Options, Position};
+use crate::metrics::Metrics;
+use crate::recovery::{Plan, recover};
+use crate::route::Routes;
+use crate::session::{Client, Clients, Engine, KeyCounts, Shared};
+use crate::shard::mailbox::ConnId;
+use crate::store::{MapStore, Meta};
+use crate::worker::{Parts, Worker};
+
+struct NoEngine;
+
+impl Engine for NoEngine {
+    fn info(&self, _metrics: &Metrics) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn last_checkpoint_s(&self) -> u64 {
+        0
+    }
+
+    fn checkpoint_runs(&self) -> bool {
+        false
+    }
+
+    fn last_checkpoint_ok(&self) -> bool {
+        true
+    }
+
+    fn changes_since_checkpoint(&self) -> u64 {
+        0
+    }
+
+    fn log_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// A client: a connection of one of the threads.
+#[derive(Clone, Copy)]
+struct Peer {
+    shard: usize,
+    id: ConnId,
+}
+
+/// A server on one thread.
+struct Village {
+    disk: Arc<SimDisk>,
+    manual: Manual,
+    workers: Vec<Worker>,
+    clients: u64,
+}
+
+const SEED: u64 = 11;
+
+impl Village {
+    /// Starts on what the disk has.
+    fn start(disk: &Arc<SimDisk>, shards: usize) -> Village {
+        Village::start_with(disk, shards, 256 * 1024)
+    }
+
+    fn start_with(disk: &Arc<SimDisk>, shards: usize, segment_bytes: u64) -> Village {
+        let time_us = Arc::new(AtomicU64::new(0));
+        let mut options = Options::new(SEED, {
+            Arc::new(move || time_us.fetch_add(10, Ordering::Relaxed))
+        });
+        options.segment_bytes = segment_bytes;
+        options.set_aside_bytes = 64 * 1024;
+        options.writers = shards;
+        let opened = log::open(disk.disk(), Path::new("log"), options, Position::default());
+        let mut recovery = opened.expect("the log opens");
+        let plan = Plan {
+            routes: Routes::new(shards),
+            seed: SEED,
+            databases: 2,
+            random_seed: 5,
+        };
+        let meta = Meta {
+            databases: vec![0, 1],
+            next_database_id: 2,
+            ..Meta::default()
+        };
+        let store = MapStore::new();
+        let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {});
+        let recovered = recovered.expect("what was written can be read");
+        let (log, mut manual) = recovery.finish_manual().expect("the log starts");
+        manual.run().expect("the disk works");
+        let shared = shared(shards);
+        let clock = ManualClock::new(1_700_000_000_000).clock(recovered.time_ms);
+        first_ceiling(&log, recovered.tokens.ceiling(), clock.now_ms());
+        manual.run().expect("the disk works");
+        let workers = recovered
+            .keyspaces
+            .into_iter()
+            .enumerate()
+            .map(|(id, keyspace)| {
+                Worker::new(Parts {
+                    id,
+                    routes: plan.routes,
+                    shared: shared.clone(),
+                    log: log.clone(),
+                    clock: clock.clone(),
+                    keyspace,
+                    control: Arc::new(|_| {}),
+                    seed: SEED + id as u64,
+                })
+            });
+        let workers = workers.collect();
+        Village {
+            disk: disk.clone(),
+            manual,
+            workers,
+            clients: 0,
+        }
+    }
+
+    fn connect(&mut self, shard: usize) -> Peer {
+        self.clients += 1;
+        let names = ("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned());
+        let client = Client::new(self.clients, shard, names, 0, false, 0);
+        let id = self.workers[shard].connect(Arc::new(client));
+        Peer { shard, id }
+    }
+
+    fn send(&mut self, peer: Peer, lines: &str) {
+        self.workers[peer.shard].begin_turn();
+        self.workers[peer.shard].receive(peer.id, lines.replace('\n', "\r\n").as_bytes());
+        self.deliver();
+    }
+
+    /// Passes messages on until there are none, and lets connections go on.
+    fn deliver(&mut self) {
+        loop {
+            let mut any = false;
+            for shard in 0..self.workers.len() {
+                for (to, message) in self.workers[shard].take_outbox() {
+                    any = true;
+                    self.workers[to].message(message);
+                }
+                for id in self.workers[shard].take_attention() {
+                    let waits = self.workers[shard]
+                        .conn(id)
+                        .is_some_and(|conn| conn.has_input());
+                    if waits {
+                        any = true;
+                        self.workers[shard].resume(id);
+                    }
+                }
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    /// Ends the turn of one thread.
+    fn seal(&mut self, shard: usize) {
+        if self.workers[shard].wants_seal() {
+            self.workers[shard].seal();
+        }
+        self.deliver();
+    }
+
+    /// Ends every turn, until nobody has anything to hand over.
+    fn seal_all(&mut self) {
+        while self.workers.iter().any(Worker::wants_seal) {
+            for shard in 0..self.workers.len() {
+                self.seal(shard);
+            }
+        }
+    }
+
+    /// The disk takes what is queued.
+    fn sync(&mut self) {
+        self.manual.run().expect("the disk works");
+        for worker in &mut self.workers {
+            worker.begin_turn();
+            worker.durable();
+            if worker.wants_space() {
+                worker.space_changed();
+            }
+        }
+        self.deliver();
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..3 {
+            self.seal_all();
+            self.sync();
+        }
+    }
+
+    /// What may be sent to a client by now.
+    fn output(&mut self, peer: Peer) -> String {
+        let worker = &mut self.workers[peer.shard];
+        let Some(released) = worker.output(peer.id) else {
+            return String::new();
+        };
+        let bytes = released.bytes().to_vec();
+        worker.sent(peer.id, bytes.len());
+        worker.hold_watch(peer.id);
+        String::from_utf8(bytes).expect("test data is text")
+    }
+
+    /// Sends a request and waits for everything.
+    fn call(&mut self, peer: Peer, lines: &str) -> String {
+        self.send(peer, lines);
+        self.settle();
+        self.output(peer)
+    }
+
+    /// The power goes; what the disk had not synced is kept as `keep` says.
+    fn crash(self, keep: Keep) -> Arc<SimDisk> {
+        self.disk.crash(keep);
+        self.disk.clone()
+    }
+}
+
+fn first_ceiling(log: &Log, ceiling: u64, time_ms: u64) {
+    let mut batch = BatchBuilder::default();
+    batch.token_ceiling(ceiling);
+    assert!(log.reserve_urgent(4096));
+    log.append(Batch {
+        parts: batch.finish(),
+        time_ms,
+        reserved_bytes: 4096,
+    });
+}
+
+fn shared(shards: usize) -> Arc<Shared> {
+    Arc::new(Shared {
+        settings: Live::new(Settings::default(), None),
+        clients: Clients::default(),
+        metrics: Metrics::new(shards, crate::command::table().rows().len()),
+        engine: Box::new(NoEngine),
+        started_ms: 0,
+        run_id: String::new(),
+        port: AtomicU32::new(0),
+        dir: String::new(),
+        shards,
+        keyspace: KeyCounts::new(shards, 2),
+        monitors: AtomicUsize::new(0),
+        stopping: AtomicBool::new(false),
+    })
+}
+
+/// A key for each shard.
+fn keys(shards: usize) -> Vec<String> {
+    let routes = Routes::new(shards);
+    (0..shards)
+        .map(|shard| {
+            let mut names = (0..).map(|number| format!("key{number}"));
+            names
+                .find(|name| routes.of_key(name.as_bytes()) == shard)
+                .unwrap_or_default()
+        })
+        .collect()
+}
+
+#[test]
+fn replies_wait_for_their_keys_last_write_and_for_nothing_else() {
+    for shards in [1, 3] {
+        // Room in the log for all of it, so that nothing waits for room.
+        let mut village = Village::start_with(&SimDisk::new(1), shards, 8 << 20);
+        let (writer, reader) = (village.connect(0), village.connect(shards - 1));
+        for key in keys(shards) {
+            village.send(writer, &format!("SET {key} 1\n"));
+            village.send(reader, &format!("GET {key}\n"));
+            village.seal_all();
+            assert_eq!(village.output(writer), "", "the write is not on disk");
+            assert_eq!(village.output(reader), "", "and nobody sees it");
+            let other = village.connect(0);
+            village.send(other, "GET other\n");
+            village.seal_all();
+            assert_eq!(
+                village.output(other),
+                "$-1\r\n",
+                "another key does not wait"
+            );
+            village.sync();
+            assert_eq!(village.output(writer), "+OK\r\n");
+            assert_eq!(village.output(reader), "$1\r\n1\r\n");
+
+            village.send(writer, &format!("DEL {key}\n"));
+            village.seal_all();
+            village.send(reader, &format!("GET {key}\n"));
+            village.seal_all();
+            assert_eq!(
+                village.output(reader),
+                "",
+                "the null of a deleted key waits as well"
+            );
+            village.sync();
+            assert_eq!(village.output(writer), ":1\r\n");
+            assert_eq!(village.output(reader), "$-1\r\n");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_waits_for_what_it_tells() {
+    let mut village = Village::start(&SimDisk::new(1), 1);
+    let (writer, reader) = (village.connect(0), village.connect(0));
+    village.send(writer, "SET a text\n");
+    village.send(reader, "INCR a\n");
+    village.seal_all();
+    assert_eq!(village.output(reader), "");
+    village.sync();
+    assert!(
+        village
+            .output(reader)
+            .starts_with("-ERR value is not an integer")
+    );
+}
+
+#[test]
+fn pipelines_over_shards_keep_their_order() {
+    let mut village = Village::start(&SimDisk::new(1), 3);
+    let peer = village.connect(1);
+    let keys = keys(3);
+    let (a, b, c) = (&keys[0], &keys[1], &keys[2]);
+    let lines = format!(
+        "INCR {a}\nINCR {b}\nMSET {a} 5 {b} 6 {c} 7\nINCR {c}\nMGET {c} {a} {b}\nMULTI\nINCR {a}\n\
+         INCR {b}\nEXEC\nGET {a}\nDEL {a} {b} {c}\nDBSIZE\nINFO nosuch\nPING\n"
+    );
+    let reply = village.call(peer, &lines);
+    let expected = "1|1|OK|8|[8|5|6]|OK|QUEUED|QUEUED|[6|7]|6|3|0|";
+    let mut told = String::new();
+    for line in reply
+        .split("\r\n")
+        .filter(|line| !line.is_empty() && !line.starts_with('$'))
+    {
+        told.push_str(line.trim_start_matches([':', '+']));
+        told.push(' ');
+    }
+    let wanted = "1 1 OK 8 *3 8 5 6 OK QUEUED QUEUED *2 6 7 6 3 0 ";
+    assert!(told.starts_with(wanted), "{told}\nwanted {expected}");
+    assert!(told.ends_with("PONG "), "{told}");
+}
+
+#[test]
+fn a_watched_key_that_was_written_stops_the_block() {
+    for shards in [1, 3] {
+        let mut village = Village::start(&SimDisk::new(1), shards);
+        let (one, other) = (village.connect(0), village.connect(shards - 1));
+        for key in keys(shards) {
+            village.call(
+                one,
+                &format!("SET {key} 1\nWATCH {key}\nMULTI\nINCR {key}\n"),
+            );
+            village.call(other, &format!("SET {key} 10\n"));
+            assert_eq!(village.call(one, "EXEC\n"), "*-1\r\n");
+            village.call(one, &format!("WATCH {key}\nMULTI\nINCR {key}\n"));
+            assert_eq!(village.call(one, "EXEC\n"), "*1\r\n:11\r\n");
+            village.call(one, &format!("WATCH {key}\nMULTI\nINCR {key}\n"));
+            village.call(other, "FLUSHALL\n");
+            assert_eq!(village.call(one, "EXEC\n"), "*-1\r\n");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_lets_space_be_freed() {
+    let disk = SimDisk::new(1);
+    let mut village = Village::start_with(&disk, 2, 256 * 1024);
+    let peer = village.connect(0);
+    let value = "x".repeat(20_000);
+    disk.set_space(Some(disk.used_bytes() + 300_000));
+    let mut refused = 0;
+    for number in 0..200 {
+        let reply = village.call(peer, &format!("SET key{number} {value}\n"));
+        if reply.starts_with("-NOSPACE") {
+            refused += 1;
+        } else {
+            assert_eq!(reply, "+OK\r\n");
+            assert_eq!(refused, 0, "what was refused once does not fit later");
+        }
+    }
+    assert!(refused > 50, "{refused} writes were refused");
+    assert_eq!(
+        village.call(peer, "STRLEN key0\n"),
+        ":20000\r\n",
+        "reads go on"
+    );
+    assert_eq!(
+        village.call(peer, "DEL key0\n"),
+        ":1\r\n",
+        "space can be freed"
+    );
+    disk.set_space(None);
+    // A refused write asks for room again.
+    village.call(peer, "SET again 1\n");
+    village.settle();
+    assert_eq!(
+        village.call(peer, "SET again 1\n"),
+        "+OK\r\n",
+        "writing resumes by itself"
+    );
+}
+
+/// Random increments by several clients over several shards, through a crash at a random moment.
+/// Returns how many replies were seen.
+fn crash_once(seed: u64) -> usize {
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let disk = SimDisk::new(seed);
+    let shards = random.random_range(1..4);
+    let mut village = Village::start(&disk, shards);
+    let peers: Vec<Peer> = (0..4)
+        .map(|_| village.connect(random.random_range(0..shards)))
+        .collect();
+    let names: Vec<String> = (0..6).map(|number| format!("key{number}")).collect();
+    // Per client: what its replies will be about.
+    let mut asked: Vec<Vec<usize>> = vec![Vec::new(); peers.len()];
+    let mut seen: Vec<i64> = vec![0; names.len()];
+    let mut sent: Vec<i64> = vec![0; names.len()];
+    let (mut pairs_sent, mut replies) = (0, 0);
+    for _ in 0..random.random_range(20..200) {
+        match random.random_range(0..10) {
+            0..5 => {
+                let (who, key) = (
+                    random.random_range(0..peers.len()),
+                    random.random_range(0..names.len()),
+                );
+                village.send(peers[who], &format!("INCR {}\n", names[key]));
+                asked[who].push(key);
+                sent[key] += 1;
+            }
+            5 => {
+                // Both or none, wherever they live.
+                let who = random.random_range(0..peers.len());
+                village.send(peers[who], "MULTI\nINCR pair1\nINCR pair2\nEXEC\n");
+                asked[who].push(usize::MAX);
+                pairs_sent += 1;
+            }
+            6 | 7 => village.seal(random.random_range(0..shards)),
+            8 => {
+                let _ = village.manual.step();
+            }
+            _ => village.sync(),
+        }
+        for (who, peer) in peers.iter().enumerate() {
+            for line in village.output(*peer).split("\r\n") {
+                let Some(number) = line.strip_prefix(':') else {
+                    continue;
+                };
+                let number: i64 = number.parse().expect("an integer");
+                replies += 1;
+                // A block answers with two integers, in their place.
+                match asked[who].first().copied() {
+                    Some(usize::MAX) => {
+                        asked[who][0] = usize::MAX - 1;
+                    }
+                    Some(key) if key == usize::MAX - 1 => {
+                        asked[who].remove(0);
+                    }
+                    Some(key) => {
+                        asked[who].remove(0);
+                        seen[key] = seen[key].max(number);
+                    }
+                    None => panic!("a reply that nobody asked for"),
+                }
+            }
+        }
+    }
+    let keep = [Keep::Nothing, Keep::Some, Keep::Torn, Keep::Everything];
+    let disk = village.crash(keep[random.random_range(0..keep.len())]);
+    let mut village = Village::start(&disk, random.random_range(1..5));
+    let peer = village.connect(0);
+    let value = |village: &mut Village, name: &str| -> i64 {
+        let reply = village.call(peer, &format!("GET {name}\n"));
+        reply
+            .split("\r\n")
+            .nth(1)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+    };
+    for (key, name) in names.iter().enumerate() {
+        let value = value(&mut village, name);
+        assert!(
+            value >= seen[key],
+            "seed {seed}: {name} was seen as {}, is {value}",
+            seen[key]
+        );
+        assert!(
+            value <= sent[key],
+            "seed {seed}: {name} was sent {} times, is {value}",
+            sent[key]
+        );
+    }
+    let pair = (value(&mut village, "pair1"), value(&mut village, "pair2"));
+    assert_eq!(
+        pair.0, pair.1,
+        "seed {seed}: a block is whole or not at all"
+    );
+    assert!(pair.0 <= pairs_sent);
+    replies
+}
+
+#[test]
+fn nothing_seen_is_missing_after_a_power_cut() {
+    let replies: usize = (0..400).map(crash_once).sum();
+    assert!(replies > 4_000, "{replies} replies were seen");
+}
+
+#[test]
+fn tokens_are_new_after_a_power_cut() {
+    let mut disk = SimDisk::new(3);
+    let mut tokens: HashMap<i64, usize> = HashMap::new();
+    for start in 0..4 {
+        let mut village = Village::start(&disk, 1 + start % 3);
+        let peer = village.connect(0);
+        for number in 0..20 {
+            let reply = village.call(peer, &format!("SETSTATE cell{number} s{start}\n"));
+            let token = reply
+                .split(':')
+                .next_back()
+                .and_then(|text| text.trim().parse().ok());
+            let earlier = tokens.insert(token.expect("a token"), start);
+            assert_eq!(earlier, None, "a token was used twice");
+        }
+        disk = village.crash(Keep::Some);
+    }
+}
