@@ -75,8 +75,6 @@ pub enum Next {
     Unwatch,
     /// Forget watches and block, become like new; the reply is written.
     Reset,
-    /// Backup of the data folder into a new folder; +OK when it is complete and verified.
-    Backup(Vec<u8>),
 }
 
 /// A condition of EXEC.

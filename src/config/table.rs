@@ -167,8 +167,7 @@ pub const ROWS: &[Row] = &[
         Group::Data,
         "512mb",
         bytes(MB, 64 * GB, |s| &mut s.checkpoint_bytes),
-        "Bytes of log after which a checkpoint moves them to the store; with maxmemory, at most \
-         a quarter of that.",
+        "Bytes of log after which a checkpoint moves them to the store.",
     ),
     setting(
         Change::Live,
@@ -236,8 +235,7 @@ pub const ROWS: &[Row] = &[
         Group::Memory,
         "0",
         bytes(0, 1 << 50, |s| &mut s.maxmemory_bytes),
-        "Bytes of memory for keys; above them the least recently used leave memory and stay on \
-         disk. 0 for no limit.",
+        "Kept for clients that read or set it, and not enforced: every key stays in memory.",
     ),
     setting(
         Change::Never,
@@ -245,7 +243,7 @@ pub const ROWS: &[Row] = &[
         Group::Memory,
         "noeviction",
         Kind::Fact("noeviction"),
-        "No key is ever deleted to free memory: it hibernates on disk.",
+        "No key is ever deleted to free memory.",
     ),
     setting(
         Change::Live,

@@ -177,10 +177,6 @@ impl Server {
                 self.resume();
                 self.answer(asker, result);
             }
-            Control::Backup(target, asker) => {
-                let text = format!("there is no backup to '{target}' in this version");
-                self.answer(asker, Err(text));
-            }
         }
         None
     }

@@ -145,12 +145,6 @@ impl Worker {
                 conn.barrier = Some(Barrier::Server(place));
                 (self.control)(Control::Reload(asker));
             }
-            Next::Backup(target) => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Server(place));
-                let target = String::from_utf8_lossy(&target).into_owned();
-                (self.control)(Control::Backup(target, asker));
-            }
             Next::Monitor => {
                 if !conn.session.monitor {
                     conn.session.monitor = true;

@@ -52,8 +52,6 @@ pub enum Control {
     },
     /// Forget everything in memory and recover in place.
     Reload((ShardId, ConnId)),
-    /// Copy the data folder.
-    Backup(String, (ShardId, ConnId)),
 }
 
 /// Where `Control` goes.
