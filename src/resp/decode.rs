@@ -634,4 +634,43 @@ mod tests {
     fn arguments() -> impl Strategy<Value = Vec<Vec<u8>>> {
         proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..12)
     }
+
+    proptest! {
+        #[test]
+        fn an_encoded_request_is_decoded_as_another_decoder_does(
+            args in arguments(),
+            tail in 0..9usize,
+        ) {
+            let mut bytes = Vec::new();
+            encode_command(&args.iter().map(|arg| &arg[..]).collect::<Vec<_>>(), &mut bytes);
+            let consumed = bytes.len();
+            bytes.extend(std::iter::repeat_n(b'x', tail));
+            let mut decoder = Decoder::new();
+            prop_assert_eq!(decoder.decode(&bytes, &LIMITS), Ok(Decoded::Request { consumed }));
+            let decoded: Vec<_> = decoder.args(&bytes).iter().map(<[u8]>::to_vec).collect();
+            prop_assert_eq!(&decoded, &args);
+
+            use redis_protocol::resp2::{decode, types::OwnedFrame};
+            let frames = args.into_iter().map(OwnedFrame::BulkString).collect();
+            let oracle = decode::decode(&bytes).expect("refused by the other decoder");
+            prop_assert_eq!(oracle, Some((OwnedFrame::Array(frames), consumed)));
+        }
+
+        #[test]
+        fn a_split_makes_no_difference_to_damaged_requests(
+            args in arguments(),
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
+        ) {
+            let mut bytes = Vec::new();
+            encode_command(&args.iter().map(|arg| &arg[..]).collect::<Vec<_>>(), &mut bytes);
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+            cuts.sort_unstable();
+            prop_assert_eq!(requests(&bytes, &cuts, &LIMITS), requests(&bytes, &[], &LIMITS));
+        }
+    }
 }
