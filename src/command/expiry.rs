@@ -1,7 +1,7 @@
 //! The expiry options that many commands share: EX, PX, EXAT, PXAT, and what goes with them.
 //!
-//! Always true: a deadline that comes out of here is absolute, in ms since the Unix epoch, and above
-//! zero; what cannot be one is refused with the command's name.
+//! Always true: a deadline that comes out of here is absolute, in ms since the Unix epoch, and
+//! above zero; what cannot be one is refused with the command's name.
 
 use crate::command::spec::{Arg, Type};
 use crate::keyspace::{Key, Txn, Value};

@@ -1,7 +1,7 @@
 //! Transactions: MULTI, EXEC, DISCARD, WATCH, UNWATCH.
 //!
-//! The commands here only say what the connection has to do; a queued block runs whole on the owners
-//! of its keys, which are borrowed if there are several.
+//! The commands here only say what the connection has to do; a queued block runs whole on the
+//! owners of its keys, which are borrowed if there are several.
 
 use crate::command::spec::{Access, Arg, Group, Spec, Words, flag};
 use crate::command::{Row, SessionCommand};

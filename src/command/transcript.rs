@@ -1,5 +1,5 @@
-//! Transcripts: a test speaks like a user in redis-cli, against one shard with everything in memory.
-//! Only for tests.
+//! Transcripts: a test speaks like a user in redis-cli, against one shard with everything in
+//! memory. Only for tests.
 
 use crate::command::{Run, table};
 use crate::keyspace::codec::{BatchBuilder, Mutations};

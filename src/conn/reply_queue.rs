@@ -1,8 +1,8 @@
 //! Replies in request order, where some come from other shards.
 //!
-//! A reply that is made here goes straight into the gate; one that is still on its way has a *place*,
-//! and whatever follows it waits behind it. Always true: bytes enter the gate in the order of the
-//! requests, each with its own wait.
+//! A reply that is made here goes straight into the gate; one that is still on its way has a
+//! *place*, and whatever follows it waits behind it. Always true: bytes enter the gate in the order
+//! of the requests, each with its own wait.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,8 @@
 //! The bytes of values and effects, as the commit log and the store keep them.
 //!
 //! Numbers are LEB128 varints (signed ones zigzag), byte strings are length-prefixed. A value is
-//! kind, deadline, payload; a *mutation* is one effect of a sealed turn, absolute and idempotent over
-//! a newer row. What does not decode is damage with a name, never a panic.
+//! kind, deadline, payload; a *mutation* is one effect of a sealed turn, absolute and idempotent
+//! over a newer row. What does not decode is damage with a name, never a panic.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

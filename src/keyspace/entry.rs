@@ -1,7 +1,7 @@
 //! An entry: its packed form, and how commands and the checkpoint see it.
 //!
-//! Packed: hash (4 bytes, little-endian), meta (1), stamp (1), key length (1), deadline (8, if there
-//! is one), key, body. The body is 8 bytes of a counter, or a length byte and a short
+//! Packed: hash (4 bytes, little-endian), meta (1), stamp (1), key length (1), deadline (8, if
+//! there is one), key, body. The body is 8 bytes of a counter, or a length byte and a short
 //! string, or the 4-byte number of a boxed value. A key too long for the length byte lies in the
 //! box as well. The layout can be read from the entry alone.
 

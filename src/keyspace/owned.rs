@@ -1,5 +1,6 @@
 //! The keyspace of one shard: its keys, what was written in the running turn, and all that the
-//! rules of keys need (time, tokens, deadlines, watches). A plain struct: no I/O, no clock, no lock.
+//! rules of keys need (time, tokens, deadlines, watches). A plain struct: no I/O, no clock, no
+//! lock.
 //!
 //! Always true: every change of a key goes through this file's few writing methods, which keep key
 //! counts, deadline hints, watches and the turn's touches in step with the tables.

@@ -1,8 +1,9 @@
 //! Tokens: numbers below 2^53 that are handed out once, ever.
 //!
-//! One counter serves the whole server; shards draw blocks from it. A block's end, its *ceiling*, is
-//! logged, and no token of the block is used before the ceiling is durable, in every sync mode. A
-//! start begins above the highest ceiling. So a token is never used twice, and a key's tokens grow.
+//! One counter serves the whole server; shards draw blocks from it. A block's end, its *ceiling*,
+//! is logged, and no token of the block is used before the ceiling is durable, in every sync mode.
+//! A start begins above the highest ceiling. So a token is never used twice, and a key's tokens
+//! grow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,9 +1,9 @@
 //! A command's view of the keyspace: reads, and writes that are dropped whole when the command
 //! answers with a Reject.
 //!
-//! Always true: a Txn remembers what its reply has to wait for: the last unsynced write of every key
-//! that it looked at, found or not, and the running turn once it wrote. A key past its deadline is
-//! never seen. Time does not move while a Txn lives.
+//! Always true: a Txn remembers what its reply has to wait for: the last unsynced write of every
+//! key that it looked at, found or not, and the running turn once it wrote. A key past its deadline
+//! is never seen. Time does not move while a Txn lives.
 
 use bytes::BytesMut;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -595,7 +595,8 @@ impl<'a> Txn<'a> {
         self.wait = Wait::TURN;
     }
 
-    /// Switches the expiry in the background on or off; no key past its deadline is seen either way.
+    /// Switches the expiry in the background on or off; no key past its deadline is seen either
+    /// way.
     pub fn set_active_expiry(&mut self, active: bool) {
         for index in 0..self.owners.count() {
             self.owners.nth(index).set_active_expiry(active);

@@ -1,7 +1,7 @@
 //! The keys that transactions watch, and how often each was written since.
 //!
-//! Always true: a key is here while somebody watches it; every write of it, by whoever, by expiry and
-//! by FLUSH, raises its version.
+//! Always true: a key is here while somebody watches it; every write of it, by whoever, by expiry
+//! and by FLUSH, raises its version.
 
 use hashbrown::HashMap;
 

@@ -56,7 +56,8 @@ pub fn run(
     file: Option<std::path::PathBuf>,
     changed: impl Fn(&Settings) + Send + 'static,
 ) -> Result<(), Fatal> {
-    let began = std::time::Instant::now();
+    let stopwatch = Clock::start(0);
+    let began_ns = stopwatch.now_ns();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -74,7 +75,7 @@ pub fn run(
             shards: server.shared.shards,
             dir: Path::new(&server.shared.dir),
             keys: server.recovered_keys,
-            took: began.elapsed(),
+            took: Duration::from_nanos(stopwatch.now_ns() - began_ns),
         });
         server.serve(listeners, wishes).await
     })

@@ -284,19 +284,23 @@ fn run_threads(
 
 /// Says how far a start is, once a second.
 struct Reporter {
-    last: std::time::Instant,
+    clock: Clock,
+    last_ns: u64,
 }
 
 impl Reporter {
     fn new() -> Reporter {
+        let clock = Clock::start(0);
         Reporter {
-            last: std::time::Instant::now(),
+            last_ns: clock.now_ns(),
+            clock,
         }
     }
 
     fn report(&mut self, text: &str) {
-        if self.last.elapsed().as_secs() >= 1 {
-            self.last = std::time::Instant::now();
+        let now_ns = self.clock.now_ns();
+        if now_ns - self.last_ns >= 1_000_000_000 {
+            self.last_ns = now_ns;
             tracing::info!("recovering: {text}");
         }
     }

@@ -2,8 +2,8 @@
 //! runs once, queues one batch, and sends them home.
 //!
 //! Always true: shards are asked for in ascending order, so two coordinators never wait for each
-//! other; an owner seals before it lends; a coordinator belongs to its thread, not to the connection
-//! that asked; every shard that was lent is sent home.
+//! other; an owner seals before it lends; a coordinator belongs to its thread, not to the
+//! connection that asked; every shard that was lent is sent home.
 
 use crate::command::{RowId, Run, table};
 use crate::conn::reply_queue::Place;

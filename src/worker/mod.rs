@@ -1,7 +1,7 @@
 //! The core of a shard thread: it owns a shard and serves a share of the connections. No I/O, no
-//! threads, no clock of its own: bytes, messages, positions and times come in, and bytes that may be
-//! sent, messages and positions to wait for go out. [`runner`] puts it on a thread with sockets; the
-//! simulator drives it by hand.
+//! threads, no clock of its own: bytes, messages, positions and times come in, and bytes that may
+//! be sent, messages and positions to wait for go out. [`runner`] puts it on a thread with sockets;
+//! the simulator drives it by hand.
 //!
 //! Always true: a connection's requests run in order, its replies leave in order, and none before
 //! what it saw is durable; while the shard is lent, everything that needs it waits in one order.

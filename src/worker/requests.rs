@@ -1,7 +1,7 @@
 //! From bytes to replies: reads the requests of a connection and runs each where its keys live.
 //!
-//! Always true: a request is consumed once it was run, sent away, or queued; one that has to wait is
-//! left where it is and looked at again. Calls for one shard leave in request order.
+//! Always true: a request is consumed once it was run, sent away, or queued; one that has to wait
+//! is left where it is and looked at again. Calls for one shard leave in request order.
 
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
@@ -190,7 +190,8 @@ impl Worker {
         if conn.closing { buffer.len() } else { at }
     }
 
-    /// Whether the next request of a connection may run; if not, it is noted where it will be woken.
+    /// Whether the next request of a connection may run; if not, it is noted where it will be
+    /// woken.
     fn may_run(&mut self, conn: &mut Conn) -> bool {
         if conn.barrier.is_some() || self.shared.stopping.load(Ordering::Relaxed) {
             return false;

@@ -1,7 +1,8 @@
-//! The shard's side of a checkpoint: hands over dirty entries as rows, slice by slice, between turns.
+//! The shard's side of a checkpoint: hands over dirty entries as rows, slice by slice, between
+//! turns.
 //!
-//! Always true: rows come out in ascending order, each as of a sealed turn. The rows of one slot are
-//! gathered and sorted, because a sweep gives entries and the store sorts kinds of rows apart.
+//! Always true: rows come out in ascending order, each as of a sealed turn. The rows of one slot
+//! are gathered and sorted, because a sweep gives entries and the store sorts kinds of rows apart.
 
 use std::sync::mpsc::Sender;
 

@@ -5,6 +5,7 @@
 //! folder; `tests/run` runs them all. `TALLYMAN_SERVER=redis` runs these tests on redis-server.
 
 mod harness;
+mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
