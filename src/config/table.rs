@@ -129,8 +129,8 @@ pub const ROWS: &[Row] = &[
         Group::Data,
         "0",
         integer(0, SHARDS_MAX, |s| &mut s.shards),
-        "Threads that own keys and serve connections; 0 for one per core. May be another number \
-         at each start.",
+        "Threads that own keys and serve connections; 0 for one per core but one, \
+         which the log needs. May be another number at each start.",
     ),
     setting(
         Change::AtStart,
