@@ -31,7 +31,8 @@
 //!
 //! # Threads
 //!
-//! - `shard-N`, one per core but one: a tokio current-thread runtime around a [`worker::Worker`]: owns the
+//! - `shard-N`, one per core but one: a tokio current-thread runtime around a
+//!   [`worker::Worker`]: owns the
 //!   keys of a range of slots, and serves a share of the connections.
 //! - commit log: takes the batches that queued while the last sync ran, writes one record, syncs,
 //!   wakes who waits.
