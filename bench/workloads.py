@@ -6,6 +6,7 @@ where it lacks the command (a Lua script). Every server is filled with the keys 
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 EVERY_FSYNC = ("always", "everysec", "no")
 VALUE_1_KB = "x" * 1024
@@ -37,13 +38,7 @@ def hash_of(fields):
                  for start in range(0, fields, step))
 
 
-SETIFIDLE_SCRIPT = """
-local held = redis.call('GET', KEYS[1])
-if held and held ~= 'idle' then return {'BUSY', held, redis.call('PTTL', KEYS[1])} end
-local token = redis.call('INCR', KEYS[1] .. ':token')
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {'STARTED', token}
-"""
+SETIFIDLE_SCRIPT = (Path(__file__).parent / "lua" / "setifidle.lua").read_text()
 
 THROTTLE_SCRIPT = """
 local now = redis.call('TIME')
