@@ -125,6 +125,11 @@ impl Conn {
         answered && self.queue.is_empty()
     }
 
+    /// Whether there is nothing to do before its client sends more, or the disk releases more.
+    pub fn is_idle(&self) -> bool {
+        self.may_read() && !self.is_done() && self.barrier.is_none()
+    }
+
     /// Whether it waits for something that is under way.
     pub fn is_busy(&self) -> bool {
         self.barrier.is_some()
