@@ -19,7 +19,7 @@
 //! 3. [`route`] says which shards own the keys. One, and it is this thread's: it runs right here.
 //!    One other: the call goes into its mailbox. Several: the call fans out and the parts are
 //!    merged, or, where it must be atomic, a coordinator borrows the shards in ascending order
-//!    (`worker::lending`).
+//!    (`worker::lending`), once for all that the thread's connections asked for in a turn.
 //! 4. The `Txn` writes in memory. A `Reject` rolls everything back. What was touched is noted.
 //! 5. At the end of the turn the shard is sealed: the final values of all that was touched become
 //!    one batch, and pushing it on the [`log`]'s queue gives it its lsn.
