@@ -63,8 +63,8 @@
 //! - [`store`]: rows on disk, folder, checkpoint; only `store/fjall.rs` names fjall. Imports
 //!   `limits`.
 //! - [`conn`]: the gate, and the order of replies. Imports `keyspace` (for what a reply waits for).
-//! - [`route`]: key → slot → shard; merging. Imports `command`, `reply`, `resp`, `number`,
-//!   `limits`.
+//! - [`route`]: key → slot → shard; merging. Imports `command`, `keyspace` (for slots), `reply`,
+//!   `resp`, `number`, `limits`.
 //! - [`shard`]: runs commands and blocks on keyspaces; the messages of mailboxes. Imports
 //!   `command`, `keyspace`, `reply`, `resp`, `session`, `conn`, `store` (its rows).
 //! - [`worker`]: the core of a shard thread, and its runner. Imports all above.

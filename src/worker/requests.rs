@@ -233,7 +233,7 @@ impl Worker {
     }
 
     fn route_request(&mut self, conn: &mut Conn, args: Args<'_>) -> Flow {
-        let id = match table().find(args) {
+        let id = match table().find_again(&mut conn.last_found, args) {
             Ok(id) => id,
             Err(reject) => {
                 self.abort_block(conn);
