@@ -58,17 +58,17 @@ impl KeyCommand for Reserve {
     .notes(
         "The account is a hash: field balance, an integer, 0 if it is missing. An open hold is the \
          field hold:<id>, which HGET shows as JSON; available is never counted from its text. \
-         Repeating an id that is open or was charged returns the first answer with the same \
-         token, whatever options it brings, and changes nothing; after a release, or once KEEP is \
-         over, the id may be reserved again and gets a new token. At the deadline the hold is \
-         given back and leaves nothing, or is charged with ONEXPIRE CHARGE and then counts as \
-         settled, also when the balance has become less than the hold; a balance that is no \
-         integer by then cannot be charged. A hold has no field TTL: HTTL answers -1. HDEL of the \
-         field, or writing over it, gives the hold back without a record; where a user has written \
-         the field, RESERVE of that id is an error. RENAME, MOVE and COPY take holds along, DUMP \
-         refuses an account with open holds or kept ends. At most 1024 open holds per account: one more is an error. \
-         The time of a deadline that has passed, an empty id and a sum of holds beyond 64 bits are \
-         errors.",
+         Repeating an id that is open or was charged returns the first answer with the same token, \
+         whatever options it brings, and changes nothing; after a release, or once KEEP is over, \
+         the id may be reserved again and gets a new token. At the deadline the hold is given back \
+         and leaves nothing, or is charged with ONEXPIRE CHARGE and then counts as settled, also \
+         when the balance has become less than the hold; a balance that is no integer by then \
+         cannot be charged. A hold has no field TTL: HTTL answers -1. HDEL of the field, or \
+         writing over it, gives the hold back without a record; where a user has written the \
+         field, RESERVE of that id is an error. RENAME, MOVE and COPY take holds along, DUMP \
+         refuses an account with open holds or kept ends. At most 1024 open holds per account: one \
+         more is an error. The time of a deadline that has passed, an empty id and a sum of holds \
+         beyond 64 bits are errors.",
     );
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the account", |c, word| c.key = word),
