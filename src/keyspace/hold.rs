@@ -138,7 +138,7 @@ pub(super) fn end_at_deadline(
         settled: Sheet::new(after.unwrap_or(0), hash.held()),
     });
     let name = settled_field(id);
-    // As of the deadline, however late it is noticed: after a long stop nothing may be left to keep.
+    // As of the deadline, however late it is noticed: after a long stop nothing may be left.
     let kept_until_ms = hold.kept_until_ms(hold.deadline_ms);
     let name_hash = field_hash32(&name, seed);
     if kept_until_ms > now_ms {

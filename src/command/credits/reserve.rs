@@ -114,10 +114,13 @@ impl KeyCommand for Reserve {
         .after("LBOUND")
         .optional()
         .once(),
-        Arg::parsed(
-            "refund-or-charge",
-            "REFUND gives the hold back at its deadline (the default), CHARGE takes it",
-            Type::Text,
+        Arg::word(
+            "on-expire",
+            "what happens to the hold at its deadline",
+            &[
+                Arg::flag("REFUND", "it is given back; the default", |_| {}),
+                Arg::flag("CHARGE", "it is charged", |_| {}),
+            ],
             |c: &mut Reserve, text, _| {
                 c.charge = text.eq_ignore_ascii_case(b"CHARGE");
                 match c.charge || text.eq_ignore_ascii_case(b"REFUND") {

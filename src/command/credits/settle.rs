@@ -86,10 +86,14 @@ impl KeyCommand for Settle {
                 Ok(())
             },
         ),
-        Arg::parsed(
-            "reject-clamp-or-allow",
-            "what happens if the amount is more than was held: REJECT (the default), CLAMP, ALLOW",
-            Type::Text,
+        Arg::word(
+            "overdraft",
+            "what happens if the amount is more than was held",
+            &[
+                Arg::flag("REJECT", "nothing; the default", |_| {}),
+                Arg::flag("CLAMP", "what was held is charged", |_| {}),
+                Arg::flag("ALLOW", "all of it is charged", |_| {}),
+            ],
             |c: &mut Settle, text, _| {
                 c.overdraft = match text.to_ascii_uppercase().as_slice() {
                     b"REJECT" => Overdraft::Reject,
