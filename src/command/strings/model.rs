@@ -388,19 +388,7 @@ impl Step {
             Step::BitOp(name, destination, first, second) => words(format!(
                 "BITOP {name} {{t}}{destination} {{t}}{first} {{t}}{second}"
             )),
-            Step::BitField(key, field, change) => {
-                let kind = if field.signed { 'i' } else { 'u' };
-                let place = format!("{kind}{} {}", field.bits, field.offset);
-                words(match change {
-                    Change::Get => format!("BITFIELD {{t}}{key} GET {place}"),
-                    Change::Set(how, value) => {
-                        format!("BITFIELD {{t}}{key} OVERFLOW {how} SET {place} {value}")
-                    }
-                    Change::Add(how, amount) => {
-                        format!("BITFIELD {{t}}{key} OVERFLOW {how} INCRBY {place} {amount}")
-                    }
-                })
-            }
+            Step::BitField(key, field, change) => words(bitfield(*key, *field, *change)),
             Step::Incr(key, by) => words(format!("INCRBY {{t}}{key} {by}")),
             Step::IncrEx(key, by, most, saturate) => {
                 let saturate = if *saturate { " SATURATE" } else { "" };
@@ -411,6 +399,18 @@ impl Step {
             Step::Advance(_) | Step::Recover => Vec::new(),
         }
     }
+}
+
+/// BITFIELD as a client types it.
+fn bitfield(key: u8, field: Field, change: Change) -> String {
+    let kind = if field.signed { 'i' } else { 'u' };
+    let place = format!("{kind}{} {}", field.bits, field.offset);
+    let call = match change {
+        Change::Get => format!("GET {place}"),
+        Change::Set(how, value) => format!("OVERFLOW {how} SET {place} {value}"),
+        Change::Add(how, amount) => format!("OVERFLOW {how} INCRBY {place} {amount}"),
+    };
+    format!("BITFIELD {{t}}{key} {call}")
 }
 
 /// Few keys and short texts, many of them numbers, so that steps meet.
