@@ -176,6 +176,11 @@ impl Walker {
         }
     }
 
+    /// Forgets what was read ahead, so that what was written since is seen.
+    pub fn read_afresh(&mut self) {
+        self.window = Window::default();
+    }
+
     fn record_at(&mut self, segment: &Segment) -> Result<Option<(RecordHeader, Bytes)>, Fatal> {
         let head = self
             .window
