@@ -123,7 +123,10 @@ impl Writer<'_> {
             self.end_segment()?;
             self.written += 1;
             let path = self.to.join(file_name(self.written));
-            let file = self.disk.create(&path).map_err(|error| self.failed(error))?;
+            let file = self
+                .disk
+                .create(&path)
+                .map_err(|error| self.failed(error))?;
             self.segment = Some(Copied {
                 index,
                 file,

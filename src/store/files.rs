@@ -16,10 +16,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Buf;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use super::StoreError;
 use crate::limits::STORE_PIECE_BYTES;
@@ -33,6 +35,13 @@ const KEYSPACES: &str = "keyspaces";
 const KEYSPACE_NAMES: [&str; 2] = ["0", "1"];
 const BLOCK_MAGIC: &[u8] = b"LSM\x03";
 const BLOCK_HEADER_BYTES: usize = 33;
+/// Sections of a table that hold something else than blocks.
+const NOT_BLOCKS: &[&[u8]] = &[b"table_version", b"linked_blob_files"];
+/// How the end of a file with sections begins: magic, version 1, checksums by XXH3.
+const TRAILER_HEAD: &[u8] = b"SFA!\x01\x00";
+const TRAILER_BYTES: usize = TRAILER_HEAD.len() + 16 + 8 + 8;
+/// Longer than any list of sections.
+const LIST_BYTES_MAX: usize = 64 * 1024;
 
 /// A table that is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +66,7 @@ struct Version {
 pub(super) fn check_small(store: &Path) -> Result<(), StoreError> {
     check_marker(store)?;
     for table in tables(store)? {
+        check_list(&table.path)?;
         if table.is_settings {
             check_table(&table, &mut |_| {})?;
         }
@@ -75,14 +85,8 @@ pub fn tables(store: &Path) -> Result<Vec<TableFile>, StoreError> {
 
 /// Reads all of a table, compares its checksum, and answers its length; `progress` is told the
 /// bytes of each piece. The error names the first damaged block.
-pub fn check_table(
-    table: &TableFile,
-    progress: &mut dyn FnMut(u64),
-) -> Result<u64, StoreError> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => StoreError::damaged(&table.path, "the table is missing"),
-        _ => StoreError::from_io(&table.path, &error),
-    };
+pub fn check_table(table: &TableFile, progress: &mut dyn FnMut(u64)) -> Result<u64, StoreError> {
+    let failed = |error: io::Error| missing_or(&table.path, &error);
     let mut file = File::open(&table.path).map_err(failed)?;
     let mut piece = vec![0; STORE_PIECE_BYTES];
     let (mut hasher, mut bytes) = (Xxh3Default::new(), 0);
@@ -98,10 +102,8 @@ pub fn check_table(
     if hasher.digest128() == table.sum {
         return Ok(bytes);
     }
-    let what = match first_bad_block(&table.path).map_err(failed)? {
-        Some(offset) => format!("the checksum of the block at offset {offset} is wrong"),
-        None => "its checksum is wrong, and that of each block is right".into(),
-    };
+    let offset = first_fault(&fs::read(&table.path).map_err(failed)?);
+    let what = format!("what is at offset {offset} is not what was written");
     Err(StoreError::damaged(&table.path, what))
 }
 
@@ -117,7 +119,10 @@ pub fn check_journals(store: &Path) -> Result<(), StoreError> {
                 break;
             }
             if let Some(at) = piece[..read].iter().position(|&byte| byte != 0) {
-                let what = format!("at offset {} there is a byte that nobody wrote", offset + at);
+                let what = format!(
+                    "at offset {} there is a byte that nobody wrote",
+                    offset + at
+                );
                 return Err(StoreError::damaged(&path, what));
             }
             offset += read;
@@ -163,10 +168,8 @@ fn replicate_once(from: &Path, to: &Path, how: Tables) -> Result<(), StoreError>
     // Open files stay readable when compaction removes them.
     let mut open = Vec::new();
     for table in versions.iter().flat_map(|version| &version.tables) {
-        let file = File::open(&table.path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => StoreError::damaged(&table.path, "the table is missing"),
-            _ => StoreError::from_io(&table.path, &error),
-        })?;
+        let file = File::open(&table.path);
+        let file = file.map_err(|error| missing_or(&table.path, &error))?;
         open.push((table, file));
     }
     fs::create_dir_all(to).map_err(failed)?;
@@ -190,7 +193,10 @@ fn replicate_once(from: &Path, to: &Path, how: Tables) -> Result<(), StoreError>
     for (path, bytes) in versions.iter().flat_map(|version| &version.files) {
         fs::write(to.join(below(from, path)?), bytes).map_err(failed)?;
     }
-    fs::write(to.join("lock"), b"").map_err(failed)?;
+    // An empty journal, or the database makes one of 64 MiB.
+    for empty in ["lock", "0.jnl"] {
+        fs::write(to.join(empty), b"").map_err(failed)?;
+    }
     fs::write(to.join(MARKER), MARKER_BYTES).map_err(failed)
 }
 
@@ -201,7 +207,6 @@ fn below<'a>(folder: &Path, path: &'a Path) -> Result<&'a Path, StoreError> {
 
 fn check_marker(store: &Path) -> Result<(), StoreError> {
     let marker = store.join(MARKER);
-    require(&marker)?;
     if read(&marker)? == MARKER_BYTES {
         return Ok(());
     }
@@ -215,20 +220,18 @@ fn versions(store: &Path) -> Result<Vec<Version>, StoreError> {
     for name in KEYSPACE_NAMES {
         let folder = store.join(KEYSPACES).join(name);
         let pointer = folder.join(CURRENT);
-        require(&pointer)?;
         let bytes = read(&pointer)?;
         let Some((id, sum)) = split_pointer(&bytes) else {
             let what = format!("{} bytes long", bytes.len());
             return Err(StoreError::damaged(pointer, what));
         };
         let file = folder.join(format!("v{id}"));
-        require(&file)?;
         let version = read(&file)?;
         if xxh3_128(&version) != sum {
             return Err(StoreError::damaged(file, "its checksum is wrong"));
         }
         let mut tables = Vec::new();
-        for (id, sum) in named_tables(&file)? {
+        for (id, sum) in named_tables(&file, &version)? {
             tables.push(TableFile {
                 path: folder.join(TABLES).join(id.to_string()),
                 sum,
@@ -251,20 +254,15 @@ fn split_pointer(bytes: &[u8]) -> Option<(u64, u128)> {
 }
 
 /// The tables that a version file names: number and checksum.
-fn named_tables(version: &Path) -> Result<Vec<(u64, u128)>, StoreError> {
-    let damaged = |what: &str| StoreError::damaged(version, what);
-    let reader = sfa::Reader::new(version)
-        .map_err(|error| damaged(&format!("its sections cannot be read: {error:?}")))?;
-    let section = reader
-        .toc()
-        .section(b"tables")
+fn named_tables(file: &Path, version: &[u8]) -> Result<Vec<(u64, u128)>, StoreError> {
+    let damaged = |what: &str| StoreError::damaged(file, what);
+    let sections = sections(version).ok_or_else(|| damaged("its sections cannot be read"))?;
+    let list = sections
+        .iter()
+        .find(|section| section.name == b"tables")
+        .and_then(|section| version.get(section.place.clone()))
         .ok_or_else(|| damaged("it names no tables"))?;
-    let mut bytes = Vec::new();
-    section
-        .buf_reader(version)
-        .and_then(|mut section| section.read_to_end(&mut bytes))
-        .map_err(|error| StoreError::from_io(version, &error))?;
-    list_of_tables(&bytes).ok_or_else(|| damaged("its list of tables is cut short"))
+    list_of_tables(list).ok_or_else(|| damaged("its list of tables is cut short"))
 }
 
 /// Levels (1 byte), in each runs (1), in each tables (4): number (8), kind of the checksum (1), the
@@ -286,33 +284,116 @@ fn list_of_tables(mut bytes: &[u8]) -> Option<Vec<(u64, u128)>> {
     Some(tables)
 }
 
-/// Where the first block lies whose checksum is wrong. A block: magic (4 bytes), kind (1), checksum
-/// of the data (16), its length (4), its unpacked length (4), checksum of all that (4), data. What
-/// follows the last block has a checksum of its own, which opening the table compares.
-fn first_bad_block(table: &Path) -> io::Result<Option<u64>> {
-    let bytes = fs::read(table)?;
-    let mut offset = 0;
-    while let Some(header) = bytes.get(offset..offset + BLOCK_HEADER_BYTES) {
-        let (head, sum) = header.split_at(BLOCK_HEADER_BYTES - 4);
-        let right = head.starts_with(BLOCK_MAGIC) && xxh3_128(head) as u32 == { sum }.get_u32_le();
-        if !right && is_end(&bytes[offset..]) {
-            break;
-        }
-        let (mut data_sum, mut length) = (&head[5..21], &head[21..25]);
-        let (data_sum, length) = (data_sum.get_u128_le(), length.get_u32_le() as usize);
-        let begin = offset + BLOCK_HEADER_BYTES;
-        let data = bytes.get(begin..begin.saturating_add(length));
-        if !right || data.is_none_or(|data| xxh3_128(data) != data_sum) {
-            return Ok(Some(offset as u64));
-        }
-        offset = begin + length;
-    }
-    Ok(None)
+/// A part of a table or version file.
+struct Section {
+    name: Vec<u8>,
+    place: Range<usize>,
 }
 
-/// The table's list of sections begins here, behind the last block.
-fn is_end(bytes: &[u8]) -> bool {
-    !bytes.windows(BLOCK_MAGIC.len()).any(|part| part == BLOCK_MAGIC)
+/// The sections of a file, as the list at its end has them; `None` when that cannot be read. The
+/// list's checksum is compared before anything in it is believed: its lengths ask for memory.
+fn sections(bytes: &[u8]) -> Option<Vec<Section>> {
+    let list = list_of_sections(bytes)?;
+    if xxh3_128(bytes.get(list.place.clone())?) != list.sum {
+        return None;
+    }
+    let sections = sfa::Reader::from_reader(&mut io::Cursor::new(bytes)).ok()?;
+    let section = |entry: &sfa::TocEntry| {
+        let begin = usize::try_from(entry.pos()).ok()?;
+        let end = begin.checked_add(usize::try_from(entry.len()).ok()?)?;
+        (end <= list.place.start).then(|| Section {
+            name: entry.name().to_vec(),
+            place: begin..end,
+        })
+    };
+    sections.toc().iter().map(section).collect()
+}
+
+struct ListOfSections {
+    place: Range<usize>,
+    sum: u128,
+}
+
+/// Where the list of sections is, by the end of a file: magic (4 bytes), version (1), kind of the
+/// checksum (1), the list's checksum (16), its place (8), its length (8).
+fn list_of_sections(end_of_file: &[u8]) -> Option<ListOfSections> {
+    let (_, trailer) = end_of_file.split_last_chunk::<TRAILER_BYTES>()?;
+    let mut rest = trailer.strip_prefix(TRAILER_HEAD)?;
+    let sum = rest.get_u128_le();
+    let begin = usize::try_from(rest.get_u64_le()).ok()?;
+    let end = begin.checked_add(usize::try_from(rest.get_u64_le()).ok()?)?;
+    Some(ListOfSections {
+        place: begin..end,
+        sum,
+    })
+}
+
+/// Checks the list of sections of a table, which opening the table reads: its lengths ask for
+/// memory before the database compares the checksum.
+fn check_list(table: &Path) -> Result<(), StoreError> {
+    let failed = |error: io::Error| missing_or(table, &error);
+    let damaged = |offset: u64| {
+        let what = format!("its list of sections at offset {offset} is not what was written");
+        StoreError::damaged(table, what)
+    };
+    let file = File::open(table).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    let trailer_at = bytes.saturating_sub(TRAILER_BYTES as u64);
+    let mut trailer = [0; TRAILER_BYTES];
+    file.read_exact_at(&mut trailer, trailer_at)
+        .map_err(failed)?;
+    let list = list_of_sections(&trailer).ok_or_else(|| damaged(trailer_at))?;
+    let begin = list.place.start as u64;
+    if list.place.end as u64 != trailer_at || list.place.len() > LIST_BYTES_MAX {
+        return Err(damaged(trailer_at));
+    }
+    let mut text = vec![0; list.place.len()];
+    file.read_exact_at(&mut text, begin).map_err(failed)?;
+    match xxh3_128(&text) == list.sum {
+        true => Ok(()),
+        false => Err(damaged(begin)),
+    }
+}
+
+/// Where the first block lies whose checksum is wrong, or what else is wrong first. A block: magic
+/// (4 bytes), kind (1), checksum of the data (16), its length (4), its unpacked length (4),
+/// checksum of all that (4), data.
+fn first_fault(bytes: &[u8]) -> usize {
+    let Some(sections) = sections(bytes) else {
+        return bytes.len().saturating_sub(TRAILER_BYTES);
+    };
+    let (blocks, others): (Vec<_>, Vec<_>) = sections
+        .into_iter()
+        .partition(|section| !NOT_BLOCKS.contains(&section.name.as_slice()));
+    for section in blocks {
+        let mut rest = &bytes[section.place.clone()];
+        while !rest.is_empty() {
+            let Some(length) = good_block(rest) else {
+                return section.place.end - rest.len();
+            };
+            rest = &rest[length..];
+        }
+    }
+    others.first().map_or(0, |section| section.place.start)
+}
+
+/// The length of the block at the beginning, header included, if it is what was written.
+fn good_block(bytes: &[u8]) -> Option<usize> {
+    let (header, rest) = bytes.split_at_checked(BLOCK_HEADER_BYTES)?;
+    let (head, mut sum) = header.split_at(BLOCK_HEADER_BYTES - 4);
+    let (mut data_sum, mut length) = (&head[5..21], &head[21..25]);
+    let data = rest.get(..length.get_u32_le() as usize)?;
+    let good = head.starts_with(BLOCK_MAGIC)
+        && xxh3_128(head) as u32 == sum.get_u32_le()
+        && xxh3_128(data) == data_sum.get_u128_le();
+    good.then_some(BLOCK_HEADER_BYTES + data.len())
+}
+
+fn missing_or(file: &Path, error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::NotFound => StoreError::damaged(file, "the file is missing"),
+        _ => StoreError::from_io(file, error),
+    }
 }
 
 fn journals(store: &Path) -> Result<Vec<PathBuf>, StoreError> {
@@ -328,19 +409,6 @@ fn journals(store: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(journals)
 }
 
-fn require(file: &Path) -> Result<(), StoreError> {
-    match file.try_exists() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(StoreError::damaged(file, "the file is missing")),
-        Err(error) => Err(StoreError::from_io(file, &error)),
-    }
-}
-
 fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
-    match fs::read(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(StoreError::damaged(file, "the file is missing"))
-        }
-        result => result.map_err(|error| StoreError::from_io(file, &error)),
-    }
+    fs::read(file).map_err(|error| missing_or(file, &error))
 }

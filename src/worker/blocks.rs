@@ -140,6 +140,11 @@ impl Worker {
                 conn.barrier = Some(Barrier::Server(place));
                 (self.control)(Control::Shutdown { no_save, asker });
             }
+            Next::Backup(target) => {
+                let place = self.keep_place(conn);
+                conn.barrier = Some(Barrier::Server(place));
+                (self.control)(Control::Backup { target, asker });
+            }
             Next::Reload => {
                 let place = self.keep_place(conn);
                 conn.barrier = Some(Barrier::Server(place));

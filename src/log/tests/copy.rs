@@ -12,7 +12,9 @@ fn opened(disk: &Arc<SimDisk>, from: Position) -> Result<Vec<String>, String> {
     let recovery = open(disk.disk(), copied(), options, from);
     let mut recovery = recovery.map_err(|fatal| fatal.to_string())?;
     let replayed = drain(&mut recovery).map_err(|fatal| fatal.to_string())?;
-    let (log, mut manual) = recovery.finish_manual().map_err(|fatal| fatal.to_string())?;
+    let (log, mut manual) = recovery
+        .finish_manual()
+        .map_err(|fatal| fatal.to_string())?;
     // It can be written on.
     log.reserve(100);
     log.append(batch(b"later"));
@@ -30,7 +32,14 @@ fn a_copy_has_everything_that_was_durable_and_can_be_written_on() {
         rig.commit(&[&text]);
         expected.push(text);
     }
-    let mut position = copy(&*rig.disk.disk(), dir(), 0x5eed, Position::default(), copied()).unwrap();
+    let mut position = copy(
+        &*rig.disk.disk(),
+        dir(),
+        0x5eed,
+        Position::default(),
+        copied(),
+    )
+    .unwrap();
     assert_eq!(position, rig.log.position());
     assert_eq!(opened(&rig.disk, Position::default()).unwrap(), expected);
     // From a later position on, behind a trim.
@@ -52,7 +61,13 @@ fn a_copy_of_a_damaged_log_is_refused_with_its_place() {
         rig.commit(&[&format!("number {number}")]);
     }
     rig.disk.flip_bit(&file(1), 3 * BLOCK + 70, 1);
-    let failed = copy(&*rig.disk.disk(), dir(), 0x5eed, Position::default(), copied());
+    let failed = copy(
+        &*rig.disk.disk(),
+        dir(),
+        0x5eed,
+        Position::default(),
+        copied(),
+    );
     let text = failed.unwrap_err().to_string();
     assert!(text.contains("damaged at offset 12288"), "{text}");
 }
