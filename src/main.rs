@@ -16,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match invocation(std::env::args_os()) {
-        Ok(Invocation::Serve { settings, file }) => serve(settings, file),
+        Ok(Invocation::Serve { settings, file }) => serve(*settings, file),
         Ok(Invocation::Check(folder)) => tools::run_check(&folder),
         Ok(Invocation::Backup(folder, target)) => tools::run_backup(&folder, &target),
         Err(refusal) => ExitCode::from(refusal.report()),

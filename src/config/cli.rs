@@ -19,7 +19,7 @@ use super::{
 pub enum Invocation {
     /// Run the server.
     Serve {
-        settings: Settings,
+        settings: Box<Settings>,
         /// What `--config` named.
         file: Option<PathBuf>,
     },
@@ -94,6 +94,7 @@ fn serve(matches: &ArgMatches) -> Result<Invocation, Refusal> {
     settings
         .check_relations()
         .map_err(|(name, error)| Refusal::Settings(format!("{name} {error}")))?;
+    let settings = Box::new(settings);
     Ok(Invocation::Serve { settings, file })
 }
 
@@ -185,7 +186,7 @@ mod tests {
     fn parse(arguments: &[&str]) -> Result<(Settings, Option<PathBuf>), Refusal> {
         let arguments = std::iter::once("tallyman").chain(arguments.iter().copied());
         invocation(arguments).map(|invocation| match invocation {
-            Invocation::Serve { settings, file } => (settings, file),
+            Invocation::Serve { settings, file } => (*settings, file),
             other => panic!("{other:?}"),
         })
     }
