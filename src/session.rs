@@ -54,6 +54,8 @@ pub enum Next {
         /// SAVE waits, BGSAVE and BGREWRITEAOF do not.
         wait: bool,
     },
+    /// Copy the data folder to this new one, then +OK.
+    Backup(std::path::PathBuf),
     /// Stop the server; the reply is written only if it fails.
     Shutdown {
         /// Without a last checkpoint; the log is kept and has everything.

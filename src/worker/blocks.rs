@@ -136,15 +136,10 @@ impl Worker {
                 (self.control)(Control::Checkpoint(wait.then_some(asker)));
             }
             Next::Shutdown { no_save } => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Server(place));
-                (self.control)(Control::Shutdown { no_save, asker });
+                self.ask_server(conn, Control::Shutdown { no_save, asker });
             }
-            Next::Reload => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Server(place));
-                (self.control)(Control::Reload(asker));
-            }
+            Next::Backup(target) => self.ask_server(conn, Control::Backup { target, asker }),
+            Next::Reload => self.ask_server(conn, Control::Reload(asker)),
             Next::Monitor => {
                 if !conn.session.monitor {
                     conn.session.monitor = true;
@@ -205,6 +200,13 @@ impl Worker {
             until_ms,
         });
         self.timed_conns.push(conn.id);
+    }
+
+    /// Asks the server for something; the reply comes when it is done, and the connection waits.
+    fn ask_server(&mut self, conn: &mut Conn, wish: Control) {
+        let place = self.keep_place(conn);
+        conn.barrier = Some(Barrier::Server(place));
+        (self.control)(wish);
     }
 
     /// A position that a connection may wait for is durable, or its time is up (`give_up`).
