@@ -48,6 +48,7 @@ class TooHard(Exception):
 def is_linearizable(ops, keys):
     """Whether there is an order that explains every reply. `keys` names the keys."""
     ops = sorted(ops, key=lambda op: op.began)
+    assert all(op.began <= op.ended for op in ops), "a call ended before it began"
     everything = (1 << len(ops)) - 1
     start = (0, tuple((None, UNKNOWN) for _ in keys))
     index = {key: number for number, key in enumerate(keys)}
