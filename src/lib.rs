@@ -70,6 +70,8 @@
 //! - [`worker`]: the core of a shard thread, and its runner. Imports all above.
 //! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`, `limits`.
 //! - [`server`]: start, serve, stop. Imports all above.
+//! - [`sim`]: what the simulator (`tests/sim`) is told, and deliberate faults for it to find; empty
+//!   without the feature `simulation`. Anybody may call it.
 //!
 //! tokio is in `worker::runner` and `server` alone.
 //!
@@ -126,5 +128,6 @@ pub mod route;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod sim;
 pub mod store;
 pub mod worker;

@@ -24,6 +24,7 @@ use crate::keyspace::undo::Undo;
 use crate::keyspace::value::{Value, ValueRef};
 use crate::keyspace::watched::Watched;
 use crate::limits::FIELDS_EXPIRED_AT_ONCE_MAX;
+use crate::sim::{self, Fault};
 
 /// What a keyspace is made from.
 #[derive(Clone, Debug)]
@@ -304,6 +305,9 @@ impl Keyspace {
         if after_ms == 0 || (before_ms != 0 && before_ms <= after_ms) {
             return;
         }
+        if sim::fault(Fault::DeadlineNotNoted) {
+            return;
+        }
         let hint = Hint {
             at_ms: after_ms,
             database,
@@ -385,6 +389,7 @@ impl Keyspace {
         if !self.active_expiry {
             return true;
         }
+        sim::expired(self.slots(), self.now_ms, budget);
         for _ in 0..budget {
             let Some(hint) = self.deadlines.due(self.now_ms) else {
                 return true;
@@ -420,7 +425,15 @@ impl Keyspace {
         if deadline_ms != 0 && deadline_ms <= self.now_ms {
             self.stats.expired += 1;
             self.turn.note_expiry();
-            self.remove(database, key);
+            if sim::fault(Fault::ExpiryNotLogged) {
+                self.tables.remove(database, key);
+            } else if sim::fault(Fault::WatchMissesExpiry) {
+                self.tables.remove(database, key);
+                self.turn.count_changed(key.slot, database);
+                self.turn.touch_whole(database, key);
+            } else {
+                self.remove(database, key);
+            }
             return;
         }
         let ValueRef::Hash(hash) = entry.value() else {
@@ -465,7 +478,7 @@ impl Keyspace {
 
     /// Writes the effects of the running turn; `sealed` must follow with their position.
     pub fn seal(&mut self, batch: &mut BatchBuilder) {
-        if self.databases_changed {
+        if self.databases_changed && !sim::fault(Fault::DatabasesNotLogged) {
             batch.databases(self.databases.ids(), self.databases.next());
             self.databases_changed = false;
         }
@@ -477,7 +490,7 @@ impl Keyspace {
         }
         let live = |database: u32| self.databases.ids().contains(&database);
         for &(slot, database) in self.turn.counts() {
-            if live(database) {
+            if live(database) && !sim::fault(Fault::CountMissing) {
                 batch.count(slot, database, self.tables.count(slot, database));
             }
         }
@@ -485,12 +498,14 @@ impl Keyspace {
 
     /// The turn was queued at `lsn`.
     pub fn sealed(&mut self, lsn: u64) {
+        sim::sealed(self.slots(), lsn);
         self.turn.sealed(lsn);
         self.tokens.sealed(lsn);
     }
 
     /// Everything up to `lsn` is durable.
     pub fn durable(&mut self, lsn: u64) {
+        sim::durable(self.slots(), lsn);
         self.turn.durable(lsn);
         self.tokens.durable(lsn);
     }

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// First number that is no token: JavaScript reads every integer below it exactly.
 pub const TOKEN_END: u64 = 1 << 53;
-/// Tokens per block: enough that a shard never waits for a ceiling to become durable.
-pub const TOKEN_BLOCK: u64 = 1 << 22;
+/// Tokens per block: enough that a shard never waits for a ceiling to become durable; so few in the
+/// simulator that it does.
+pub const TOKEN_BLOCK: u64 = if cfg!(feature = "simulation") { 8 } else { 1 << 22 };
 
 /// The server's counter.
 #[derive(Clone, Debug)]

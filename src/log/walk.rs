@@ -14,6 +14,7 @@ use super::segment::{Segment, SegmentHeader, SegmentKind};
 use super::space::file_number;
 use super::{Fatal, Lsn, Position};
 use crate::limits::{LOG_BLOCK_BYTES, LOG_PIECE_BYTES};
+use crate::sim::{self, Fault};
 
 /// A segment with a valid header.
 pub(super) struct Found {
@@ -183,9 +184,10 @@ impl Walker {
         let Some(header) = RecordHeader::decode(self.folder_id, head) else {
             return Ok(None);
         };
-        let continues = header.chain == self.position.chain
-            && header.lsn == self.position.lsn + header.lsns()
-            && header.incarnation >= self.incarnation;
+        let chained =
+            header.chain == self.position.chain && header.incarnation >= self.incarnation;
+        let continues = (chained || sim::fault(Fault::ChainNotChecked))
+            && header.lsn == self.position.lsn + header.lsns();
         let start = self.offset + RECORD_HEADER_BYTES;
         // The bound comes before the memory: a record never reaches over the end of its segment.
         if !continues || header.payload_bytes > segment.bytes.saturating_sub(start) {
@@ -195,7 +197,9 @@ impl Walker {
             .window
             .take(segment, start, header.payload_bytes as usize)?;
         let whole = payload.len() as u64 == header.payload_bytes;
-        if !whole || !header.is_valid(self.folder_id, &payload) {
+        let valid =
+            header.is_valid(self.folder_id, &payload) || sim::fault(Fault::TornRecordAccepted);
+        if !whole || !valid {
             return Ok(None);
         }
         Ok(Some((header, payload)))
@@ -253,7 +257,7 @@ impl Walker {
         if header.incarnation < self.incarnation {
             return Ok(());
         }
-        if header.synced_lsn > self.position.lsn {
+        if header.synced_lsn > self.position.lsn && !sim::fault(Fault::WitnessIgnored) {
             let proof = format!(
                 "the record with lsn {} in {} at offset {offset} was written when lsn {} was \
                  durable",

@@ -222,8 +222,11 @@ impl Worker {
             conn.session.reply_mode = ReplyMode::Skip;
         }
         let flow = self.route_request(conn, args);
-        if flow == Flow::Next && conn.session.reply_mode == ReplyMode::Skip {
-            conn.session.reply_mode = ReplyMode::On;
+        if flow == Flow::Next {
+            conn.requests.next();
+            if conn.session.reply_mode == ReplyMode::Skip {
+                conn.session.reply_mode = ReplyMode::On;
+            }
         }
         flow
     }
@@ -323,6 +326,7 @@ impl Worker {
         Context {
             database: conn.session.database,
             protocol: conn.session.protocol,
+            origin: conn.requests.origin(conn.id.client),
         }
     }
 
