@@ -180,6 +180,8 @@ mod told {
         Durable(Range<u16>, u64),
         /// A token was handed out for a key.
         Token(Vec<u8>, u64),
+        /// The running command gave a database a new id: the map now, and the next unused id.
+        Flushed(Vec<u32>, u32),
     }
 
     thread_local! {
@@ -296,6 +298,11 @@ mod told {
         tell(|| Event::Durable(slots, lsn));
     }
 
+    /// A database has a new id.
+    pub fn flushed(databases: &crate::keyspace::Databases) {
+        tell(|| Event::Flushed(databases.ids().to_vec(), databases.next()));
+    }
+
     /// A token was handed out.
     pub fn token(key: &[u8], token: Option<u64>) {
         if let Some(token) = token {
@@ -398,6 +405,10 @@ mod untold {
     /// Nothing.
     #[inline(always)]
     pub fn durable(_: Range<u16>, _: u64) {}
+
+    /// Nothing.
+    #[inline(always)]
+    pub fn flushed(_: &crate::keyspace::Databases) {}
 
     /// Nothing.
     #[inline(always)]

@@ -342,6 +342,7 @@ impl Keyspace {
     /// Gives a database number a new, empty id.
     pub(super) fn flush(&mut self, number: usize) {
         let dead = self.databases.flush(number);
+        sim::flushed(&self.databases);
         for key in self.watched.of(dead) {
             let key = Key::new(&key, self.seed);
             if self.tables.slots().contains(&key.slot) && self.tables.get(dead, &key).is_some() {

@@ -10,6 +10,8 @@
 //!   --seed N      replays one seed, twice, and compares the two runs
 //!   --faults      every deliberate bug must be found; says by which seed
 //!   --fault NAME  one of them, with --seed or --seeds
+//!
+//! SIM_ALOUD=1 prints what happens, SIM_BACKTRACE=1 where a rule was broken.
 //! ```
 
 mod oracle;
@@ -30,6 +32,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use tallyman::log::SyncMode;
 use tallyman::log::sim_disk::{Call, SimDisk};
 use tallyman::sim::{self, Fault};
+use tallyman::store::Store;
 
 use crate::oracle::Counts;
 use crate::world::{Machine, Started, World, lose};
@@ -111,6 +114,10 @@ fn live(started: &mut Started, steps: usize) -> u64 {
             let mut world = world.borrow_mut();
             world.set_checkpointing(false);
             checkpoints += u64::from(done.is_ok());
+            if world.machine.oracle.aloud {
+                let meta = world.machine.store.meta();
+                println!("checkpoint: {done:?}, the store is at {meta:?}");
+            }
         }
         if world.borrow().dead.is_some() {
             break;

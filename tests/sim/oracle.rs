@@ -100,10 +100,14 @@ struct Life {
     /// Turns that must be queued as one.
     atoms: Vec<BTreeSet<Turn>>,
     running: Option<Running>,
+    /// The map of databases, where the running command flushes.
+    flushed: Option<DatabaseMap>,
     log: LogModel,
     /// What clients were shown was queued up to here.
     shown_lsn: Lsn,
     durable_lsn: Lsn,
+    /// A start that failed later found the log ending here: what follows is of starts.
+    cut_lsn: Lsn,
 }
 
 /// What the simulator counts.
@@ -128,6 +132,8 @@ pub struct Oracle {
     /// A hash of all that happened.
     pub trace: u64,
     pub counts: Counts,
+    /// Prints what happens.
+    pub aloud: bool,
 }
 
 /// How a life begins.
@@ -149,6 +155,7 @@ impl Oracle {
             life: None,
             trace: 0xcbf2_9ce4_8422_2325,
             counts: Counts::default(),
+            aloud: std::env::var_os("SIM_ALOUD").is_some(),
         }
     }
 
@@ -170,6 +177,7 @@ impl Oracle {
         let Some(life) = &self.life else {
             return (State::new(), DatabaseMap::default());
         };
+        let lsn = lsn.min(life.cut_lsn);
         let at = |positions: &[(Lsn, DatabaseMap)]| {
             let last = positions.iter().rfind(|(at, _)| *at <= lsn);
             last.map(|(_, map)| map.clone()).unwrap_or_default()
@@ -202,9 +210,14 @@ impl Oracle {
             "durable up to {} before, the log ends at {lsn}",
             life.durable_lsn
         );
+        if self.aloud {
+            println!("a start finds the log ending at {lsn}");
+        }
         let (expected, expected_map) = self.expected(lsn);
         assert_eq!(expected_map.0, map.0, "the map of databases at {lsn}");
         assert_same(&expected, found, &format!("recovered at {lsn}"));
+        let life = self.life();
+        life.cut_lsn = life.cut_lsn.min(lsn);
         self.counts.recoveries += 1;
         self.counts.recovered_keys += found.len() as u64;
     }
@@ -265,9 +278,11 @@ impl Oracle {
             asked: HashMap::new(),
             atoms: Vec::new(),
             running: None,
+            flushed: None,
             log: LogModel::begin(&state, &map),
             shown_lsn: beginning.lsn,
             durable_lsn: beginning.lsn,
+            cut_lsn: Lsn::MAX,
         });
     }
 
@@ -290,6 +305,9 @@ impl Oracle {
     }
 
     fn event(&mut self, event: Event) {
+        if self.aloud {
+            say(&event);
+        }
         match event {
             Event::Ran {
                 at,
@@ -331,6 +349,7 @@ impl Oracle {
                 keyspace.durable(lsn);
             }
             Event::Token(key, token) => self.token(key, token),
+            Event::Flushed(ids, next) => self.life().flushed = Some((ids, next)),
         }
     }
 
@@ -366,6 +385,22 @@ impl Oracle {
         (result, changed)
     }
 
+    /// A database that was emptied long ago may get a new id or not, which nobody sees.
+    fn follow_flush(&mut self) {
+        let life = self.life();
+        let Some((ids, next)) = life.flushed.take() else {
+            return;
+        };
+        let own = databases_of(life);
+        let other = own.iter().filter(|id| !ids.contains(id)).copied().collect::<Vec<_>>();
+        let used = life.states.iter().flat_map(State::keys).find(|name| other.contains(&name.0));
+        assert_eq!(used, None, "a flushed database is empty");
+        let databases = Databases::restored(ids.clone(), next, ids.len());
+        for keyspace in life.shards.iter_mut().flatten() {
+            keyspace.set_databases(databases.clone());
+        }
+    }
+
     /// The turns that are running change these keys. Returns them.
     fn note_changes(&mut self, changed: &[Name]) -> BTreeSet<Turn> {
         let life = self.life();
@@ -399,6 +434,7 @@ impl Oracle {
         let (_, changed) = self.run(at, |owners| {
             execute(owners, &row, args.args(), context, &mut room, &mut out)
         });
+        self.follow_flush();
         let told = || format!("{} {}", row.spec.name, shown(&args));
         check_reply(&row, &out, &reply, &told);
         let failed = !matches!(ended, Ended::Done { failed: false, .. });
@@ -711,6 +747,36 @@ impl Oracle {
             assert!(!logical.is_overdue(now_ms), "{name:?} outlives its deadline: {logical:?}");
         }
         assert_same(&expected, &found, "the tables at the end");
+    }
+}
+
+/// Prints an event: for a person who looks into a seed.
+fn say(event: &Event) {
+    match event {
+        Event::Ran {
+            at,
+            context,
+            args,
+            reply,
+            ..
+        } => println!(
+            "{:?} {} db {} {:?}: {} -> {}",
+            at.slots,
+            at.now_ms,
+            context.database,
+            context.origin,
+            shown(args),
+            show(reply)
+        ),
+        Event::Block { at, runs, .. } => println!("{:?} block, runs: {runs}", at.slots),
+        Event::Expired(at, _) => println!("{:?} {} expiry", at.slots, at.now_ms),
+        Event::Appended(lsn, payload) => {
+            let mutations = tallyman::keyspace::codec::Mutations::of(payload.clone());
+            println!("batch {lsn}: {:?}", mutations.collect::<Vec<_>>());
+        }
+        Event::Sealed(slots, lsn) => println!("{slots:?} sealed at {lsn}"),
+        Event::Flushed(ids, next) => println!("databases {ids:?}, next {next}"),
+        _ => {}
     }
 }
 

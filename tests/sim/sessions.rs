@@ -175,7 +175,7 @@ impl Generator {
             5..8 => format!("GET {key}"),
             8 => format!("SET {key} {number}"),
             9 => format!("SET {key} value{number} NX"),
-            10 => format!("SET {key} {}", "v".repeat(random.random_range(1..20_000))),
+            10 => format!("SET {key} {}", "v".repeat(random.random_range(1..3_000))),
             11 => format!("PSETEX {key} {} {number}", random.random_range(1..3_000)),
             12 => format!("DEL {key} {other}"),
             13 => format!("DEL {key}"),
