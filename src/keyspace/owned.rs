@@ -273,6 +273,8 @@ impl Keyspace {
             };
             (order(a), &a.key, a.generation).cmp(&(order(b), &b.key, b.generation))
         });
+        // Replayed effects may take a hash away more than once.
+        retired.dedup();
         retired
     }
 
@@ -773,5 +775,34 @@ fn seal_touch(tables: &Tables, seed: u64, batch: &mut BatchBuilder, touch: &Touc
             batch.put(database, key.bytes, entry.value(), deadline_ms, shared);
         }
         (_, value) => batch.put(database, key.bytes, value, deadline_ms, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_that_replay_takes_away_twice_is_retired_once() {
+        let mut keyspace = Keyspace::new(Origin {
+            slots: 0..crate::limits::SLOTS,
+            seed: 7,
+            databases: Databases::new(1),
+            tokens: TokenSource::above(0),
+            random_seed: 0,
+        });
+        let put = |stored: Stored| Mutation::Put {
+            database: 0,
+            key: Bytes::from_static(b"h"),
+            deadline_ms: 0,
+            stored,
+        };
+        // As after a crash behind a checkpoint whose rows are newer than its position.
+        for _ in 0..2 {
+            let (generation, length) = (3, 0);
+            keyspace.apply(put(Stored::Hash { generation, length }));
+            keyspace.apply(put(Stored::Value(Value::Counter(1))));
+        }
+        assert_eq!(keyspace.take_retired().len(), 1);
     }
 }

@@ -12,7 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const TOKEN_END: u64 = 1 << 53;
 /// Tokens per block: enough that a shard never waits for a ceiling to become durable; so few in the
 /// simulator that it does.
-pub const TOKEN_BLOCK: u64 = if cfg!(feature = "simulation") { 8 } else { 1 << 22 };
+pub const TOKEN_BLOCK: u64 = if cfg!(feature = "simulation") {
+    8
+} else {
+    1 << 22
+};
 
 /// The server's counter.
 #[derive(Clone, Debug)]

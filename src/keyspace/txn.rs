@@ -667,7 +667,9 @@ impl<'a> Owners<'a> {
     pub fn scene(&self) -> (Vec<std::ops::Range<u16>>, u64) {
         let slots = match self {
             Owners::One(keyspace) => vec![keyspace.slots()],
-            Owners::Several(keyspaces) => keyspaces.iter().map(|keyspace| keyspace.slots()).collect(),
+            Owners::Several(keyspaces) => {
+                keyspaces.iter().map(|keyspace| keyspace.slots()).collect()
+            }
         };
         (slots, self.first_ref().now_ms)
     }

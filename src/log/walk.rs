@@ -184,8 +184,7 @@ impl Walker {
         let Some(header) = RecordHeader::decode(self.folder_id, head) else {
             return Ok(None);
         };
-        let chained =
-            header.chain == self.position.chain && header.incarnation >= self.incarnation;
+        let chained = header.chain == self.position.chain && header.incarnation >= self.incarnation;
         let continues = (chained || sim::fault(Fault::ChainNotChecked))
             && header.lsn == self.position.lsn + header.lsns();
         let start = self.offset + RECORD_HEADER_BYTES;

@@ -174,11 +174,7 @@ pub fn first_batch((tokens, databases): (&TokenSource, &Databases), clock: &Cloc
     }
 }
 
-fn log_ceiling(
-    log: &Log,
-    held: (&TokenSource, &Databases),
-    clock: &Clock,
-) -> Result<(), Fatal> {
+fn log_ceiling(log: &Log, held: (&TokenSource, &Databases), clock: &Clock) -> Result<(), Fatal> {
     let batch = first_batch(held, clock);
     if !log.reserve_urgent(batch.reserved_bytes) {
         return Err(Fatal::new(

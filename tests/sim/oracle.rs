@@ -226,9 +226,14 @@ impl Oracle {
     pub fn end(&mut self) {
         let life = self.life();
         for atom in &life.atoms {
-            let lsns = atom.iter().map(|&(shard, turn)| life.turns[shard].get(turn));
+            let lsns = atom
+                .iter()
+                .map(|&(shard, turn)| life.turns[shard].get(turn));
             let lsns: BTreeSet<_> = lsns.collect();
-            assert!(lsns.len() <= 1, "one block or command was queued at {lsns:?}: not whole");
+            assert!(
+                lsns.len() <= 1,
+                "one block or command was queued at {lsns:?}: not whole"
+            );
         }
     }
 
@@ -268,7 +273,10 @@ impl Oracle {
             seed: beginning.seed,
             mode: beginning.mode,
             shards: keyspaces.into_iter().map(Some).collect(),
-            sealed: states.iter().map(|state| vec![(beginning.lsn, state.clone())]).collect(),
+            sealed: states
+                .iter()
+                .map(|state| vec![(beginning.lsn, state.clone())])
+                .collect(),
             states,
             scratch: Box::new(Keyspace::new(scratch)),
             watches: HashMap::new(),
@@ -365,9 +373,14 @@ impl Oracle {
     fn run<R>(&mut self, at: &Scene, f: impl FnOnce(Owners<'_>) -> R) -> (R, Vec<Name>) {
         let keys = &self.keys;
         let life = self.life.as_mut().expect("a server runs");
-        let ids: Vec<usize> =
-            at.slots.iter().map(|slots| life.routes.of_slot(slots.start)).collect();
-        let lent = ids.iter().map(|&shard| life.shards[shard].take().expect("at home"));
+        let ids: Vec<usize> = at
+            .slots
+            .iter()
+            .map(|slots| life.routes.of_slot(slots.start))
+            .collect();
+        let lent = ids
+            .iter()
+            .map(|&shard| life.shards[shard].take().expect("at home"));
         let mut lent: Vec<Box<Keyspace>> = lent.collect();
         for keyspace in &mut lent {
             keyspace.set_now_ms(at.now_ms);
@@ -375,8 +388,11 @@ impl Oracle {
         let result = f(Owners::Several(&mut lent));
         let mut changed = Vec::new();
         for (shard, keyspace) in ids.into_iter().zip(lent) {
-            let own: Vec<Vec<u8>> =
-                keys.iter().filter(|key| life.routes.of_key(key) == shard).cloned().collect();
+            let own: Vec<Vec<u8>> = keys
+                .iter()
+                .filter(|key| life.routes.of_key(key) == shard)
+                .cloned()
+                .collect();
             let after = known(&keyspace, &own, life.seed, &life.states[shard]);
             changed.extend(differences(&life.states[shard], &after));
             life.states[shard] = after;
@@ -392,8 +408,16 @@ impl Oracle {
             return;
         };
         let own = databases_of(life);
-        let other = own.iter().filter(|id| !ids.contains(id)).copied().collect::<Vec<_>>();
-        let used = life.states.iter().flat_map(State::keys).find(|name| other.contains(&name.0));
+        let other = own
+            .iter()
+            .filter(|id| !ids.contains(id))
+            .copied()
+            .collect::<Vec<_>>();
+        let used = life
+            .states
+            .iter()
+            .flat_map(State::keys)
+            .find(|name| other.contains(&name.0));
         assert_eq!(used, None, "a flushed database is empty");
         let databases = Databases::restored(ids.clone(), next, ids.len());
         for keyspace in life.shards.iter_mut().flatten() {
@@ -497,7 +521,11 @@ impl Oracle {
             assert!(!failed, "{}, and was refused", what());
             assert!(row.has(flag::WRITE), "{}, and does not write", what());
             if let Some(named) = &named {
-                assert!(named.contains(&&name.1[..]), "{}, and does not name it", what());
+                assert!(
+                    named.contains(&&name.1[..]),
+                    "{}, and does not name it",
+                    what()
+                );
             }
         }
     }
@@ -526,10 +554,16 @@ impl Oracle {
             Keys::Cursor(_) | Keys::None => BTreeSet::new(),
             Keys::All if matches!(row.spec.name, "dbsize" | "keys") => {
                 let here = |turn: &&Turn| {
-                    at.slots.iter().any(|slots| life.routes.of_slot(slots.start) == turn.0)
+                    at.slots
+                        .iter()
+                        .any(|slots| life.routes.of_slot(slots.start) == turn.0)
                 };
                 let of_database = life.changed.iter().filter(|(name, _)| name.0 == database);
-                of_database.map(|(_, turn)| turn).filter(here).copied().collect()
+                of_database
+                    .map(|(_, turn)| turn)
+                    .filter(here)
+                    .copied()
+                    .collect()
             }
             Keys::All => BTreeSet::new(),
         };
@@ -572,7 +606,10 @@ impl Oracle {
         };
         let ((expected, _), changed) =
             self.run(at, |owners| block_may_run(owners, &block, context));
-        assert_eq!(expected, runs, "whether a block runs that watches {watched:?}");
+        assert_eq!(
+            expected, runs,
+            "whether a block runs that watches {watched:?}"
+        );
         let changed = self.note_changes(&changed);
         let id = databases_of(self.life())[context.database];
         for condition in &block.conditions {
@@ -596,7 +633,11 @@ impl Oracle {
             life.atoms.push(running.changed);
         }
         if running.runs {
-            let head = reply.iter().position(|byte| *byte == b'\n').expect("a head") + 1;
+            let head = reply
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .expect("a head")
+                + 1;
             let mut at = head;
             // Replies of session commands lie between.
             for part in &running.replies {
@@ -627,10 +668,17 @@ impl Oracle {
         });
         self.note_changes(&changed);
         for (theirs, own) in watched.iter().zip(&own) {
-            assert_eq!(theirs.existed, own.existed, "a watched key exists: {theirs:?}");
+            assert_eq!(
+                theirs.existed, own.existed,
+                "a watched key exists: {theirs:?}"
+            );
         }
         let pairs = watched.into_iter().zip(own);
-        self.life().watches.entry(context.origin.client).or_default().extend(pairs);
+        self.life()
+            .watches
+            .entry(context.origin.client)
+            .or_default()
+            .extend(pairs);
     }
 
     fn unwatched(&mut self, at: &Scene, context: Context, watched: &[WatchedKey]) {
@@ -655,24 +703,44 @@ impl Oracle {
         life.turns[shard].push(lsn);
         let state = life.states[shard].clone();
         let map = databases_of(life).to_vec();
-        assert_eq!(life.log.map.0, map, "the map of databases in the log at {lsn}");
+        assert_eq!(
+            life.log.map.0, map,
+            "the map of databases in the log at {lsn}"
+        );
         let mine = |name: &Name| map.contains(&name.0) && life.routes.of_key(&name.1) == shard;
         let logged = life.log.state.iter().filter(|(name, _)| mine(name));
-        let logged: State =
-            logged.map(|(name, logical)| (name.clone(), logical.clone())).collect();
-        assert_same(&state, &logged, &format!("shard {shard} as the log has it at {lsn}"));
+        let logged: State = logged
+            .map(|(name, logical)| (name.clone(), logical.clone()))
+            .collect();
+        assert_same(
+            &state,
+            &logged,
+            &format!("shard {shard} as the log has it at {lsn}"),
+        );
         let mut counts: BTreeMap<(u16, u32), u64> = BTreeMap::new();
         for (database, key) in state.keys() {
-            *counts.entry((Key::new(key, 0).slot, *database)).or_insert(0) += 1;
+            *counts
+                .entry((Key::new(key, 0).slot, *database))
+                .or_insert(0) += 1;
         }
         for (&(slot, database), &keys) in &life.log.counts {
             if slots.contains(&slot) && map.contains(&database) {
                 let found = counts.remove(&(slot, database)).unwrap_or(0);
-                assert_eq!(found, keys, "keys of slot {slot}, database {database}, at {lsn}");
+                assert_eq!(
+                    found, keys,
+                    "keys of slot {slot}, database {database}, at {lsn}"
+                );
             }
         }
-        assert!(counts.is_empty(), "no count was logged for {counts:?} at {lsn}");
-        let next = life.shards[shard].as_ref().expect("at home").databases().next();
+        assert!(
+            counts.is_empty(),
+            "no count was logged for {counts:?} at {lsn}"
+        );
+        let next = life.shards[shard]
+            .as_ref()
+            .expect("at home")
+            .databases()
+            .next();
         life.sealed[shard].push((lsn, state));
         life.maps.push((lsn, (map, next)));
     }
@@ -694,7 +762,10 @@ impl Oracle {
         }
         let life = self.life.as_mut().expect("a server runs");
         let told = || {
-            let words: Vec<_> = words.iter().map(|word| word.escape_ascii().to_string()).collect();
+            let words: Vec<_> = words
+                .iter()
+                .map(|word| word.escape_ascii().to_string())
+                .collect();
             format!("client {client}, request {request}, {}", words.join(" "))
         };
         let Some(asked) = life.asked.remove(&(client, request)) else {
@@ -714,7 +785,11 @@ impl Oracle {
         for (shard, turn) in asked.turns {
             let lsn = life.turns[shard].get(turn).copied();
             let lsn = lsn.unwrap_or_else(|| {
-                panic!("{} tells {} of a turn that is not queued", told(), show(reply))
+                panic!(
+                    "{} tells {} of a turn that is not queued",
+                    told(),
+                    show(reply)
+                )
             });
             assert!(
                 lsn <= life.durable_lsn,
@@ -730,21 +805,26 @@ impl Oracle {
     // ---- the end -----------------------------------------------------------------------------
 
     /// Nothing is past its deadline any more, and the server's tables hold what they should.
-    pub fn check_tables<'a>(
-        &mut self,
-        now_ms: u64,
-        keyspaces: impl Iterator<Item = &'a Keyspace>,
-    ) {
+    pub fn check_tables<'a>(&mut self, now_ms: u64, keyspaces: impl Iterator<Item = &'a Keyspace>) {
         let life = self.life();
         let map = databases_of(life).to_vec();
         let mut found = State::new();
         for keyspace in keyspaces {
-            found.extend(everything(keyspace).into_iter().filter(|(name, _)| map.contains(&name.0)));
+            found.extend(
+                everything(keyspace)
+                    .into_iter()
+                    .filter(|(name, _)| map.contains(&name.0)),
+            );
         }
         let mut expected = State::new();
-        life.states.iter().for_each(|state| expected.extend(state.clone()));
+        life.states
+            .iter()
+            .for_each(|state| expected.extend(state.clone()));
         for (name, logical) in &found {
-            assert!(!logical.is_overdue(now_ms), "{name:?} outlives its deadline: {logical:?}");
+            assert!(
+                !logical.is_overdue(now_ms),
+                "{name:?} outlives its deadline: {logical:?}"
+            );
         }
         assert_same(&expected, &found, "the tables at the end");
     }
@@ -781,7 +861,13 @@ fn say(event: &Event) {
 }
 
 fn databases_of(life: &Life) -> &[u32] {
-    life.shards.iter().flatten().next().expect("a shard at home").databases().ids()
+    life.shards
+        .iter()
+        .flatten()
+        .next()
+        .expect("a shard at home")
+        .databases()
+        .ids()
 }
 
 /// Whether a refusal says something about the keys: it would be another if there were none.
@@ -795,7 +881,10 @@ fn refusal_tells(
     let mut out = Vec::new();
     life.scratch.set_now_ms(at.now_ms);
     let owners = Owners::One(&mut life.scratch);
-    let context = Context { database: 0, ..context };
+    let context = Context {
+        database: 0,
+        ..context
+    };
     execute(owners, row, args.args(), context, &mut Endless, &mut out);
     let fresh = everything(&life.scratch).is_empty();
     if !fresh {
@@ -812,12 +901,20 @@ fn refusal_tells(
 }
 
 fn show(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string().chars().take(2_000).collect()
+    bytes
+        .escape_ascii()
+        .to_string()
+        .chars()
+        .take(2_000)
+        .collect()
 }
 
 /// Arguments as text.
 pub fn shown(args: &OwnedArgs) -> String {
-    let words = args.args().iter().map(|word| word.escape_ascii().to_string());
+    let words = args
+        .args()
+        .iter()
+        .map(|word| word.escape_ascii().to_string());
     let text = words.collect::<Vec<_>>().join(" ");
     text.chars().take(500).collect()
 }
@@ -843,7 +940,12 @@ fn check_reply(row: &Row, expected: &[u8], reply: &[u8], told: &dyn Fn() -> Stri
     match compare(row) {
         Compare::Exactly => assert_eq!(show(expected), show(reply), "the reply to {}", told()),
         Compare::AsSet => {
-            assert_eq!(elements(expected), elements(reply), "the reply to {}", told());
+            assert_eq!(
+                elements(expected),
+                elements(reply),
+                "the reply to {}",
+                told()
+            );
         }
         Compare::No => {}
     }
@@ -857,7 +959,12 @@ fn check_unasked(words: &[Vec<u8>], reply: &[u8], told: &dyn Fn() -> String) {
         .find(args.args())
         .is_ok_and(|id| matches!(table.row(id).run, Run::Keys(_)));
     let fine = !runs_on_keys || reply.starts_with(b"-") || reply == b"+QUEUED\r\n";
-    assert!(fine, "{} did not run, and was answered {}", told(), show(reply));
+    assert!(
+        fine,
+        "{} did not run, and was answered {}",
+        told(),
+        show(reply)
+    );
 }
 
 /// The reply to a request that ran in parts.
@@ -880,7 +987,10 @@ fn check_merged(
         Across::Sum => {
             let number = |reply: &[u8]| -> i64 {
                 let text = String::from_utf8_lossy(reply);
-                text.trim().trim_start_matches(':').parse().expect("an integer")
+                text.trim()
+                    .trim_start_matches(':')
+                    .parse()
+                    .expect("an integer")
             };
             let sum: i64 = parts.iter().map(|(_, _, part)| number(part)).sum();
             if sum != number(reply) {
@@ -903,8 +1013,10 @@ fn check_merged(
             assert_eq!(expected, found, "{}", told());
         }
         Across::Concat => {
-            let mut expected: Vec<String> =
-                parts.iter().flat_map(|(_, _, part)| elements(part)).collect();
+            let mut expected: Vec<String> = parts
+                .iter()
+                .flat_map(|(_, _, part)| elements(part))
+                .collect();
             expected.sort();
             assert_eq!(expected, elements(reply), "{}", told());
         }

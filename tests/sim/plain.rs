@@ -45,22 +45,44 @@ pub fn check(call: &Call<'_>, reply: &[u8], before: &[State], after: &[State]) -
         Answer::Simple(text) => format!("+{text}\r\n").into_bytes(),
         Answer::Bulk(None) if call.protocol == Protocol::Resp3 => b"_\r\n".to_vec(),
         Answer::Bulk(None) => b"$-1\r\n".to_vec(),
-        Answer::Bulk(Some(text)) => {
-            [format!("${}\r\n", text.len()).as_bytes(), &text[..], &b"\r\n"[..]].concat()
-        }
+        Answer::Bulk(Some(text)) => [
+            format!("${}\r\n", text.len()).as_bytes(),
+            &text[..],
+            &b"\r\n"[..],
+        ]
+        .concat(),
         Answer::Refused => reply.to_vec(),
     };
     let told = || {
-        let words: Vec<_> = call.words.iter().map(|word| word.escape_ascii().to_string()).collect();
+        let words: Vec<_> = call
+            .words
+            .iter()
+            .map(|word| word.escape_ascii().to_string())
+            .collect();
         format!("the plain model of {} {}", call.name, words.join(" "))
     };
     if matches!(answer, Answer::Refused) {
-        assert!(reply.starts_with(b"-"), "{}: a refusal, not {}", told(), reply.escape_ascii());
+        assert!(
+            reply.starts_with(b"-"),
+            "{}: a refusal, not {}",
+            told(),
+            reply.escape_ascii()
+        );
     }
-    assert_eq!(wanted.escape_ascii().to_string(), reply.escape_ascii().to_string(), "{}", told());
+    assert_eq!(
+        wanted.escape_ascii().to_string(),
+        reply.escape_ascii().to_string(),
+        "{}",
+        told()
+    );
     for (key, wanted) in expected_after {
         let found = find(after, &key);
-        assert_eq!(wanted.as_ref(), found.as_deref(), "{}: the key afterwards", told());
+        assert_eq!(
+            wanted.as_ref(),
+            found.as_deref(),
+            "{}: the key afterwards",
+            told()
+        );
     }
     true
 }
@@ -158,7 +180,10 @@ fn add(key: &[u8], by: i64, read: Read<'_>, after: &mut After) -> Answer {
         return Answer::Refused;
     };
     let deadline_ms = value.map_or(0, |value| value.deadline_ms);
-    after.insert(key.to_vec(), text(sum.to_string().into_bytes(), deadline_ms));
+    after.insert(
+        key.to_vec(),
+        text(sum.to_string().into_bytes(), deadline_ms),
+    );
     Answer::Integer(sum)
 }
 

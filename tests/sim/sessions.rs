@@ -63,7 +63,11 @@ impl Client {
 
     /// Sends words of a line.
     pub fn ask_line(&mut self, line: &str) {
-        self.ask(line.split(' ').map(|word| word.as_bytes().to_vec()).collect());
+        self.ask(
+            line.split(' ')
+                .map(|word| word.as_bytes().to_vec())
+                .collect(),
+        );
     }
 
     /// The next whole reply, with the number of its request and the request.
@@ -71,7 +75,10 @@ impl Client {
         let parsed = Value::parse(&self.received).expect("replies are well-formed");
         let (_, bytes) = parsed?;
         let reply = self.received.drain(..bytes).collect();
-        let words = self.asked.pop_front().expect("a reply belongs to a request");
+        let words = self
+            .asked
+            .pop_front()
+            .expect("a reply belongs to a request");
         self.answered += 1;
         Some((self.answered - 1, words, reply))
     }
@@ -79,8 +86,9 @@ impl Client {
 
 impl Generator {
     pub fn new(random: &mut Xoshiro256PlusPlus) -> Generator {
-        let mut keys: Vec<Vec<u8>> =
-            ["a", "b", "c", "d", "{t}1", "{t}2"].map(|key| key.as_bytes().to_vec()).to_vec();
+        let mut keys: Vec<Vec<u8>> = ["a", "b", "c", "d", "{t}1", "{t}2"]
+            .map(|key| key.as_bytes().to_vec())
+            .to_vec();
         keys.truncate(random.random_range(2..=6));
         for _ in 0..random.random_range(1..4) {
             let number: u32 = random.random_range(0..1000);
@@ -135,8 +143,19 @@ impl Generator {
                 94..97 => self.of_databases(client, random),
                 _ => {
                     let lines = [
-                        "PING", "HELLO 3", "HELLO 2", "TIME", "INFO", "SAVE", "BGSAVE", "ECHO x",
-                        "WAITAOF 1 0 0", "CLIENT ID", "DISCARD", "RESET", "nonsense",
+                        "PING",
+                        "HELLO 3",
+                        "HELLO 2",
+                        "TIME",
+                        "INFO",
+                        "SAVE",
+                        "BGSAVE",
+                        "ECHO x",
+                        "WAITAOF 1 0 0",
+                        "CLIENT ID",
+                        "DISCARD",
+                        "RESET",
+                        "nonsense",
                     ];
                     let line = lines[random.random_range(0..lines.len())];
                     client.in_block &= !matches!(line, "DISCARD" | "RESET");
@@ -188,8 +207,14 @@ impl Generator {
             22..25 => format!("MSET {key} {number} {other} {number}"),
             25 => format!("MGET {key} {other}"),
             26 => format!("RENAME {key} {other}"),
-            27 => format!("COPY {key} {other} DB {} REPLACE", random.random_range(0..3)),
-            28 => format!("HPEXPIRE {key} {} FIELDS 1 g", random.random_range(1..3_000)),
+            27 => format!(
+                "COPY {key} {other} DB {} REPLACE",
+                random.random_range(0..3)
+            ),
+            28 => format!(
+                "HPEXPIRE {key} {} FIELDS 1 g",
+                random.random_range(1..3_000)
+            ),
             29 => format!("EXISTS {key} {other}"),
             30 => format!("SETIFIDLE {key} busy PX {}", random.random_range(1..3_000)),
             31 => format!("SETIDLE {key} {}", random.random_range(1..2_000)),

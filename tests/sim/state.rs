@@ -132,7 +132,12 @@ pub fn differences(one: &State, other: &State) -> Vec<Name> {
             names.push(name.clone());
         }
     }
-    names.extend(other.keys().filter(|name| !one.contains_key(*name)).cloned());
+    names.extend(
+        other
+            .keys()
+            .filter(|name| !one.contains_key(*name))
+            .cloned(),
+    );
     names
 }
 
@@ -149,7 +154,9 @@ impl LogModel {
     pub fn begin(state: &State, map: &DatabaseMap) -> LogModel {
         let mut counts = BTreeMap::new();
         for (database, key) in state.keys() {
-            *counts.entry((Key::new(key, 0).slot, *database)).or_insert(0) += 1;
+            *counts
+                .entry((Key::new(key, 0).slot, *database))
+                .or_insert(0) += 1;
         }
         LogModel {
             state: state.clone(),
@@ -182,7 +189,8 @@ impl LogModel {
                     },
                 };
                 let logical = Logical { deadline_ms, form };
-                self.state.insert((database, key.to_vec()), Rc::new(logical));
+                self.state
+                    .insert((database, key.to_vec()), Rc::new(logical));
             }
             Mutation::Delete { database, key } => {
                 self.state.remove(&(database, key.to_vec()));
@@ -221,7 +229,11 @@ impl LogModel {
                 generation,
                 length,
                 fields,
-            } => self.fields((database, key.to_vec()), (deadline_ms, generation, length), fields),
+            } => self.fields(
+                (database, key.to_vec()),
+                (deadline_ms, generation, length),
+                fields,
+            ),
             Mutation::Count {
                 slot,
                 database,
@@ -230,7 +242,8 @@ impl LogModel {
                 self.counts.insert((slot, database), keys);
             }
             Mutation::Databases { ids, next } => {
-                self.state.retain(|(id, _), _| *id >= next || ids.contains(id));
+                self.state
+                    .retain(|(id, _), _| *id >= next || ids.contains(id));
                 self.map = (ids, next);
             }
             Mutation::TokenCeiling(ceiling) => {
@@ -262,6 +275,7 @@ impl LogModel {
         }
         assert_eq!(fields.len() as u64, length, "fields of {name:?} in the log");
         let form = Form::Hash { generation, fields };
-        self.state.insert(name, Rc::new(Logical { deadline_ms, form }));
+        self.state
+            .insert(name, Rc::new(Logical { deadline_ms, form }));
     }
 }

@@ -83,6 +83,8 @@ pub struct Machine {
     pub oracle: Oracle,
     /// Ends of the records that are on disk, since the start.
     pub records: Vec<Lsn>,
+    /// What the store holds goes up to here, at most.
+    pub stored_lsn: Lsn,
     next_client: u64,
 }
 
@@ -144,6 +146,7 @@ impl Machine {
             generator,
             random,
             records: Vec::new(),
+            stored_lsn: 0,
             next_client: 0,
         }
     }
@@ -166,7 +169,11 @@ impl Machine {
         disk: &Arc<SimDisk>,
         shards: usize,
     ) -> Result<(log::Recovery, Recovered, Plan), Fatal> {
-        let meta = self.store.meta().expect("the store works").unwrap_or_default();
+        let meta = self
+            .store
+            .meta()
+            .expect("the store works")
+            .unwrap_or_default();
         let from = Position {
             lsn: meta.lsn,
             chain: meta.chain,
@@ -294,19 +301,23 @@ impl World {
             dead: recovered.dead_databases.clone(),
         };
         let store: Arc<dyn Store> = machine.store.clone();
-        let workers = recovered.keyspaces.into_iter().enumerate().map(|(id, keyspace)| {
-            let wishes = wishes.clone();
-            Worker::new(Parts {
-                id,
-                routes: plan.routes,
-                shared: shared.clone(),
-                log: log.clone(),
-                clock: clock.clone(),
-                keyspace,
-                control: Arc::new(move |wish| wishes.lock().expect("one thread").push(wish)),
-                seed: plan.seed + id as u64,
-            })
-        });
+        let workers = recovered
+            .keyspaces
+            .into_iter()
+            .enumerate()
+            .map(|(id, keyspace)| {
+                let wishes = wishes.clone();
+                Worker::new(Parts {
+                    id,
+                    routes: plan.routes,
+                    shared: shared.clone(),
+                    log: log.clone(),
+                    clock: clock.clone(),
+                    keyspace,
+                    control: Arc::new(move |wish| wishes.lock().expect("one thread").push(wish)),
+                    seed: plan.seed + id as u64,
+                })
+            });
         let world = World {
             machine,
             manual,
@@ -360,7 +371,8 @@ impl World {
             }
         }
         let attention = self.workers[shard].take_attention();
-        self.awake.extend(attention.into_iter().map(|id| (shard, id)));
+        self.awake
+            .extend(attention.into_iter().map(|id| (shard, id)));
         self.workers[shard].take_sleep_us();
         self.machine.oracle.follow(sim::take_events());
     }
@@ -436,14 +448,20 @@ impl World {
                 break;
             }
             let most = self.clients[index].sent.len();
-            let bytes = if self.calm { most } else { 1 + self.random(most) };
+            let bytes = if self.calm {
+                most
+            } else {
+                1 + self.random(most)
+            };
             let piece: Vec<u8> = self.clients[index].sent.drain(..bytes).collect();
             self.workers[shard].receive(id, &piece);
         }
         self.after(shard);
         self.write(shard, id, index);
         self.after(shard);
-        let done = self.workers[shard].conn(id).is_none_or(|conn| conn.is_done());
+        let done = self.workers[shard]
+            .conn(id)
+            .is_none_or(|conn| conn.is_done());
         if done {
             self.disconnect(index);
         }
@@ -460,9 +478,15 @@ impl World {
                 break;
             }
             // Now and then the client reads a part alone.
-            let most = if self.calm || self.random(4) > 0 { bytes.len() } else { 1 + self.random(bytes.len()) };
+            let most = if self.calm || self.random(4) > 0 {
+                bytes.len()
+            } else {
+                1 + self.random(bytes.len())
+            };
             self.workers[shard].sent(id, most);
-            self.clients[index].received.extend_from_slice(&bytes[..most]);
+            self.clients[index]
+                .received
+                .extend_from_slice(&bytes[..most]);
             if most < bytes.len() {
                 self.awake.insert((shard, id));
                 break;
@@ -470,7 +494,9 @@ impl World {
         }
         let client = &mut self.clients[index];
         while let Some((request, words, reply)) = client.next_reply() {
-            self.machine.oracle.answered((id.client, request), &words, &reply);
+            self.machine
+                .oracle
+                .answered((id.client, request), &words, &reply);
         }
     }
 
@@ -519,7 +545,8 @@ impl World {
                     self.workers[self.clients[index].shard].conn(self.clients[index].conn)
                 {
                     conn.eof = true;
-                    self.awake.insert((self.clients[index].shard, self.clients[index].conn));
+                    self.awake
+                        .insert((self.clients[index].shard, self.clients[index].conn));
                 }
             }
             962..966 => self.disk_fails(),
@@ -537,7 +564,9 @@ impl World {
         let index = self.random(self.clients.len());
         let now_ms = self.now_ms();
         let client = &mut self.clients[index];
-        self.machine.generator.send(client, now_ms, &mut self.machine.random);
+        self.machine
+            .generator
+            .send(client, now_ms, &mut self.machine.random);
         self.awake.insert((client.shard, client.conn));
     }
 
@@ -570,7 +599,10 @@ impl World {
                 disk.set_space(Some(disk.used_bytes() + bytes));
             }
             6..12 => disk.set_space(None),
-            12 => self.machine.store.fail_next(StoreFault::FullAfter(nth as usize)),
+            12 => self
+                .machine
+                .store
+                .fail_next(StoreFault::FullAfter(nth as usize)),
             13 => self.machine.store.fail_next(StoreFault::FullAtFinish),
             14 => self.machine.store.fail_next(StoreFault::CrashBeforeFinish),
             15 => self.machine.store.fail_next(StoreFault::CrashAfterFinish),
@@ -658,7 +690,14 @@ impl World {
             client.ask_line(&format!("SELECT {database}"));
             client.ask_line("DBSIZE");
             for key in &self.machine.generator.keys {
-                for command in ["TYPE", "GET", "PEXPIRETIME", "GETSTATE", "HGETALL", "STRLEN"] {
+                for command in [
+                    "TYPE",
+                    "GET",
+                    "PEXPIRETIME",
+                    "GETSTATE",
+                    "HGETALL",
+                    "STRLEN",
+                ] {
                     client.ask(vec![command.as_bytes().to_vec(), key.clone()]);
                 }
             }
@@ -677,8 +716,14 @@ impl World {
         }
         self.audit();
         let now_ms = self.now_ms();
-        let keyspaces: Vec<_> = self.workers.iter_mut().map(|worker| worker.keyspace()).collect();
-        let keyspaces = keyspaces.into_iter().map(|keyspace| &**keyspace.expect("at home"));
+        let keyspaces: Vec<_> = self
+            .workers
+            .iter_mut()
+            .map(|worker| worker.keyspace())
+            .collect();
+        let keyspaces = keyspaces
+            .into_iter()
+            .map(|keyspace| &**keyspace.expect("at home"));
         self.machine.oracle.check_tables(now_ms, keyspaces);
     }
 
@@ -726,6 +771,7 @@ impl Shards for Reach {
                 return Err("the server is dead".to_owned());
             }
             if log.durable_lsn() >= lsn {
+                world.machine.stored_lsn = lsn;
                 return Ok(());
             }
             world.step();
