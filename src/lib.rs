@@ -74,6 +74,8 @@
 //! - [`backup`]: copies one, while it is used too. Imports `check`, `log`, `store`, `limits`.
 //! - [`server`]: start, serve, stop. Imports all above.
 //! - [`tools`]: `tallyman check` and `tallyman backup`. Imports `check`, `backup`, `clock`.
+//! - [`sim`]: what the simulator (`tests/sim`) is told, and deliberate faults for it to find; empty
+//!   without the feature `simulation`. Anybody may call it.
 //!
 //! tokio is in `worker::runner` and `server` alone.
 //!
@@ -132,6 +134,7 @@ pub mod route;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod sim;
 pub mod store;
 pub mod tools;
 pub mod worker;

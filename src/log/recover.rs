@@ -22,6 +22,7 @@ use super::{Fatal, Log, Lsn, Options, Position, Replayed};
 use crate::limits::{
     LOG_BLOCK_BYTES, LOG_PIECE_BYTES, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN,
 };
+use crate::sim::{self, Fault};
 
 /// An opened log that is being read back.
 pub struct Recovery {
@@ -202,6 +203,9 @@ impl Recovery {
     /// header.
     fn rewrite_unproven(&mut self) -> Result<(), Fatal> {
         let live = &self.walker.files.live;
+        if sim::fault(Fault::UnprovenNotRewritten) {
+            return Ok(());
+        }
         let Some(last) = live.get(self.walker.index) else {
             return Ok(());
         };

@@ -14,6 +14,7 @@ use super::segment::{Segment, SegmentHeader, SegmentKind};
 use super::space::file_number;
 use super::{Fatal, Lsn, Position};
 use crate::limits::{LOG_BLOCK_BYTES, LOG_PIECE_BYTES};
+use crate::sim::{self, Fault};
 
 /// A segment with a valid header.
 pub(super) struct Found {
@@ -198,7 +199,9 @@ impl Walker {
             .window
             .take(segment, start, header.payload_bytes as usize)?;
         let whole = payload.len() as u64 == header.payload_bytes;
-        if !whole || !header.is_valid(self.folder_id, &payload) {
+        let valid =
+            header.is_valid(self.folder_id, &payload) || sim::fault(Fault::TornRecordAccepted);
+        if !whole || !valid {
             return Ok(None);
         }
         Ok(Some((header, payload)))
@@ -274,9 +277,9 @@ impl Walker {
     }
 
     fn continues(&self, header: &RecordHeader) -> bool {
-        header.chain == self.position.chain
+        let chained = header.chain == self.position.chain && header.incarnation >= self.incarnation;
+        (chained || sim::fault(Fault::ChainNotChecked))
             && header.lsn == self.position.lsn + header.lsns()
-            && header.incarnation >= self.incarnation
     }
 
     fn weigh(
@@ -290,7 +293,7 @@ impl Walker {
         if header.incarnation < self.incarnation {
             return Ok(());
         }
-        if header.synced_lsn > self.position.lsn {
+        if header.synced_lsn > self.position.lsn && !sim::fault(Fault::WitnessIgnored) {
             let proof = format!(
                 "the record with lsn {} in {} at offset {offset} was written when lsn {} was \
                  durable",

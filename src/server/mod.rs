@@ -25,10 +25,12 @@ use crate::shard::mailbox::{ConnId, Message, ShardId};
 use crate::worker::Control;
 use crate::worker::runner::{Envelope, Mailbox};
 
-mod checkpoints;
+pub mod checkpoints;
 mod engine;
 mod listen;
 mod start;
+
+pub use start::first_batch;
 
 /// Why the process ends: one line for the log, and an exit code.
 #[derive(Debug)]

@@ -183,7 +183,9 @@ impl Ascending {
         );
         assert!(
             self.last.as_slice() < key,
-            "rows of an ingestion must ascend"
+            "rows of an ingestion must ascend: {} after {}",
+            key.escape_ascii(),
+            self.last.escape_ascii()
         );
         assert!(
             key.len() <= crate::limits::ROW_KEY_BYTES_MAX,

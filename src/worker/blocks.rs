@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::command::{RowId, Run, table};
 use crate::keyspace::Wait;
-use crate::keyspace::txn::{Owners, Txn};
+use crate::keyspace::txn::{Owners, Txn, WatchedKey};
 use crate::limits::WATCHED_KEYS_MAX;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::{Args, OwnedArgs};
@@ -14,6 +14,7 @@ use crate::route::{Need, ShardSet};
 use crate::session::{Block, Condition, Next, ReplyMode, SessionCall};
 use crate::shard::mailbox::{ConnId, Work};
 use crate::shard::{BlockCall, Context};
+use crate::sim;
 use crate::worker::conn::{Barrier, BlockNeeds, Conn};
 use crate::worker::lending::Job;
 use crate::worker::requests::Flow;
@@ -533,12 +534,14 @@ impl Worker {
         let context = self.context(conn);
         match (shards.ids(), &mut self.keyspace) {
             ([shard], Some(keyspace)) if *shard == self.id => {
-                let mut txn = Txn::new(Owners::One(keyspace), context.database);
-                for key in &keys {
-                    let watched = txn.watch(&txn.key(key));
-                    conn.session.watched.push(watched);
-                }
+                let owners = Owners::One(keyspace);
+                let scene = sim::scene(&owners);
+                let mut txn = Txn::new(owners, context.database);
+                let watched: Vec<WatchedKey> =
+                    keys.iter().map(|key| txn.watch(&txn.key(key))).collect();
                 let wait = txn.commit();
+                sim::watched(scene, context, &watched);
+                conn.session.watched.extend(watched);
                 if !Worker::is_suppressed(conn) {
                     conn.reply(wait, |out| Reply::new(out, context.protocol).ok());
                 }

@@ -9,6 +9,7 @@ use crate::resp::decode::Decoder;
 use crate::route::ShardSet;
 use crate::session::Session;
 use crate::shard::mailbox::{Call, ConnId, ShardId};
+use crate::sim;
 
 /// Why a connection's next requests have to wait.
 #[derive(Debug)]
@@ -95,6 +96,8 @@ pub struct Conn {
     pub(super) held_since_ns: u64,
     /// The next request may be there already.
     pub(super) more: bool,
+    /// Told to the simulator alone.
+    pub(super) requests: sim::Requests,
 }
 
 /// So many bytes are read ahead of a request that has to wait.
@@ -121,6 +124,7 @@ impl Conn {
             gate_lsn: 0,
             held_since_ns: 0,
             more: false,
+            requests: sim::Requests::default(),
         }
     }
 

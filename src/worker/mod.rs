@@ -25,6 +25,7 @@ use crate::route::Routes;
 use crate::session::{Client, Session, Shared};
 use crate::shard::mailbox::{Answers, ConnId, Message, ShardId};
 use crate::shard::{Room, Space};
+use crate::sim;
 use crate::worker::conn::Conn;
 use crate::worker::lending::{Coordinator, Held};
 use crate::worker::sweep::Sweeping;
@@ -705,9 +706,12 @@ impl Worker {
 fn append(log: &Log, parts: Vec<Bytes>, time_ms: u64, allowance: &mut Allowance) -> u64 {
     let bytes: usize = parts.iter().map(Bytes::len).sum();
     let reserved_bytes = allowance.hand_over(bytes as u64);
-    log.append(Batch {
+    let payload = sim::payload(&parts);
+    let lsn = log.append(Batch {
         parts,
         time_ms,
         reserved_bytes,
-    })
+    });
+    sim::appended(lsn, payload);
+    lsn
 }
