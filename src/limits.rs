@@ -181,6 +181,18 @@ const _: () = assert!(
     "the unpacker counts in 32 bits"
 );
 
+// ---- credits ---------------------------------------------------------------------------------
+
+/// Open holds of one account.
+pub const HOLDS_MAX: usize = 1024;
+/// How long the end of a hold is remembered unless RESERVE says otherwise, in milliseconds.
+pub const SETTLED_KEEP_MS_DEFAULT: u64 = 24 * 60 * 60 * 1000;
+
+// ---- at most once ----------------------------------------------------------------------------
+
+/// Longest reply that ONCE keeps, in bytes as RESP3 has it.
+pub const ONCE_REPLY_BYTES_MAX: usize = 64 * 1024;
+
 // ---- hashes ----------------------------------------------------------------------------------
 
 /// Latest deadline of a field, in milliseconds since the Unix epoch (Redis's

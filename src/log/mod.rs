@@ -63,6 +63,11 @@ pub struct Batch {
     pub reserved_bytes: u64,
 }
 
+/// Most bytes of the log that a batch with this payload takes, if it gets a record of its own.
+pub fn alone_bytes(payload_bytes: u64) -> u64 {
+    record::record_bytes(payload_bytes.saturating_add(record::BATCH_HEADER_BYTES))
+}
+
 /// A durable place in the log: the lsn of a record's last batch and that record's checksum. The
 /// default is the beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

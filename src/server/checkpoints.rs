@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::keyspace::databases::visible;
 use crate::keyspace::tokens::TokenSource;
 use crate::limits::SLOTS;
 use crate::log::Log;
@@ -296,7 +297,7 @@ impl Tools {
             let (from, to) = slots(0, SLOTS);
             let is_dead = |row: &RowKey<'_>| {
                 row.database()
-                    .is_some_and(|id| dead_ids.binary_search(&id).is_ok())
+                    .is_some_and(|id| dead_ids.binary_search(&visible(id)).is_ok())
             };
             let mut from = Some(from);
             while let Some(at) = from.take() {
