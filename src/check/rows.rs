@@ -122,10 +122,6 @@ impl<'a> Rows<'a> {
                     self.expect(due_ms, &of, DeadlineOf::Field { generation, field })?;
                 }
             }
-            RowKey::Once { of, .. } => {
-                self.check_place(key, &of)?;
-                self.whole(key, value, |value| codec::once(value).map(|_| ()))?;
-            }
             RowKey::Retired { of, .. } => {
                 counts.dead_rows += 1;
                 self.check_place(key, &of)?;
@@ -173,7 +169,8 @@ impl<'a> Rows<'a> {
         value: Bytes,
         counts: &mut Counts,
     ) -> Result<Option<u64>, Fault> {
-        let (_, due_ms) = self.whole(key, value, codec::field)?;
+        let (field, due_ms) = self.whole(key, value, codec::field)?;
+        self.tail.see_field(&field);
         let head = self.heads.get_mut(&(of.database, of.key.into()));
         let Some(head) = head.filter(|head| head.generation == generation) else {
             counts.dead_rows += 1;
@@ -306,10 +303,7 @@ impl<'a> Rows<'a> {
 fn slot_of(row: &RowKey<'_>) -> Option<u16> {
     match row {
         RowKey::Count { slot, .. } => Some(*slot),
-        RowKey::Main(of)
-        | RowKey::Field { of, .. }
-        | RowKey::Once { of, .. }
-        | RowKey::Retired { of, .. } => Some(of.slot),
+        RowKey::Main(of) | RowKey::Field { of, .. } | RowKey::Retired { of, .. } => Some(of.slot),
         RowKey::Deadline { .. } | RowKey::Meta => None,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use bytes::Bytes;
 
-use crate::keyspace::codec::{BatchBuilder, OnceBytes, put_field, put_once, put_value};
+use crate::keyspace::codec::{BatchBuilder, put_field, put_value};
 use crate::keyspace::key::field_hash32;
 use crate::keyspace::{Cell, FieldValue, Hash, Key, ValueRef};
 use crate::limits::LOG_WITNESS_AFTER_US;
@@ -272,19 +272,6 @@ fn second_rows() -> RowList {
     ));
     rows.push(deadline_row(string, DeadlineOf::Key));
     rows.push(main_row(state, ValueRef::Cell(&cell(99)), 0));
-    let once = RowKey::Once {
-        of: string,
-        hash: field_hash32(b"id", seed),
-        id: b"id",
-    };
-    let mut bytes = Vec::new();
-    let record = OnceBytes {
-        deadline_ms: LATER_MS,
-        call: 1 << 100,
-        reply: Bytes::from_static(b"+OK\r\n"),
-    };
-    put_once(&mut bytes, &record);
-    rows.push((once.encode(), Some(bytes)));
     for of in [string, hash, state] {
         rows.push(count_row(of.slot, of.database, 1));
     }

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::keyspace::Value;
 use crate::keyspace::codec::{Mutation, Mutations, Stored, Undecodable};
 use crate::keyspace::databases::Databases;
 use crate::keyspace::key::Key;
+use crate::keyspace::{FieldValue, Value};
 use crate::store::Meta;
 
 /// A key that the log touches.
@@ -62,12 +62,20 @@ impl Tail {
                     self.see(&stored);
                     self.touch(database, &key, true);
                 }
-                Mutation::Part { database, key, .. } | Mutation::Fields { database, key, .. } => {
+                Mutation::Part { database, key, .. } => self.touch(database, &key, true),
+                Mutation::Fields {
+                    database,
+                    key,
+                    fields,
+                    ..
+                } => {
+                    let values = fields.iter().filter_map(|(_, field)| field.as_ref());
+                    values.for_each(|(value, _)| self.see_field(value));
                     self.touch(database, &key, true);
                 }
                 Mutation::Delete { database, key } => self.touch(database, &key, false),
                 // Of a key that may not be there: it changes no key's presence.
-                Mutation::Deadline { .. } | Mutation::Once { .. } => {}
+                Mutation::Deadline { .. } => {}
                 Mutation::Count {
                     slot,
                     database,
@@ -91,6 +99,13 @@ impl Tail {
     pub fn see(&mut self, stored: &Stored) {
         if let Stored::Value(Value::Cell(cell)) = stored {
             self.token_max = self.token_max.max(cell.token);
+        }
+    }
+
+    /// Notes the token of a hold.
+    pub fn see_field(&mut self, field: &FieldValue) {
+        if let Some(hold) = field.hold() {
+            self.token_max = self.token_max.max(hold.token);
         }
     }
 
