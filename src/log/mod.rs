@@ -20,6 +20,7 @@ use bytes::Bytes;
 use crate::limits::{LOG_SEGMENT_BYTES_DEFAULT, LOG_SPARE_SEGMENTS_MAX};
 
 mod committer;
+mod copy;
 pub mod disk;
 mod queue;
 mod record;
@@ -31,11 +32,14 @@ mod space;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod wait;
 mod walk;
 
-pub use self::recover::{Recovery, Report, open, verify};
+pub use self::copy::copy;
+pub use self::recover::{Recovery, open};
 pub use self::runner::Manual;
+pub use self::verify::{Report, Visit, verify, visit};
 pub use self::wait::{Subscription, Wake};
 
 use self::committer::Committer;

@@ -53,6 +53,13 @@ pub enum Control {
         /// Who asked.
         asker: (ShardId, ConnId),
     },
+    /// Copy the data folder, and tell the connection.
+    Backup {
+        /// The new folder.
+        target: std::path::PathBuf,
+        /// Who asked.
+        asker: (ShardId, ConnId),
+    },
     /// Forget everything in memory and recover in place.
     Reload((ShardId, ConnId)),
 }

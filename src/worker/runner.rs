@@ -317,7 +317,7 @@ impl Local {
                     .and_then(|place| place.outgoing.as_ref())
                     .is_some_and(|(socket, client)| {
                         let killed = client.killed.load(Ordering::Relaxed);
-                    !killed && matches!(self.write(id, client, socket), Ok(Sent::All))
+                        !killed && matches!(self.write(id, client, socket), Ok(Sent::All))
                     });
             drop(places);
             let idle = |worker: &mut Worker| worker.conn(id).is_some_and(|conn| conn.is_idle());
