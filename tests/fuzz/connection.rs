@@ -56,6 +56,7 @@ fn shared() -> Arc<Shared> {
     let mut settings = Settings::default();
     settings.proto_max_bulk_bytes = 1 << 20;
     settings.slowlog_slower_than_us = 0;
+    settings.databases = 2;
     Arc::new(Shared {
         settings: Live::new(settings, None),
         clients: Clients::default(),
