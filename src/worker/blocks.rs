@@ -11,7 +11,7 @@ use crate::limits::WATCHED_KEYS_MAX;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::{Args, OwnedArgs};
 use crate::route::{Need, ShardSet};
-use crate::session::{Block, Condition, Next, ReplyMode, SessionCall};
+use crate::session::{Condition, Next, ReplyMode, SessionCall};
 use crate::shard::mailbox::{ConnId, Work};
 use crate::shard::{BlockCall, Context};
 use crate::sim;
@@ -149,10 +149,7 @@ impl Worker {
                     self.shared.monitors.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            Next::Multi => {
-                conn.session.block = Some(Block::default());
-                conn.block_needs = BlockNeeds::default();
-            }
+            Next::Multi => conn.begin_block(),
             Next::Exec(conditions) => self.exec(conn, conditions),
             Next::Discard => {
                 conn.session.block = None;

@@ -7,7 +7,7 @@ use crate::keyspace::Wait;
 use crate::resp::Protocol;
 use crate::resp::decode::Decoder;
 use crate::route::ShardSet;
-use crate::session::Session;
+use crate::session::{Block, Session};
 use crate::shard::mailbox::{Call, ConnId, ShardId};
 use crate::sim;
 
@@ -126,6 +126,12 @@ impl Conn {
             more: false,
             requests: sim::Requests::default(),
         }
+    }
+
+    /// MULTI.
+    pub(super) fn begin_block(&mut self) {
+        self.session.block = Some(Block::default());
+        self.block_needs = BlockNeeds::default();
     }
 
     /// Whether more bytes should be read.
