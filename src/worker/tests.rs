@@ -437,7 +437,7 @@ fn small_writes_one_by_one_fill_the_disk_and_never_end_the_log() {
         let peer = village.connect(0);
         disk.set_space(Some(disk.used_bytes() + 300_000));
         // Each is a turn, and so a record, of its own.
-        let mut write = |village: &mut Village, what: &str| {
+        let write = |village: &mut Village, what: &str| {
             (0..2_000)
                 .map(|number| village.call(peer, &what.replace('#', &number.to_string())))
                 .take_while(|reply| !reply.starts_with("-NOSPACE"))

@@ -2,9 +2,7 @@
 //! to can be written and read again.
 
 use bytes::Bytes;
-use tallyman::keyspace::codec::{
-    BatchBuilder, Mutation, Mutations, OnceBytes, field, once, stored,
-};
+use tallyman::keyspace::codec::{BatchBuilder, Mutation, Mutations, field, stored};
 use tallyman::store::{Meta, RowKey};
 
 use crate::{Outcome, kind_of};
@@ -20,13 +18,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
     batch.count(77, 1, 12);
     batch.databases(&[0, 1, 5], 6);
     batch.token_ceiling(1 << 40);
-    let record = OnceBytes {
-        deadline_ms: 1,
-        call: 2,
-        reply: Bytes::from_static(b":1\r\n"),
-    };
-    batch.once(0, b"key", b"id", Some(&record));
-    batch.once(0, b"key", b"id", None);
     let batch: Vec<u8> = batch.finish().concat();
     let meta = Meta {
         lsn: 5,
@@ -45,11 +36,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         [&[0][..], &batch].concat(),
         [&[1][..], &meta.encode()].concat(),
     ];
-    for kind in 2..6 {
+    for kind in 2..5 {
         seeds.extend(values.iter().map(|value| [&[kind][..], value].concat()));
     }
     let row = [0, 5, 1, 0, 0, 0, 0, 1, 2, 3, 4, 0, 1, b'k'];
-    seeds.push([&[5][..], &row].concat());
+    seeds.push([&[4][..], &row].concat());
     seeds
 }
 
@@ -58,7 +49,7 @@ pub fn act(input: &[u8]) -> Outcome {
         return 0;
     };
     let mut bytes = Bytes::copy_from_slice(rest);
-    let text = match kind % 6 {
+    let text = match kind % 5 {
         0 => return batch(bytes),
         1 => match Meta::decode(rest) {
             Ok(meta) => {
@@ -69,7 +60,6 @@ pub fn act(input: &[u8]) -> Outcome {
         },
         2 => outcome(stored(&mut bytes)),
         3 => outcome(field(&mut bytes)),
-        4 => outcome(once(&mut bytes).map(|_| ())),
         _ => match RowKey::decode(rest) {
             Ok(row) => {
                 assert_eq!(row.encode(), rest, "a row key has one form");
