@@ -36,11 +36,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         [&[0][..], &batch].concat(),
         [&[1][..], &meta.encode()].concat(),
     ];
-    for kind in 2..6 {
+    for kind in 2..5 {
         seeds.extend(values.iter().map(|value| [&[kind][..], value].concat()));
     }
     let row = [0, 5, 1, 0, 0, 0, 0, 1, 2, 3, 4, 0, 1, b'k'];
-    seeds.push([&[5][..], &row].concat());
+    seeds.push([&[4][..], &row].concat());
     seeds
 }
 

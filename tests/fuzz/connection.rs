@@ -53,10 +53,12 @@ impl Engine for NoEngine {
 }
 
 fn shared() -> Arc<Shared> {
-    let mut settings = Settings::default();
-    settings.proto_max_bulk_bytes = 1 << 20;
-    settings.slowlog_slower_than_us = 0;
-    settings.databases = 2;
+    let settings = Settings {
+        databases: 2,
+        proto_max_bulk_bytes: 1 << 20,
+        slowlog_slower_than_us: 0,
+        ..Settings::default()
+    };
     Arc::new(Shared {
         settings: Live::new(settings, None),
         clients: Clients::default(),
