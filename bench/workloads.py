@@ -2,7 +2,9 @@
 
 A command is what redis-benchmark gets behind its options; it replaces `__rand_int__` by a random
 number of 12 digits below the number of keys. `peer` is what another server runs in its place
-where it lacks the command (a Lua script). Every server is filled with the keys before.
+where it lacks the command (a Lua script). Rows with `load` are run by our own load generator
+(bench/load) instead, which can send blocks, and several kinds of clients at once. Every server is
+filled with the keys before.
 """
 
 from dataclasses import dataclass, field
@@ -16,15 +18,22 @@ class Workload:
     """One row, measured once per fsync mode and pipeline depth."""
 
     name: str
-    command: tuple
+    command: tuple = ()
     peer: tuple | None = None
     clients: int = 50
     pipelines: tuple = (1, 16)
     fsyncs: tuple = ("always",)
     reference: bool = False
     """Also measured on the peers with persistence off."""
-    later: bool = False
-    """Only with --all: the commands are not built yet."""
+    load: str = ""
+    """A workload or template of bench/load; then `command` is not used."""
+    load_peer: str = ""
+    """What another server runs in place of `load`."""
+    beside: str = ""
+    """Other clients of bench/load at the same time. The row is run without them as well, and the
+    table shows what share of that is left."""
+    two_shards: bool = False
+    """Also measured on a tallyman with two shards, if its default is another number."""
     setup: tuple = field(default=())
     """Commands that are run once on each server before the first round."""
 
@@ -36,14 +45,6 @@ def hash_of(fields):
                                    for part in (f"f{i:012d}", "0")])
                  for start in range(0, fields, step))
 
-
-SETIFIDLE_SCRIPT = """
-local held = redis.call('GET', KEYS[1])
-if held and held ~= 'idle' then return {'BUSY', held, redis.call('PTTL', KEYS[1])} end
-local token = redis.call('INCR', KEYS[1] .. ':token')
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {'STARTED', token}
-"""
 
 THROTTLE_SCRIPT = """
 local now = redis.call('TIME')
@@ -57,13 +58,8 @@ redis.call('SET', KEYS[1], string.format('%.0f', new), 'PX', math.ceil((new - no
 return {0, math.floor((tolerance - (new - now)) / interval)}
 """
 
-ONCE_INCR_SCRIPT = """
-local kept = redis.call('GET', KEYS[1] .. ':once:' .. ARGV[1])
-if kept then return {0, tonumber(kept)} end
-local reply = redis.call('INCR', KEYS[1])
-redis.call('SET', KEYS[1] .. ':once:' .. ARGV[1], reply, 'EX', ARGV[2])
-return {1, reply}
-"""
+ACCOUNTS = tuple(("HSET", f"account:{i:012d}", "balance", "1000000000000")
+                 for i in range(100_000))
 
 WORKLOADS = [
     Workload("incr", ("INCR", "counter:__rand_int__"), fsyncs=EVERY_FSYNC, reference=True),
@@ -76,15 +72,19 @@ WORKLOADS = [
                                    for part in ("key:__rand_int__", "xxx")])),
     Workload("mset-10-one-slot", ("MSET", *[part for i in range(10)
                                             for part in (f"{{a}}{i}:__rand_int__", "xxx")])),
-    Workload("hincrby", ("HINCRBY", "h:__rand_int__", "n", "1"), later=True),
-    Workload("hincrby-100k-fields", ("HINCRBY", "big", "f__rand_int__", "1"), later=True,
+    Workload("block-5-one-key", load="block-one-key", two_shards=True),
+    Workload("block-5-one-shard", load="block-one-shard", two_shards=True),
+    Workload("block-5-any-shard", load="block-any-shard", two_shards=True),
+    Workload("block-mset-10", load="mset-10", two_shards=True),
+    Workload("incr-beside-blocks", load="incr", two_shards=True,
+             beside="clients=8 pipeline=1 rate=1000 workload=block-any-shard"),
+    Workload("hincrby", ("HINCRBY", "h:__rand_int__", "n", "1")),
+    Workload("hincrby-100k-fields", ("HINCRBY", "big", "f__rand_int__", "1"),
              setup=hash_of(100_000)),
-    Workload("setifidle", ("SETIFIDLE", "state:__rand_int__", "busy", "PX", "60000"),
-             peer=("EVAL", SETIFIDLE_SCRIPT, "1", "state:__rand_int__", "busy", "60000"),
-             later=True),
-    Workload("cl.throttle", ("CL.THROTTLE", "rate:__rand_int__", "15", "30", "60"),
-             peer=("EVAL", THROTTLE_SCRIPT, "1", "rate:__rand_int__", "15", "30", "60")),
-    Workload("once-incr", ("ONCE", "once:__rand_int__", "id", "EX", "600", "INCR",
-                           "once:__rand_int__"),
-             peer=("EVAL", ONCE_INCR_SCRIPT, "1", "once:__rand_int__", "id", "600"), later=True),
+    # Below the limit all the time: a refusal would be a read.
+    Workload("cl.throttle", ("CL.THROTTLE", "rate:__rand_int__", "999999", "1000000", "60"),
+             peer=("EVAL", THROTTLE_SCRIPT, "1", "rate:__rand_int__", "999999", "1000000", "60")),
+    Workload("setifidle-setidle", load="setifidle", load_peer="setifidle-lua"),
+    Workload("reserve-settle", load="reserve", load_peer="reserve-lua", setup=ACCOUNTS),
+    Workload("once-incr", load="once", load_peer="once-lua"),
 ]

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use crate::keyspace::codec::{self, Mutation, Mutations, Stored};
 use crate::keyspace::databases::Databases;
-use crate::keyspace::key::slot_of;
+use crate::keyspace::key::slot_in;
 use crate::keyspace::owned::{Keyspace, Origin};
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::{Hash, Key, Value};
@@ -192,7 +192,7 @@ fn apply_batch(
             | Mutation::Deadline { database, key, .. }
             | Mutation::Part { database, key, .. }
             | Mutation::Fields { database, key, .. } => {
-                plan.routes.of_slot(slot_of(*database, key))
+                plan.routes.of_slot(slot_in(*database, key))
             }
             Mutation::Databases { ids, next } => {
                 let map = Databases::restored(ids.clone(), *next, plan.databases);

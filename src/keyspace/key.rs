@@ -1,9 +1,32 @@
 //! A key on its way into the table: its bytes with the slot and the hash that were computed once.
 
-use redis_protocol::redis_keyslot;
+use crc::{CRC_16_XMODEM, Crc, Table};
+use memchr::memchr;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::databases::is_shadow;
+use crate::limits::SLOTS;
+
+/// The checksum of slots, with tables for many bytes at once: every request computes it.
+const SLOT_CRC: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
+
+/// The hash slot of a key, as in Redis Cluster: CRC16 of the key modulo 16,384; where it has a
+/// non-empty `{hash tag}`, of the first such tag alone.
+#[inline]
+pub fn slot_of(key: &[u8]) -> u16 {
+    SLOT_CRC.checksum(hashed_part(key)) % SLOTS
+}
+
+fn hashed_part(key: &[u8]) -> &[u8] {
+    let Some(open) = memchr(b'{', key) else {
+        return key;
+    };
+    let behind = &key[open + 1..];
+    match memchr(b'}', behind) {
+        Some(length) if length > 0 => &behind[..length],
+        _ => key,
+    }
+}
 
 /// A key, its hash slot and its seeded hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +44,7 @@ impl<'a> Key<'a> {
     pub fn new(bytes: &'a [u8], seed: u64) -> Key<'a> {
         Key {
             bytes,
-            slot: redis_keyslot(bytes),
+            slot: slot_of(bytes),
             hash: xxh3_64_with_seed(bytes, seed),
         }
     }
@@ -31,7 +54,7 @@ impl<'a> Key<'a> {
     pub fn of_database(database: u32, bytes: &'a [u8], seed: u64) -> Key<'a> {
         Key {
             bytes,
-            slot: slot_of(database, bytes),
+            slot: slot_in(database, bytes),
             hash: xxh3_64_with_seed(bytes, seed),
         }
     }
@@ -53,8 +76,8 @@ pub fn field_hash32(field: &[u8], seed: u64) -> u32 {
 }
 
 /// The slot of a key as it was logged or stored.
-pub fn slot_of(database: u32, bytes: &[u8]) -> u16 {
-    redis_keyslot(match is_shadow(database) {
+pub fn slot_in(database: u32, bytes: &[u8]) -> u16 {
+    slot_of(match is_shadow(database) {
         true => owner_of(bytes),
         false => bytes,
     })
@@ -86,6 +109,8 @@ pub fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>, seed: u64) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::keyspace::databases::shadow_of;
 
@@ -101,7 +126,7 @@ mod tests {
         }
         // Bytes that no record has: some slot, and no panic.
         for bytes in [&b""[..], b"a", b"\xff\xff", b"\x00\x05abcd"] {
-            assert_eq!(slot_of(shadow_of(0), bytes), redis_keyslot(bytes));
+            assert_eq!(slot_in(shadow_of(0), bytes), slot_of(bytes));
         }
     }
 
@@ -111,6 +136,13 @@ mod tests {
         assert_eq!(of(&["ab", "c"]), of(&["ab", "c"]));
         assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
         assert_ne!(of(&["ab"]), of(&["ab", ""]));
+    }
+
+    proptest! {
+        #[test]
+        fn slots_are_those_of_redis_cluster(key in "[a-c{}]{0,40}") {
+            prop_assert_eq!(slot_of(key.as_bytes()), redis_protocol::redis_keyslot(key.as_bytes()));
+        }
     }
 
     #[test]
