@@ -9,12 +9,13 @@ use hashbrown::HashMap;
 
 use crate::keyspace::codec::{self, Mutation, Mutations, Stored};
 use crate::keyspace::databases::Databases;
-use crate::keyspace::key::slot_in;
+use crate::keyspace::key::slot_of;
 use crate::keyspace::owned::{Keyspace, Origin};
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::{Hash, Key, Value};
 use crate::log::{Fatal, Recovery};
 use crate::route::Routes;
+use crate::sim::{self, Fault};
 use crate::store::row::{self, RowKey};
 use crate::store::{Meta, Store};
 
@@ -24,6 +25,8 @@ pub struct Recovered {
     pub keyspaces: Vec<Box<Keyspace>>,
     /// Tokens continue above all that were ever handed out.
     pub tokens: TokenSource,
+    /// Where they continue.
+    pub token_ceiling: u64,
     /// Keys that are there.
     pub keys: u64,
     /// Batches that were replayed.
@@ -64,7 +67,11 @@ pub fn recover(
         plan.databases,
     );
     let replay = read_log(log, progress)?;
-    let tokens = TokenSource::above(meta.token_ceiling.max(replay.token_ceiling));
+    let mut ceiling = meta.token_ceiling.max(replay.token_ceiling);
+    if sim::fault(Fault::TokenReused) {
+        ceiling = 0;
+    }
+    let tokens = TokenSource::above(ceiling);
     let mut keyspaces = empty(plan, &databases, &tokens);
     let time_ms = log.last_time_ms().max(meta.time_ms);
     // With batches to replay, a hash may be between two states: the log leads it to one.
@@ -92,6 +99,7 @@ pub fn recover(
     Ok(Recovered {
         keyspaces,
         tokens,
+        token_ceiling: ceiling,
         keys,
         batches,
         time_ms,
@@ -192,7 +200,7 @@ fn apply_batch(
             | Mutation::Deadline { database, key, .. }
             | Mutation::Part { database, key, .. }
             | Mutation::Fields { database, key, .. } => {
-                plan.routes.of_slot(slot_in(*database, key))
+                plan.routes.of_slot(slot_of(*database, key))
             }
             Mutation::Databases { ids, next } => {
                 let map = Databases::restored(ids.clone(), *next, plan.databases);

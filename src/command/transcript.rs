@@ -44,7 +44,7 @@ impl Transcript {
     /// The same where keys have the hash tag `{t}` and no other slots are there: what is begun and
     /// recovered thousands of times should not have to make and free tables for all of them.
     pub fn of_tag() -> Transcript {
-        let slot = crate::keyspace::slot_of(b"t");
+        let slot = redis_protocol::redis_keyslot(b"t");
         Transcript::owning(slot..slot + 1)
     }
 

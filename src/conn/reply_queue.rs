@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crate::conn::gate::Gate;
 use crate::keyspace::Wait;
+use crate::sim::{self, Fault};
 
 /// The place of a reply that is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +58,11 @@ impl ReplyQueue {
     /// The reply for a place is here.
     pub fn fill(&mut self, place: Place, bytes: &[u8], wait: Wait) {
         let index = (place.0 - self.first) as usize;
-        if index == 0 {
+        if index > 0 && sim::fault(Fault::ReplyOvertakes) {
+            self.gate.buffer().extend_from_slice(bytes);
+            self.gate.mark(wait);
+            self.slots[index] = Slot::Ready(Vec::new(), Wait::NONE);
+        } else if index == 0 {
             self.slots.pop_front();
             self.first += 1;
             self.gate.buffer().extend_from_slice(bytes);

@@ -13,7 +13,7 @@ const SLOT_CRC: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM)
 /// The hash slot of a key, as in Redis Cluster: CRC16 of the key modulo 16,384; where it has a
 /// non-empty `{hash tag}`, of the first such tag alone.
 #[inline]
-pub fn slot_of(key: &[u8]) -> u16 {
+pub fn key_slot(key: &[u8]) -> u16 {
     SLOT_CRC.checksum(hashed_part(key)) % SLOTS
 }
 
@@ -44,7 +44,7 @@ impl<'a> Key<'a> {
     pub fn new(bytes: &'a [u8], seed: u64) -> Key<'a> {
         Key {
             bytes,
-            slot: slot_of(bytes),
+            slot: key_slot(bytes),
             hash: xxh3_64_with_seed(bytes, seed),
         }
     }
@@ -54,7 +54,7 @@ impl<'a> Key<'a> {
     pub fn of_database(database: u32, bytes: &'a [u8], seed: u64) -> Key<'a> {
         Key {
             bytes,
-            slot: slot_in(database, bytes),
+            slot: slot_of(database, bytes),
             hash: xxh3_64_with_seed(bytes, seed),
         }
     }
@@ -76,8 +76,8 @@ pub fn field_hash32(field: &[u8], seed: u64) -> u32 {
 }
 
 /// The slot of a key as it was logged or stored.
-pub fn slot_in(database: u32, bytes: &[u8]) -> u16 {
-    slot_of(match is_shadow(database) {
+pub fn slot_of(database: u32, bytes: &[u8]) -> u16 {
+    key_slot(match is_shadow(database) {
         true => owner_of(bytes),
         false => bytes,
     })
@@ -126,7 +126,7 @@ mod tests {
         }
         // Bytes that no record has: some slot, and no panic.
         for bytes in [&b""[..], b"a", b"\xff\xff", b"\x00\x05abcd"] {
-            assert_eq!(slot_in(shadow_of(0), bytes), slot_of(bytes));
+            assert_eq!(slot_of(shadow_of(0), bytes), key_slot(bytes));
         }
     }
 
@@ -141,7 +141,7 @@ mod tests {
     proptest! {
         #[test]
         fn slots_are_those_of_redis_cluster(key in "[a-c{}]{0,40}") {
-            prop_assert_eq!(slot_of(key.as_bytes()), redis_protocol::redis_keyslot(key.as_bytes()));
+            prop_assert_eq!(key_slot(key.as_bytes()), redis_protocol::redis_keyslot(key.as_bytes()));
         }
     }
 

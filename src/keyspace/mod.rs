@@ -36,7 +36,7 @@ pub use entry::{EntryRef, EntryState};
 pub use field::{Field, FieldValue};
 pub use hash::{Hash, HashMut, HashRef};
 pub use hold::Hold;
-pub use key::{Key, slot_of};
+pub use key::{Key, key_slot};
 pub use owned::Keyspace;
 pub use slot::{Database, DatabaseId, Presence, Tables};
 pub use sweep::{SweepCursor, Swept};

@@ -26,6 +26,7 @@ use crate::keyspace::undo::Undo;
 use crate::keyspace::value::{Value, ValueRef};
 use crate::keyspace::watched::Watched;
 use crate::limits::FIELDS_EXPIRED_AT_ONCE_MAX;
+use crate::sim::{self, Fault};
 
 /// What a keyspace is made from.
 #[derive(Clone, Debug)]
@@ -279,6 +280,8 @@ impl Keyspace {
             };
             (order(a), &a.key, a.generation).cmp(&(order(b), &b.key, b.generation))
         });
+        // Replayed effects may take a hash away more than once.
+        retired.dedup();
         retired
     }
 
@@ -309,6 +312,9 @@ impl Keyspace {
     /// Notes that something of a key is due at `after_ms`, where `before_ms` was noted already.
     pub(super) fn hint(&mut self, database: u32, key: &Key<'_>, before_ms: u64, after_ms: u64) {
         if after_ms == 0 || (before_ms != 0 && before_ms <= after_ms) {
+            return;
+        }
+        if sim::fault(Fault::DeadlineNotNoted) {
             return;
         }
         let hint = Hint {
@@ -345,6 +351,7 @@ impl Keyspace {
     /// Gives a database number a new, empty id.
     pub(super) fn flush(&mut self, number: usize) {
         let dead = self.databases.flush(number);
+        sim::flushed(&self.databases);
         for key in self.watched.of(dead) {
             let key = Key::of_database(dead, &key, self.seed);
             if self.tables.slots().contains(&key.slot) && self.tables.get(dead, &key).is_some() {
@@ -394,6 +401,7 @@ impl Keyspace {
         if !self.active_expiry {
             return true;
         }
+        sim::expired(self.slots(), self.now_ms, budget);
         for _ in 0..budget {
             let Some(hint) = self.deadlines.due(self.now_ms) else {
                 return true;
@@ -429,7 +437,15 @@ impl Keyspace {
         if deadline_ms != 0 && deadline_ms <= self.now_ms {
             self.stats.expired += u64::from(!is_shadow(database));
             self.turn.note_expiry();
-            self.remove(database, key);
+            if sim::fault(Fault::ExpiryNotLogged) {
+                self.tables.remove(database, key);
+            } else if sim::fault(Fault::WatchMissesExpiry) {
+                self.tables.remove(database, key);
+                self.turn.count_changed(key.slot, database);
+                self.turn.touch_whole(database, key);
+            } else {
+                self.remove(database, key);
+            }
             return;
         }
         let ValueRef::Hash(hash) = entry.value() else {
@@ -488,7 +504,7 @@ impl Keyspace {
 
     /// Writes the effects of the running turn; `sealed` must follow with their position.
     pub fn seal(&mut self, batch: &mut BatchBuilder) {
-        if self.databases_changed {
+        if self.databases_changed && !sim::fault(Fault::DatabasesNotLogged) {
             batch.databases(self.databases.ids(), self.databases.next());
             self.databases_changed = false;
         }
@@ -499,7 +515,7 @@ impl Keyspace {
             seal_touch(&self.tables, self.seed, batch, touch, &key);
         }
         for &(slot, database) in self.turn.counts() {
-            if self.databases.is_live(database) {
+            if self.databases.is_live(database) && !sim::fault(Fault::CountMissing) {
                 batch.count(slot, database, self.tables.count(slot, database));
             }
         }
@@ -507,12 +523,14 @@ impl Keyspace {
 
     /// The turn was queued at `lsn`.
     pub fn sealed(&mut self, lsn: u64) {
+        sim::sealed(self.slots(), lsn);
         self.turn.sealed(lsn);
         self.tokens.sealed(lsn);
     }
 
     /// Everything up to `lsn` is durable.
     pub fn durable(&mut self, lsn: u64) {
+        sim::durable(self.slots(), lsn);
         self.turn.durable(lsn);
         self.tokens.durable(lsn);
     }
@@ -775,5 +793,34 @@ fn seal_touch(tables: &Tables, seed: u64, batch: &mut BatchBuilder, touch: &Touc
             batch.put(database, key.bytes, entry.value(), deadline_ms, shared);
         }
         (_, value) => batch.put(database, key.bytes, value, deadline_ms, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_that_replay_takes_away_twice_is_retired_once() {
+        let mut keyspace = Keyspace::new(Origin {
+            slots: 0..crate::limits::SLOTS,
+            seed: 7,
+            databases: Databases::new(1),
+            tokens: TokenSource::above(0),
+            random_seed: 0,
+        });
+        let put = |stored: Stored| Mutation::Put {
+            database: 0,
+            key: Bytes::from_static(b"h"),
+            deadline_ms: 0,
+            stored,
+        };
+        // As after a crash behind a checkpoint whose rows are newer than its position.
+        for _ in 0..2 {
+            let (generation, length) = (3, 0);
+            keyspace.apply(put(Stored::Hash { generation, length }));
+            keyspace.apply(put(Stored::Value(Value::Counter(1))));
+        }
+        assert_eq!(keyspace.take_retired().len(), 1);
     }
 }

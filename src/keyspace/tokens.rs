@@ -12,8 +12,13 @@ use crate::number::parse_i64;
 
 /// First number that is no token: JavaScript reads every integer below it exactly.
 pub const TOKEN_END: u64 = 1 << 53;
-/// Tokens per block: enough that a shard never waits for a ceiling to become durable.
-pub const TOKEN_BLOCK: u64 = 1 << 22;
+/// Tokens per block: enough that a shard never waits for a ceiling to become durable; so few in the
+/// simulator that it does.
+pub const TOKEN_BLOCK: u64 = if cfg!(feature = "simulation") {
+    8
+} else {
+    1 << 22
+};
 
 /// A token that a client sends; 0 is that of what has none.
 pub fn parse(text: &[u8]) -> Option<u64> {

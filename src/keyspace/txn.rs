@@ -20,6 +20,7 @@ use crate::keyspace::value::{Value, ValueRef};
 use crate::limits::STRING_BYTES_MAX;
 use crate::number;
 use crate::reply::{Reject, Reply};
+use crate::sim::{self, Fault};
 
 /// The keyspaces that a command may touch.
 pub enum Owners<'a> {
@@ -160,7 +161,7 @@ impl<'a> Txn<'a> {
     /// Every write is taken back. Returns what the reply has to wait for.
     pub fn roll_back(mut self) -> Wait {
         let mut undo = std::mem::take(&mut self.undo);
-        if !undo.is_empty() {
+        if !undo.is_empty() && !sim::fault(Fault::UndoSkipped) {
             undo.undo(&mut self.owners);
         }
         self.owners.first().undo = undo;
@@ -169,6 +170,9 @@ impl<'a> Txn<'a> {
             let turn = &mut self.owners.nth(index).turn;
             turn.rolled_back();
             latest = latest.max(turn.wait_for_all());
+        }
+        if sim::fault(Fault::GateOffForRefusals) {
+            return Wait::NONE;
         }
         // What it waited for in this turn may be gone with its own writes.
         if self.wait == Wait::TURN {
@@ -238,6 +242,7 @@ impl<'a> Txn<'a> {
     /// The next block of tokens is not durable yet.
     pub fn token(&mut self, key: &Key<'_>) -> Result<u64, Reject> {
         let token = self.owner(key).tokens.take();
+        sim::token(key.bytes, token);
         token.ok_or(Reject::fixed(
             "TRYAGAIN the next block of tokens is not on disk yet",
         ))
@@ -251,7 +256,8 @@ impl<'a> Txn<'a> {
     fn look(&mut self, key: &Key<'_>) {
         let database = self.database;
         let owner = self.owners.of(key.slot);
-        if owner.turn.last_lsn() != 0 || !owner.turn.is_empty() {
+        let waits = owner.turn.last_lsn() != 0 || !owner.turn.is_empty();
+        if waits && !sim::fault(Fault::GateOffForReads) {
             self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
         }
         let now_ms = owner.now_ms;
@@ -661,6 +667,18 @@ impl<'a> Txn<'a> {
 }
 
 impl<'a> Owners<'a> {
+    /// The slots of each shard, and the time, as the simulator is told.
+    #[cfg(feature = "simulation")]
+    pub fn scene(&self) -> (Vec<std::ops::Range<u16>>, u64) {
+        let slots = match self {
+            Owners::One(keyspace) => vec![keyspace.slots()],
+            Owners::Several(keyspaces) => {
+                keyspaces.iter().map(|keyspace| keyspace.slots()).collect()
+            }
+        };
+        (slots, self.first_ref().now_ms)
+    }
+
     fn first(&mut self) -> &mut Keyspace {
         self.nth(0)
     }

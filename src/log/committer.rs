@@ -14,6 +14,7 @@ use super::{Batch, Fatal, Lsn, Position, SyncMode};
 use crate::limits::{
     LOG_BLOCK_BYTES, LOG_EVERYSEC_US, LOG_GROUP_BYTES_MAX, LOG_PIECE_BYTES, LOG_WITNESS_AFTER_US,
 };
+use crate::sim::{self, Fault};
 
 /// Where the next record goes.
 pub(super) struct Tail {
@@ -107,9 +108,10 @@ impl Committer {
             time_ms: times.max().unwrap_or(0).max(self.tail.time_ms),
         };
         let header_bytes = header.seal(self.shared.options.folder_id, batches);
-        let durably = self.shared.sync_mode() == SyncMode::Always && !self.dirty;
+        let early = sim::fault(Fault::DurableBeforeSync);
+        let durably = self.shared.sync_mode() == SyncMode::Always && !self.dirty && !early;
         let began_us = self.shared.now_us();
-        let durably = self.write_record(&header_bytes, batches, bytes, durably)?;
+        let durably = self.write_record(&header_bytes, batches, bytes, durably)? || early;
         let now_us = self.shared.now_us();
 
         self.dirty = !durably;
@@ -156,11 +158,11 @@ impl Committer {
     /// Makes everything written durable.
     pub fn sync(&mut self) -> Result<(), Fatal> {
         let began_us = self.shared.now_us();
-        self.tail
-            .segment
-            .file
-            .sync()
-            .map_err(|error| Fatal::io("cannot sync the log", &self.tail.segment.path, error))?;
+        let synced = match self.tail.segment.file.sync() {
+            Err(_) if sim::fault(Fault::FailedSyncIgnored) => Ok(()),
+            synced => synced,
+        };
+        synced.map_err(|error| Fatal::io("cannot sync the log", &self.tail.segment.path, error))?;
         self.dirty = false;
         self.last_sync_us = self.shared.now_us();
         self.shared
@@ -221,10 +223,10 @@ impl Committer {
             buffer.pad();
             assert_eq!(buffer.bytes().len() as u64, bytes);
             if durably {
-                segment
-                    .file
-                    .write_durable_at(buffer.bytes(), *offset)
-                    .map_err(failed)?;
+                match segment.file.write_durable_at(buffer.bytes(), *offset) {
+                    Err(_) if sim::fault(Fault::FailedSyncIgnored) => {}
+                    written => written.map_err(failed)?,
+                }
             } else {
                 segment
                     .file

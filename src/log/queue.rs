@@ -15,6 +15,7 @@ use super::stats::Counters;
 use super::wait::Waiters;
 use super::{Batch, Fatal, Lsn, Options, Position, SyncMode, lock};
 use crate::limits::{LOG_GROUP_BATCHES_MAX, LOG_QUEUE_BATCHES_MAX, LOG_QUEUE_BYTES_MAX};
+use crate::sim::{self, Fault};
 
 pub(super) struct Shared {
     queue: Mutex<Queue>,
@@ -171,6 +172,7 @@ impl Shared {
 
     pub fn released_lsn(&self) -> Lsn {
         match self.sync_mode() {
+            SyncMode::Always if sim::fault(Fault::ReplyBeforeSync) => self.last_lsn(),
             SyncMode::Always => self.durable_lsn(),
             SyncMode::EverySec | SyncMode::No => Lsn::MAX,
         }

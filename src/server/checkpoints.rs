@@ -15,6 +15,7 @@ use crate::keyspace::tokens::TokenSource;
 use crate::limits::SLOTS;
 use crate::log::Log;
 use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
+use crate::sim::{self, Fault};
 use crate::store::checkpoint::{self, Deep, Slice, Sweep};
 use crate::store::janitor::dead_rows;
 use crate::store::row::{KeyOf, RowKey, RowKind, deadlines, fields, kind_in_slot, slots};
@@ -25,6 +26,8 @@ use crate::worker::runner::{Envelope, Mailbox};
 pub enum Request {
     /// A checkpoint; then tell these connections.
     Checkpoint(Vec<(ShardId, ConnId)>),
+    /// None until the other end of the second is gone; what was begun is done then.
+    Hold(Sender<()>, Receiver<()>),
     /// A checkpoint now; the answer goes here.
     Now(Sender<Result<(), String>>),
     /// End.
@@ -58,16 +61,60 @@ pub struct Checkpoints {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The shards as a checkpoint reaches them.
+pub trait Shards {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Lets a shard take a step, and waits for its answer.
+    ///
+    /// # Errors
+    /// It has ended.
+    fn ask(&self, shard: ShardId, step: SweepStep) -> Result<SweepSlice, String>;
+
+    /// Tells a connection how its checkpoint ended.
+    fn tell(&self, shard: ShardId, conn: ConnId, result: Result<(), String>);
+
+    /// Waits until the log is durable up to `lsn`.
+    ///
+    /// # Errors
+    /// The log has failed.
+    fn wait_durable(&self, log: &Log, lsn: u64) -> Result<(), String> {
+        log.wait_durable(lsn).map_err(|fatal| fatal.to_string())
+    }
+}
+
+impl Shards for Vec<Mailbox> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn ask(&self, shard: ShardId, step: SweepStep) -> Result<SweepSlice, String> {
+        let (answer, answered) = channel();
+        let message = Message::Sweep(step, answer);
+        let gone = || "a shard thread has ended".to_owned();
+        self[shard]
+            .send(Envelope::Message(message))
+            .map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())
+    }
+
+    fn tell(&self, shard: ShardId, conn: ConnId, result: Result<(), String>) {
+        let message = Message::Done(conn, result);
+        let _ = self[shard].send(Envelope::Message(message));
+    }
+}
+
 /// What the thread works with.
-pub struct Tools {
+pub struct Tools<S> {
     /// The store.
     pub store: Arc<dyn Store>,
     /// The log.
     pub log: Log,
     /// The clock.
     pub clock: Clock,
-    /// The shard threads.
-    pub mailboxes: Vec<Mailbox>,
+    /// The shards.
+    pub shards: S,
     /// The server's tokens.
     pub tokens: TokenSource,
     /// Database ids, as of the last sweep's beginning.
@@ -102,7 +149,7 @@ impl DatabaseMap {
 
 impl Checkpoints {
     /// Starts the thread.
-    pub fn start(tools: Tools) -> Checkpoints {
+    pub fn start(tools: Tools<Vec<Mailbox>>) -> Checkpoints {
         let (requests, received) = channel();
         let asked = Arc::new(AtomicBool::new(false));
         let flag = asked.clone();
@@ -140,6 +187,11 @@ impl Checkpoints {
             .map_err(|_| "the checkpoint thread has ended".to_owned())?
     }
 
+    /// For who wants no checkpoint to run for a moment.
+    pub fn holder(&self) -> Holder {
+        Holder(self.requests.clone())
+    }
+
     /// Ends the thread.
     pub fn end(&mut self) {
         let _ = self.requests.send(Request::End);
@@ -149,17 +201,40 @@ impl Checkpoints {
     }
 }
 
+/// Holds checkpoints up.
+pub struct Holder(Sender<Request>);
+
+impl Holder {
+    /// Waits until no checkpoint runs, and lets none begin until what is returned is dropped.
+    pub fn hold(&self) -> Sender<()> {
+        let (held, wait) = channel();
+        let (until, end) = channel();
+        let _ = self.0.send(Request::Hold(held, end));
+        // A thread that has ended makes no checkpoint.
+        let _ = wait.recv();
+        until
+    }
+}
+
 /// After a failure the next try waits so long.
 const RETRY: Duration = Duration::from_secs(1);
+/// A backup holds checkpoints up so long at most; then it may have to begin again.
+const HOLD_MAX: Duration = Duration::from_secs(60);
 /// So many dead rows are removed with one checkpoint.
 const DEAD_ROWS_MAX: usize = 200_000;
 /// A checkpoint waits so many times (10 ms each) for compaction to catch up.
 const DEEP_WAITS_MAX: usize = 500;
 
-fn serve(mut tools: Tools, requests: &Receiver<Request>, asked: &AtomicBool) {
+fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &AtomicBool) {
     while let Ok(request) = requests.recv() {
         let result = match request {
             Request::End => return,
+            Request::Hold(held, until) => {
+                let _ = held.send(());
+                // Ends with a disconnect, as nothing is ever sent.
+                let _ = until.recv_timeout(HOLD_MAX);
+                continue;
+            }
             Request::Checkpoint(ref askers) => {
                 if askers.is_empty() {
                     asked.store(false, Ordering::SeqCst);
@@ -177,20 +252,23 @@ fn serve(mut tools: Tools, requests: &Receiver<Request>, asked: &AtomicBool) {
                     std::thread::park_timeout(RETRY);
                 }
                 for (shard, conn) in askers {
-                    let message = Message::Done(conn, result.clone());
-                    let _ = tools.mailboxes[shard].send(Envelope::Message(message));
+                    tools.shards.tell(shard, conn, result.clone());
                 }
             }
             Request::Now(answer) => {
                 let _ = answer.send(result);
             }
-            Request::End => {}
+            Request::End | Request::Hold(..) => {}
         }
     }
 }
 
-impl Tools {
-    fn run(&mut self, now: bool) -> Result<(), String> {
+impl<S: Shards> Tools<S> {
+    /// Runs a checkpoint; `now`: whatever the store's compaction does.
+    ///
+    /// # Errors
+    /// Why it failed; nothing is lost.
+    pub fn run(&mut self, now: bool) -> Result<(), String> {
         let began_ms = self.clock.now_ms();
         self.progress.running.store(true, Ordering::Relaxed);
         let looked_for = self.databases.dead.clone();
@@ -201,7 +279,12 @@ impl Tools {
             .store(result.is_err(), Ordering::Relaxed);
         let (outcome, more_dead) = result?;
         let took_ms = self.clock.now_ms() - began_ms;
-        self.log.trim(outcome.meta.lsn);
+        let trimmed = if sim::fault(Fault::TrimTooEarly) {
+            self.log.durable_lsn()
+        } else {
+            outcome.meta.lsn
+        };
+        self.log.trim(trimmed);
         self.progress
             .finished_ms
             .store(self.clock.now_ms(), Ordering::Relaxed);
@@ -334,32 +417,20 @@ impl Tools {
     }
 }
 
-struct Sweeper<'a> {
-    tools: &'a mut Tools,
+struct Sweeper<'a, S> {
+    tools: &'a mut Tools<S>,
     shard: usize,
     /// Rows of hashes that are gone are left, or were given.
     retired: bool,
 }
 
-impl Sweeper<'_> {
-    fn ask(&self, shard: usize, step: SweepStep) -> Result<SweepSlice, String> {
-        let (answer, answered) = channel();
-        let message = Message::Sweep(step, answer);
-        let gone = || "a shard thread has ended".to_owned();
-        self.tools.mailboxes[shard]
-            .send(Envelope::Message(message))
-            .map_err(|_| gone())?;
-        answered.recv().map_err(|_| gone())
-    }
-}
-
-impl Sweep for Sweeper<'_> {
+impl<S: Shards> Sweep for Sweeper<'_, S> {
     fn begin(&mut self) -> Result<Meta, String> {
         // Read before any sweep begins: all effects up to it are in memory by then.
         let position = self.tools.log.position();
         let time_ms = self.tools.clock.now_ms();
-        for shard in 0..self.tools.mailboxes.len() {
-            let slice = self.ask(shard, SweepStep::Begin)?;
+        for shard in 0..self.tools.shards.count() {
+            let slice = self.tools.shards.ask(shard, SweepStep::Begin)?;
             if let Some((ids, next)) = slice.databases
                 && shard == 0
             {
@@ -380,13 +451,13 @@ impl Sweep for Sweeper<'_> {
     }
 
     fn next(&mut self) -> Result<Option<Slice>, String> {
-        while self.shard < self.tools.mailboxes.len() {
+        while self.shard < self.tools.shards.count() {
             let SweepSlice {
                 slice,
                 complete,
                 retired,
                 ..
-            } = self.ask(self.shard, SweepStep::Next)?;
+            } = self.tools.shards.ask(self.shard, SweepStep::Next)?;
             self.retired |= retired;
             if complete {
                 self.shard += 1;
@@ -400,15 +471,12 @@ impl Sweep for Sweeper<'_> {
 
     fn wait_durable(&mut self) -> Result<(), String> {
         let end_lsn = self.tools.log.last_lsn();
-        self.tools
-            .log
-            .wait_durable(end_lsn)
-            .map_err(|fatal| fatal.to_string())
+        self.tools.shards.wait_durable(&self.tools.log, end_lsn)
     }
 
     fn finished(&mut self, ok: bool) {
-        for shard in 0..self.tools.mailboxes.len() {
-            let _ = self.ask(shard, SweepStep::Finished(ok));
+        for shard in 0..self.tools.shards.count() {
+            let _ = self.tools.shards.ask(shard, SweepStep::Finished(ok));
         }
     }
 }

@@ -161,27 +161,27 @@ fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallSto
 
 /// The ceiling of the tokens that the shards hold has to be on disk before one is used; so has the
 /// map of databases, which the settings may have enlarged.
-fn log_ceiling(
-    log: &Log,
-    (tokens, databases): (&TokenSource, &Databases),
-    clock: &Clock,
-) -> Result<(), Fatal> {
+pub fn first_batch((tokens, databases): (&TokenSource, &Databases), clock: &Clock) -> Batch {
     let mut batch = BatchBuilder::default();
     batch.databases(databases.ids(), databases.next());
     batch.token_ceiling(tokens.ceiling());
     let parts = batch.finish();
     let reserved_bytes = 4096 + parts.iter().map(|part| part.len() as u64).sum::<u64>();
-    if !log.reserve_urgent(reserved_bytes) {
+    Batch {
+        parts,
+        time_ms: clock.now_ms(),
+        reserved_bytes,
+    }
+}
+
+fn log_ceiling(log: &Log, held: (&TokenSource, &Databases), clock: &Clock) -> Result<(), Fatal> {
+    let batch = first_batch(held, clock);
+    if !log.reserve_urgent(batch.reserved_bytes) {
         return Err(Fatal::new(
             "no space left for the commit log: free some and start again",
         ));
     }
-    let lsn = log.append(Batch {
-        parts,
-        time_ms: clock.now_ms(),
-        reserved_bytes,
-    });
-    log.wait_durable(lsn).map_err(Fatal::new)
+    log.wait_durable(log.append(batch)).map_err(Fatal::new)
 }
 
 fn share(
@@ -263,7 +263,7 @@ fn run_threads(
         store,
         log: log.clone(),
         clock: clock.clone(),
-        mailboxes: mailboxes.clone(),
+        shards: mailboxes.clone(),
         tokens: recovered.tokens,
         databases,
         retired: true,
@@ -279,6 +279,7 @@ fn run_threads(
         recovered_keys: recovered.keys,
         reload,
         next_shard: 0,
+        backing_up: Arc::default(),
     }
 }
 

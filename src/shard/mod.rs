@@ -12,6 +12,7 @@ use crate::reply::{Reject, Reply};
 use crate::resp::Protocol;
 use crate::resp::decode::{Args, OwnedArgs};
 use crate::session::Condition;
+use crate::sim;
 
 /// What the log says when room for effects is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +66,27 @@ pub struct Context {
     pub database: usize,
     /// RESP2 or RESP3.
     pub protocol: Protocol,
+    /// For whom: told to the simulator alone.
+    pub origin: sim::Origin,
 }
 
 /// Runs one command of the table and appends its reply.
 pub fn execute(
+    owners: Owners<'_>,
+    row: &Row,
+    args: Args<'_>,
+    context: Context,
+    space: &mut dyn Space,
+    out: &mut Vec<u8>,
+) -> Ended {
+    let start = out.len();
+    let scene = sim::scene(&owners);
+    let ended = run_command(owners, row, args, context, space, out);
+    sim::ran(scene, context, row, args, (ended, &out[start..]));
+    ended
+}
+
+fn run_command(
     owners: Owners<'_>,
     row: &Row,
     args: Args<'_>,
@@ -185,9 +203,13 @@ pub fn execute_block(
         }
         Room::None => true,
     };
+    let scene = sim::scene(&Owners::Several(keyspaces));
+    let block_start = out.len();
     let (run, mut wait) = block_may_run(Owners::Several(keyspaces), block, context);
+    sim::block(scene, context, block, run);
     if !run {
         Reply::new(out, context.protocol).null_array();
+        sim::block_done(context, &out[block_start..]);
         return Ended::Done {
             wait,
             failed: false,
@@ -217,6 +239,7 @@ pub fn execute_block(
             }
         }
     }
+    sim::block_done(context, &out[block_start..]);
     Ended::Done {
         wait,
         failed: false,

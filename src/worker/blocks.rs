@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::command::{RowId, Run, table};
 use crate::keyspace::Wait;
-use crate::keyspace::txn::{Owners, Txn};
+use crate::keyspace::txn::{Owners, Txn, WatchedKey};
 use crate::limits::WATCHED_KEYS_MAX;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::{Args, OwnedArgs};
@@ -14,7 +14,8 @@ use crate::route::{Need, ShardSet};
 use crate::session::{Block, Condition, Next, ReplyMode, SessionCall};
 use crate::shard::mailbox::{ConnId, Work};
 use crate::shard::{BlockCall, Context};
-use crate::worker::conn::{Barrier, Conn};
+use crate::sim;
+use crate::worker::conn::{Barrier, BlockNeeds, Conn};
 use crate::worker::lending::Job;
 use crate::worker::requests::Flow;
 use crate::worker::{Control, Worker};
@@ -136,15 +137,10 @@ impl Worker {
                 (self.control)(Control::Checkpoint(wait.then_some(asker)));
             }
             Next::Shutdown { no_save } => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Server(place));
-                (self.control)(Control::Shutdown { no_save, asker });
+                self.ask_server(conn, Control::Shutdown { no_save, asker });
             }
-            Next::Reload => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Server(place));
-                (self.control)(Control::Reload(asker));
-            }
+            Next::Backup(target) => self.ask_server(conn, Control::Backup { target, asker }),
+            Next::Reload => self.ask_server(conn, Control::Reload(asker)),
             Next::Monitor => {
                 if !conn.session.monitor {
                     conn.session.monitor = true;
@@ -153,7 +149,10 @@ impl Worker {
                     self.shared.monitors.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            Next::Multi => conn.session.block = Some(Block::default()),
+            Next::Multi => {
+                conn.session.block = Some(Block::default());
+                conn.block_needs = BlockNeeds::default();
+            }
             Next::Exec(conditions) => self.exec(conn, conditions),
             Next::Discard => {
                 conn.session.block = None;
@@ -202,6 +201,13 @@ impl Worker {
             until_ms,
         });
         self.timed_conns.push(conn.id);
+    }
+
+    /// Asks the server for something; the reply comes when it is done, and the connection waits.
+    fn ask_server(&mut self, conn: &mut Conn, wish: Control) {
+        let place = self.keep_place(conn);
+        conn.barrier = Some(Barrier::Server(place));
+        (self.control)(wish);
     }
 
     /// A position that a connection may wait for is durable, or its time is up (`give_up`).
@@ -316,15 +322,15 @@ impl Worker {
         let row = table().row(id);
         let settings = self.settings.current();
         let (commands_max, bytes_max) = (settings.multi_commands_max, settings.multi_bytes_max);
-        let keys_ok = self.routes.need(row, args).map(|_| ());
+        let need = self.routes.need(row, args);
         let Some(block) = &mut conn.session.block else {
             return Flow::Next;
         };
         let bytes = args.bytes_total();
         let refusal = if row.has(crate::command::spec::flag::NO_MULTI) {
             Some(Reject::err("Command not allowed inside a transaction"))
-        } else if let Err(reject) = keys_ok {
-            Some(reject)
+        } else if let Err(reject) = &need {
+            Some(reject.clone())
         } else if block.calls.len() >= commands_max {
             Some(Reject::err(format!(
                 "more than {commands_max} commands in a MULTI block"
@@ -342,6 +348,15 @@ impl Worker {
                 self.refuse(conn, &reject);
             }
             None => {
+                let needs = &mut conn.block_needs;
+                needs.sessions |= matches!(row.run, Run::Session(_));
+                match need {
+                    Ok(Need::One(shard)) => needs.shards.add(shard),
+                    Ok(Need::Several(shards)) => {
+                        shards.ids().iter().for_each(|id| needs.shards.add(*id));
+                    }
+                    Ok(Need::Nothing) | Err(_) => {}
+                }
                 block.bytes += bytes;
                 block.calls.push((id, OwnedArgs::from_slices(args.iter())));
                 let protocol = conn.session.protocol;
@@ -370,7 +385,15 @@ impl Worker {
             watched,
             conditions,
         };
-        let (shards, sessions) = self.needs_of_block(&block);
+        let BlockNeeds {
+            mut shards,
+            sessions,
+        } = std::mem::take(&mut conn.block_needs);
+        let watched = block.watched.iter().map(|watched| &watched.key[..]);
+        let conditions = block.conditions.iter().map(Condition::key);
+        watched
+            .chain(conditions)
+            .for_each(|key| shards.add(self.routes.of_key(key)));
         let context = self.context(conn);
         let here = match &self.held {
             Some(held) => held.covers(shards.ids()),
@@ -390,27 +413,6 @@ impl Worker {
             }
             _ => self.lend_for(conn, shards, Work::Block(Box::new(block))),
         }
-    }
-
-    fn needs_of_block(&self, block: &BlockCall) -> (ShardSet, bool) {
-        let mut shards = ShardSet::default();
-        let mut sessions = false;
-        for (id, args) in &block.calls {
-            let row = table().row(*id);
-            sessions |= matches!(row.run, Run::Session(_));
-            match self.routes.need(row, args.args()) {
-                Ok(Need::One(shard)) => shards.add(shard),
-                Ok(Need::Several(several)) => several.ids().iter().for_each(|id| shards.add(*id)),
-                Ok(Need::Nothing) | Err(_) => {}
-            }
-        }
-        for watched in &block.watched {
-            shards.add(self.routes.of_key(&watched.key));
-        }
-        for condition in &block.conditions {
-            shards.add(self.routes.of_key(condition.key()));
-        }
-        (shards, sessions)
     }
 
     /// Runs a block whose shards are here: this thread's own, or those that are held.
@@ -532,12 +534,14 @@ impl Worker {
         let context = self.context(conn);
         match (shards.ids(), &mut self.keyspace) {
             ([shard], Some(keyspace)) if *shard == self.id => {
-                let mut txn = Txn::new(Owners::One(keyspace), context.database);
-                for key in &keys {
-                    let watched = txn.watch(&txn.key(key));
-                    conn.session.watched.push(watched);
-                }
+                let owners = Owners::One(keyspace);
+                let scene = sim::scene(&owners);
+                let mut txn = Txn::new(owners, context.database);
+                let watched: Vec<WatchedKey> =
+                    keys.iter().map(|key| txn.watch(&txn.key(key))).collect();
                 let wait = txn.commit();
+                sim::watched(scene, context, &watched);
+                conn.session.watched.extend(watched);
                 if !Worker::is_suppressed(conn) {
                     conn.reply(wait, |out| Reply::new(out, context.protocol).ok());
                 }

@@ -22,6 +22,7 @@ use crate::resp::decode::Args;
 use crate::route::ShardSet;
 use crate::shard::mailbox::{ConnId, Message, ShardId, Work};
 use crate::shard::{BlockCall, Context, Ended, execute, execute_block};
+use crate::sim::{self, Fault};
 use crate::worker::conn::{Barrier, Conn};
 use crate::worker::{Worker, append};
 
@@ -329,10 +330,14 @@ impl Worker {
             .iter_mut()
             .filter(|keyspace| keyspace.has_effects())
             .collect();
-        if changed.is_empty() {
+        if changed.is_empty() || sim::fault(Fault::LentHomeUnsealed) {
             return;
         }
-        for keyspace in &mut changed {
+        let last = changed.len() - 1;
+        for (index, keyspace) in changed.iter_mut().enumerate() {
+            if index > 0 && index == last && sim::fault(Fault::LentEffectsSkipped) {
+                continue;
+            }
             keyspace.seal(&mut batch);
         }
         let now_ms = changed
@@ -376,10 +381,13 @@ impl Worker {
                 self.run_block(errand.conn, keyspaces, block, context, out)
             }
             Job::Watch(keys, _) => {
-                let mut txn = Txn::new(Owners::Several(keyspaces), context.database);
+                let owners = Owners::Several(keyspaces);
+                let scene = sim::scene(&owners);
+                let mut txn = Txn::new(owners, context.database);
                 let watched: Vec<WatchedKey> =
                     keys.iter().map(|key| txn.watch(&txn.key(key))).collect();
                 let wait = txn.commit();
+                sim::watched(scene, context, &watched);
                 match self.conn(errand.conn) {
                     Some(conn) => conn.session.watched.extend(watched),
                     None => end_watches(keyspaces, &watched, context),
@@ -450,9 +458,12 @@ impl Worker {
 
 /// Ends watches on borrowed shards.
 fn end_watches(keyspaces: &mut [Box<Keyspace>], watched: &[WatchedKey], context: Context) {
-    let mut txn = Txn::new(Owners::Several(keyspaces), context.database);
+    let owners = Owners::Several(keyspaces);
+    let scene = sim::scene(&owners);
+    let mut txn = Txn::new(owners, context.database);
     for watched in watched {
         txn.unwatch(watched);
     }
     txn.commit();
+    sim::unwatched(scene, context, watched);
 }

@@ -18,12 +18,14 @@ use crate::config::Reader;
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::owned::KeyspaceStats;
 use crate::keyspace::{Keyspace, Wait};
-use crate::log::{Batch, Log};
+use crate::limits::LOG_BLOCK_BYTES;
+use crate::log::{Batch, Log, alone_bytes};
 use crate::metrics::ShardMetrics;
 use crate::route::Routes;
 use crate::session::{Client, Session, Shared};
 use crate::shard::mailbox::{Answers, ConnId, Message, ShardId};
 use crate::shard::{Room, Space};
+use crate::sim;
 use crate::worker::conn::Conn;
 use crate::worker::lending::{Coordinator, Held};
 use crate::worker::sweep::Sweeping;
@@ -49,6 +51,13 @@ pub enum Control {
     Shutdown {
         /// Without a last checkpoint.
         no_save: bool,
+        /// Who asked.
+        asker: (ShardId, ConnId),
+    },
+    /// Copy the data folder, and tell the connection.
+    Backup {
+        /// The new folder.
+        target: std::path::PathBuf,
         /// Who asked.
         asker: (ShardId, ConnId),
     },
@@ -150,6 +159,8 @@ struct Allowance {
 
 /// Bytes that logging an expired key takes, roughly.
 const EXPIRY_EFFECT_BYTES: u64 = 128;
+/// What a record takes beside its payload, at most: headers, and padding to whole blocks.
+const RECORD_BYTES: u64 = 2 * LOG_BLOCK_BYTES;
 /// Slots of deleted keys that are cleaned up per tick.
 const RECLAIM_SLOTS: usize = 64;
 /// Room is reserved in pieces of at least so many bytes.
@@ -159,6 +170,28 @@ const ALLOWANCE_BYTES_MAX: u64 = 256 * 1024;
 
 impl Space for Allowance {
     fn take(&mut self, bytes: u64, urgent: bool) -> Room {
+        // The first of a turn takes what a record needs beside its payload.
+        let bytes = match self.used {
+            0 => bytes.saturating_add(RECORD_BYTES),
+            _ => bytes,
+        };
+        let room = self.obtain(bytes, urgent);
+        if room == Room::Granted {
+            self.left -= bytes;
+            self.used += bytes;
+        }
+        room
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.used -= bytes;
+        self.left += bytes;
+    }
+}
+
+impl Allowance {
+    /// Sees that there are so many bytes left.
+    fn obtain(&mut self, bytes: u64, urgent: bool) -> Room {
         if bytes > self.left {
             let more = (bytes - self.left).max(RESERVE_BYTES);
             match self.log.try_reserve(more, urgent) {
@@ -175,20 +208,13 @@ impl Space for Allowance {
                 }
             }
         }
-        self.left -= bytes;
-        self.used += bytes;
         Room::Granted
     }
 
-    fn give_back(&mut self, bytes: u64) {
-        self.used -= bytes;
-        self.left += bytes;
-    }
-}
-
-impl Allowance {
-    /// The room for a batch of `bytes`, from what its commands took.
+    /// The room for a batch of `bytes`, from what its commands took: of a whole record, which it
+    /// gets if nobody else writes.
     fn hand_over(&mut self, bytes: u64) -> u64 {
+        let bytes = alone_bytes(bytes);
         let held = self.left + self.used;
         self.used = 0;
         if bytes > held {
@@ -680,9 +706,12 @@ impl Worker {
 fn append(log: &Log, parts: Vec<Bytes>, time_ms: u64, allowance: &mut Allowance) -> u64 {
     let bytes: usize = parts.iter().map(Bytes::len).sum();
     let reserved_bytes = allowance.hand_over(bytes as u64);
-    log.append(Batch {
+    let payload = sim::payload(&parts);
+    let lsn = log.append(Batch {
         parts,
         time_ms,
         reserved_bytes,
-    })
+    });
+    sim::appended(lsn, payload);
+    lsn
 }

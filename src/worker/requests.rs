@@ -226,8 +226,11 @@ impl Worker {
             conn.session.reply_mode = ReplyMode::Skip;
         }
         let flow = self.route_request(conn, args);
-        if flow == Flow::Next && conn.session.reply_mode == ReplyMode::Skip {
-            conn.session.reply_mode = ReplyMode::On;
+        if flow == Flow::Next {
+            conn.requests.next();
+            if conn.session.reply_mode == ReplyMode::Skip {
+                conn.session.reply_mode = ReplyMode::On;
+            }
         }
         flow
     }
@@ -343,6 +346,7 @@ impl Worker {
         Context {
             database: conn.session.database,
             protocol: conn.session.protocol,
+            origin: conn.requests.origin(conn.id.client),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::keyspace::owned::Retired;
 use crate::keyspace::sweep::{SweepCursor, Swept};
 use crate::keyspace::{Field, Keyspace, ValueRef};
 use crate::shard::mailbox::{SweepSlice, SweepStep};
+use crate::sim::{self, Fault};
 use crate::store::checkpoint::{RowChange, Slice};
 use crate::store::row::{DeadlineOf, KeyOf, RowKey};
 use crate::worker::Worker;
@@ -68,7 +69,8 @@ impl Worker {
             },
             SweepStep::Finished(stored) => {
                 if let Some(sweeping) = self.sweeping.take() {
-                    keyspace.tables_mut().sweep_finished(stored);
+                    let clean = stored || sim::fault(Fault::SweepForgotten);
+                    keyspace.tables_mut().sweep_finished(clean);
                     if !stored {
                         keyspace.give_back_retired(sweeping.retired_all);
                     }

@@ -1,0 +1,797 @@
+//! A whole server on one thread: workers, mailboxes, lending, commit log, checkpoint, gate and reply
+//! queues, one step at a time in random order, over a disk that fails and a clock that jumps.
+//!
+//! Always true: the same seed takes the same steps.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{TryRecvError, channel};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use rand::RngExt;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use tallyman::clock::{Clock, ManualClock};
+use tallyman::config::{Live, Settings};
+use tallyman::keyspace::tokens::TOKEN_BLOCK;
+use tallyman::log::sim_disk::{Call, Keep, SimDisk};
+use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, Position, SyncMode};
+use tallyman::metrics::Metrics;
+use tallyman::recovery::{Plan, Recovered, recover};
+use tallyman::route::Routes;
+use tallyman::server::checkpoints::{DatabaseMap, Progress, Shards, Tools};
+use tallyman::server::first_batch;
+use tallyman::session::{Client as Record, Clients, Engine, KeyCounts, Shared};
+use tallyman::shard::mailbox::{ConnId, Message, SweepSlice, SweepStep};
+use tallyman::sim;
+use tallyman::store::{Fault as StoreFault, Finish, MapStore, Meta, Store};
+use tallyman::worker::{Control, Parts, Worker};
+
+use crate::oracle::{Beginning, Oracle};
+use crate::sessions::{Client, Generator};
+use crate::state::{State, everything};
+
+/// Database numbers.
+pub const DATABASES: usize = 3;
+/// Expired keys are deleted in pieces of so many.
+const EXPIRE_BUDGET: usize = 200;
+const WALL_MS: u64 = 1_700_000_000_000;
+
+struct NoEngine;
+
+impl Engine for NoEngine {
+    fn info(&self, _metrics: &Metrics) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn last_checkpoint_s(&self) -> u64 {
+        0
+    }
+
+    fn checkpoint_runs(&self) -> bool {
+        false
+    }
+
+    fn last_checkpoint_ok(&self) -> bool {
+        true
+    }
+
+    fn changes_since_checkpoint(&self) -> u64 {
+        0
+    }
+
+    fn log_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// What stays when the server dies.
+pub struct Machine {
+    pub random: Xoshiro256PlusPlus,
+    pub disk: Arc<SimDisk>,
+    pub store: Arc<MapStore>,
+    pub clock: ManualClock,
+    time_us: Arc<AtomicU64>,
+    pub seed: u64,
+    pub segment_bytes: u64,
+    pub mode: SyncMode,
+    pub generator: Generator,
+    pub oracle: Oracle,
+    /// Ends of the records that are on disk, since the start.
+    pub records: Vec<Lsn>,
+    /// What the store holds goes up to here, at most.
+    pub stored_lsn: Lsn,
+    next_client: u64,
+}
+
+/// The server while it runs.
+pub struct World {
+    pub machine: Machine,
+    manual: Manual,
+    log: Log,
+    workers: Vec<Worker>,
+    inboxes: Vec<VecDeque<Message>>,
+    awake: BTreeSet<(usize, ConnId)>,
+    clients: Vec<Client>,
+    wishes: Arc<Mutex<Vec<Control>>>,
+    checkpointing: bool,
+    /// Why the process has died.
+    pub dead: Option<String>,
+    calm: bool,
+}
+
+/// What a checkpoint works with, beside the world.
+pub type Checkpoint = Tools<Reach>;
+
+/// How the checkpoint reaches the shards: the world goes on until they answer.
+pub struct Reach(pub Rc<RefCell<World>>);
+
+/// A started server.
+pub struct Started {
+    pub world: Rc<RefCell<World>>,
+    pub checkpoint: Checkpoint,
+}
+
+impl Machine {
+    pub fn new(seed: u64, mut random: Xoshiro256PlusPlus) -> Machine {
+        let first = Meta {
+            format: 1,
+            databases: (0..DATABASES as u32).collect(),
+            next_database_id: DATABASES as u32,
+            ..Meta::default()
+        };
+        let store = Arc::new(MapStore::new());
+        let made = store.ingest(&mut |_| Ok(Finish::With(first.clone())));
+        assert_eq!(made, Ok(true));
+        let mode = match random.random_range(0..10) {
+            0 => SyncMode::EverySec,
+            1 => SyncMode::No,
+            _ => SyncMode::Always,
+        };
+        let segments = [64 * 1024, 128 * 1024, 512 * 1024];
+        let generator = Generator::new(&mut random);
+        Machine {
+            disk: SimDisk::new(seed),
+            store,
+            clock: ManualClock::new(WALL_MS),
+            time_us: Arc::new(AtomicU64::new(0)),
+            seed: seed ^ 0x7a11,
+            segment_bytes: segments[random.random_range(0..3)],
+            mode,
+            oracle: Oracle::new(generator.keys.clone()),
+            generator,
+            random,
+            records: Vec::new(),
+            stored_lsn: 0,
+            next_client: 0,
+        }
+    }
+
+    pub fn options(&self, shards: usize) -> Options {
+        let time_us = self.time_us.clone();
+        let clock_us = Arc::new(move || time_us.fetch_add(1, Ordering::Relaxed));
+        let mut options = Options::new(self.seed, clock_us);
+        options.segment_bytes = self.segment_bytes;
+        options.set_aside_bytes = self.segment_bytes / 4;
+        options.writers = shards;
+        options.sync = self.mode;
+        options.spare_segments_max = 2;
+        options
+    }
+
+    /// Reads a disk as a start does.
+    pub fn read(
+        &self,
+        disk: &Arc<SimDisk>,
+        shards: usize,
+    ) -> Result<(log::Recovery, Recovered, Plan), Fatal> {
+        let meta = self
+            .store
+            .meta()
+            .expect("the store works")
+            .unwrap_or_default();
+        let from = Position {
+            lsn: meta.lsn,
+            chain: meta.chain,
+        };
+        let options = self.options(shards);
+        let mut recovery = log::open(disk.disk(), Path::new("log"), options, from)?;
+        let plan = Plan {
+            routes: Routes::new(shards),
+            seed: self.seed,
+            databases: DATABASES,
+            random_seed: self.seed ^ 5,
+        };
+        let recovered = recover(&*self.store, &meta, &mut recovery, plan, &mut |_| {})?;
+        Ok((recovery, recovered, plan))
+    }
+
+    /// Time passes.
+    fn advance_us(&mut self, us: u64) {
+        self.clock.advance_ns(us * 1_000);
+        self.time_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// What the keyspaces hold in live databases.
+    pub fn holds(recovered: &Recovered) -> (State, (Vec<u32>, u32)) {
+        let map = recovered.keyspaces[0].databases();
+        let mut state = State::new();
+        for keyspace in &recovered.keyspaces {
+            let all = everything(keyspace).into_iter();
+            state.extend(all.filter(|(name, _)| map.ids().contains(&name.0)));
+        }
+        (state, (map.ids().to_vec(), map.next()))
+    }
+
+    /// Starts a server on what the disk has.
+    ///
+    /// # Errors
+    /// The start failed; the machine is as it was.
+    pub fn start(mut self, shards: usize) -> Result<Started, (Box<Machine>, Fatal)> {
+        macro_rules! attempt {
+            ($result:expr) => {
+                match $result {
+                    Ok(value) => value,
+                    Err(fatal) => return Err((Box::new(self), fatal)),
+                }
+            };
+        }
+        let (recovery, recovered, plan) = attempt!(self.read(&self.disk.clone(), shards));
+        let lsn = recovery.position().lsn;
+        let (state, map) = Machine::holds(&recovered);
+        self.oracle.check_recovered(lsn, &state, &map);
+        let (log, manual) = attempt!(recovery.finish_manual());
+        let clock = self.clock.clock(recovered.time_ms);
+        let databases = recovered.keyspaces[0].databases().clone();
+        let ceiling = (&recovered.tokens, &databases);
+        let first = first_batch(ceiling, &clock);
+        let payload = first.parts.concat();
+        attempt!(begin_log(&log, first));
+        let mut manual = manual;
+        loop {
+            match manual.step() {
+                Ok(true) => {}
+                Ok(false) if log.durable_lsn() == log.last_lsn() => break,
+                Ok(false) => log.request_sync(),
+                Err(fatal) => return Err((Box::new(self), fatal)),
+            }
+        }
+        let beginning = Beginning {
+            routes: plan.routes,
+            seed: plan.seed,
+            random_seed: plan.random_seed,
+            mode: self.mode,
+            lsn,
+            token_ceiling: recovered.tokens.ceiling() - TOKEN_BLOCK * shards as u64,
+        };
+        sim::take_events();
+        self.oracle.begin(&beginning, state, map);
+        self.oracle.appended(Bytes::from(payload));
+        self.records = vec![lsn];
+        Ok(World::open(self, (log, manual, clock), recovered, plan))
+    }
+}
+
+fn begin_log(log: &Log, first: Batch) -> Result<(), Fatal> {
+    if log.reserve_urgent(first.reserved_bytes) {
+        log.append(first);
+        return Ok(());
+    }
+    Err(Fatal::new("no space".to_owned(), Path::new("log")))
+}
+
+fn shared(shards: usize) -> Arc<Shared> {
+    let mut settings = Settings::default();
+    settings.databases = DATABASES;
+    settings.mailbox_calls_max = 8 * shards;
+    Arc::new(Shared {
+        settings: Live::new(settings, None),
+        clients: Clients::default(),
+        metrics: Metrics::new(shards, tallyman::command::table().rows().len()),
+        engine: Box::new(NoEngine),
+        started_ms: 0,
+        run_id: String::new(),
+        port: AtomicU32::new(0),
+        dir: String::new(),
+        shards,
+        keyspace: KeyCounts::new(shards, DATABASES),
+        monitors: AtomicUsize::new(0),
+        stopping: AtomicBool::new(false),
+    })
+}
+
+impl World {
+    fn open(
+        machine: Machine,
+        (log, manual, clock): (Log, Manual, Clock),
+        recovered: Recovered,
+        plan: Plan,
+    ) -> Started {
+        let shards = plan.routes.shards();
+        let shared = shared(shards);
+        let wishes: Arc<Mutex<Vec<Control>>> = Arc::default();
+        let map = recovered.keyspaces[0].databases();
+        let databases = DatabaseMap {
+            ids: map.ids().to_vec(),
+            next: map.next(),
+            dead: recovered.dead_databases.clone(),
+        };
+        let store: Arc<dyn Store> = machine.store.clone();
+        let workers = recovered
+            .keyspaces
+            .into_iter()
+            .enumerate()
+            .map(|(id, keyspace)| {
+                let wishes = wishes.clone();
+                Worker::new(Parts {
+                    id,
+                    routes: plan.routes,
+                    shared: shared.clone(),
+                    log: log.clone(),
+                    clock: clock.clone(),
+                    keyspace,
+                    control: Arc::new(move |wish| wishes.lock().expect("one thread").push(wish)),
+                    seed: plan.seed + id as u64,
+                })
+            });
+        let world = World {
+            machine,
+            manual,
+            log: log.clone(),
+            workers: workers.collect(),
+            inboxes: (0..shards).map(|_| VecDeque::new()).collect(),
+            awake: BTreeSet::new(),
+            clients: Vec::new(),
+            wishes,
+            checkpointing: false,
+            dead: None,
+            calm: false,
+        };
+        let world = Rc::new(RefCell::new(world));
+        let checkpoint = Tools {
+            store,
+            log,
+            clock,
+            shards: Reach(world.clone()),
+            tokens: recovered.tokens,
+            databases,
+            retired: true,
+            progress: Arc::new(Progress::default()),
+        };
+        Started { world, checkpoint }
+    }
+
+    fn random(&mut self, bound: usize) -> usize {
+        self.machine.random.random_range(0..bound)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.workers[0].now_ms()
+    }
+
+    // ---- what a thread does ------------------------------------------------------------------
+
+    /// Passes on what a worker made, and lets the oracle follow.
+    fn after(&mut self, shard: usize) {
+        loop {
+            let outbox = self.workers[shard].take_outbox();
+            if outbox.is_empty() {
+                break;
+            }
+            for (to, message) in outbox {
+                if to == shard {
+                    self.workers[shard].message(message);
+                } else {
+                    self.inboxes[to].push_back(message);
+                }
+            }
+        }
+        let attention = self.workers[shard].take_attention();
+        self.awake
+            .extend(attention.into_iter().map(|id| (shard, id)));
+        self.workers[shard].take_sleep_us();
+        self.machine.oracle.follow(sim::take_events());
+    }
+
+    fn deliver(&mut self, shard: usize) -> bool {
+        let Some(message) = self.inboxes[shard].pop_front() else {
+            return false;
+        };
+        self.workers[shard].begin_turn();
+        self.workers[shard].message(message);
+        self.after(shard);
+        true
+    }
+
+    fn seal(&mut self, shard: usize) -> bool {
+        let wanted = self.workers[shard].wants_seal();
+        if wanted {
+            self.workers[shard].seal();
+            self.after(shard);
+        }
+        wanted
+    }
+
+    fn commit(&mut self) -> bool {
+        let worked = match self.manual.step() {
+            Ok(worked) => worked,
+            Err(fatal) => {
+                self.dead = Some(fatal.to_string());
+                return false;
+            }
+        };
+        let position = self.log.position();
+        self.machine.oracle.durable(position.lsn);
+        if self.machine.records.last() != Some(&position.lsn) {
+            self.machine.records.push(position.lsn);
+        }
+        worked
+    }
+
+    fn tell_durable(&mut self, shard: usize) {
+        let worker = &mut self.workers[shard];
+        worker.begin_turn();
+        worker.durable();
+        if worker.wants_space() {
+            worker.space_changed();
+        }
+        self.after(shard);
+    }
+
+    fn tick(&mut self, shard: usize) -> bool {
+        self.tell_durable(shard);
+        let complete = self.workers[shard].tick(EXPIRE_BUDGET);
+        self.after(shard);
+        complete
+    }
+
+    /// One step of a connection, as the runner does it.
+    fn poll(&mut self, shard: usize, id: ConnId) {
+        let Some(index) = self.clients.iter().position(|client| client.conn == id) else {
+            return;
+        };
+        let worker = &mut self.workers[shard];
+        worker.begin_turn();
+        if worker.conn(id).is_some_and(|conn| conn.has_input()) {
+            worker.resume(id);
+        }
+        for read in 0.. {
+            if !self.workers[shard].may_read(id) || self.clients[index].sent.is_empty() {
+                break;
+            }
+            if read == 4 {
+                self.awake.insert((shard, id));
+                break;
+            }
+            let most = self.clients[index].sent.len();
+            let bytes = if self.calm {
+                most
+            } else {
+                1 + self.random(most)
+            };
+            let piece: Vec<u8> = self.clients[index].sent.drain(..bytes).collect();
+            self.workers[shard].receive(id, &piece);
+        }
+        self.after(shard);
+        self.write(shard, id, index);
+        self.after(shard);
+        let done = self.workers[shard]
+            .conn(id)
+            .is_none_or(|conn| conn.is_done());
+        if done {
+            self.disconnect(index);
+        }
+    }
+
+    fn write(&mut self, shard: usize, id: ConnId, index: usize) {
+        loop {
+            let Some(released) = self.workers[shard].output(id) else {
+                return;
+            };
+            let bytes = released.bytes().to_vec();
+            if bytes.is_empty() {
+                self.workers[shard].hold_watch(id);
+                break;
+            }
+            // Now and then the client reads a part alone.
+            let most = if self.calm || self.random(4) > 0 {
+                bytes.len()
+            } else {
+                1 + self.random(bytes.len())
+            };
+            self.workers[shard].sent(id, most);
+            self.clients[index]
+                .received
+                .extend_from_slice(&bytes[..most]);
+            if most < bytes.len() {
+                self.awake.insert((shard, id));
+                break;
+            }
+        }
+        let client = &mut self.clients[index];
+        while let Some((request, words, reply)) = client.next_reply() {
+            self.machine
+                .oracle
+                .answered((id.client, request), &words, &reply);
+        }
+    }
+
+    fn connect(&mut self) {
+        let shard = self.random(self.workers.len());
+        self.machine.next_client += 1;
+        let names = ("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned());
+        let record = Record::new(self.machine.next_client, shard, names, 0, false, 0);
+        let conn = self.workers[shard].connect(Arc::new(record));
+        self.clients.push(Client::new(shard, conn));
+    }
+
+    fn disconnect(&mut self, index: usize) {
+        let client = self.clients.remove(index);
+        self.workers[client.shard].disconnect(client.conn);
+        self.after(client.shard);
+    }
+
+    // ---- steps -------------------------------------------------------------------------------
+
+    /// Does something that could happen next. True if a checkpoint is to begin.
+    pub fn step(&mut self) -> bool {
+        let shard = self.random(self.workers.len());
+        match self.random(1_000) {
+            0..250 => drop(self.deliver(shard)),
+            250..480 => {
+                let awake = self.awake.len().max(1);
+                let nth = self.random(awake);
+                if let Some(&(shard, id)) = self.awake.iter().nth(nth) {
+                    self.awake.remove(&(shard, id));
+                    self.poll(shard, id);
+                }
+            }
+            480..580 => drop(self.seal(shard)),
+            580..680 => drop(self.commit()),
+            680..780 => self.tell_durable(shard),
+            780..880 => self.client_sends(),
+            880..920 => self.time_passes(),
+            920..950 => drop(self.tick(shard)),
+            950..958 if self.clients.len() < 6 => self.connect(),
+            958..962 if !self.clients.is_empty() => {
+                let index = self.random(self.clients.len());
+                if self.random(2) == 0 {
+                    self.disconnect(index);
+                } else if let Some(conn) =
+                    self.workers[self.clients[index].shard].conn(self.clients[index].conn)
+                {
+                    conn.eof = true;
+                    self.awake
+                        .insert((self.clients[index].shard, self.clients[index].conn));
+                }
+            }
+            962..966 => self.disk_fails(),
+            966..972 => return !self.checkpointing && self.random(2) == 0,
+            972..980 => return self.wish() && !self.checkpointing,
+            _ => {}
+        }
+        false
+    }
+
+    fn client_sends(&mut self) {
+        if self.clients.is_empty() {
+            return self.connect();
+        }
+        let index = self.random(self.clients.len());
+        let now_ms = self.now_ms();
+        let client = &mut self.clients[index];
+        self.machine
+            .generator
+            .send(client, now_ms, &mut self.machine.random);
+        self.awake.insert((client.shard, client.conn));
+    }
+
+    fn time_passes(&mut self) {
+        match self.random(100) {
+            0..80 => {
+                let us = self.random(40_000) as u64;
+                self.machine.advance_us(us);
+            }
+            80..95 => {
+                let ms = self.random(2_000) as u64;
+                self.machine.advance_us(ms * 1_000);
+            }
+            95..98 => {
+                let ms = self.random(20_000) as i64 - 10_000;
+                self.machine.clock.step_wall_ms(ms);
+            }
+            _ => self.machine.clock.suspend_ms(500),
+        }
+    }
+
+    fn disk_fails(&mut self) {
+        let nth = 1 + self.random(12) as u64;
+        let disk = self.machine.disk.clone();
+        match self.random(20) {
+            0 => disk.fail_nth(Call::Sync, nth, ErrorKind::Other),
+            1 => disk.fail_nth(Call::Write, nth, ErrorKind::Other),
+            2..6 => {
+                let bytes = self.random(3 * self.machine.segment_bytes as usize) as u64;
+                disk.set_space(Some(disk.used_bytes() + bytes));
+            }
+            6..12 => disk.set_space(None),
+            12 => self
+                .machine
+                .store
+                .fail_next(StoreFault::FullAfter(nth as usize)),
+            13 => self.machine.store.fail_next(StoreFault::FullAtFinish),
+            14 => self.machine.store.fail_next(StoreFault::CrashBeforeFinish),
+            15 => self.machine.store.fail_next(StoreFault::CrashAfterFinish),
+            _ => {}
+        }
+    }
+
+    /// What a connection asked of the server: true if it is a checkpoint.
+    fn wish(&mut self) -> bool {
+        let wishes = std::mem::take(&mut *self.wishes.lock().expect("one thread"));
+        let mut checkpoint = false;
+        for wish in wishes {
+            if let Control::Checkpoint(asker) = wish {
+                checkpoint = true;
+                if let Some((shard, conn)) = asker {
+                    // Told at once: the reply says nothing that is checked here.
+                    self.inboxes[shard].push_back(Message::Done(conn, Ok(())));
+                }
+            }
+        }
+        checkpoint
+    }
+
+    // ---- rest --------------------------------------------------------------------------------
+
+    /// Lets everything that is under way come to its end. Nobody may be left without a reply.
+    pub fn settle(&mut self) {
+        self.calm = true;
+        for round in 0..400 {
+            let mut busy = self.wish();
+            for shard in 0..self.workers.len() {
+                while self.deliver(shard) {
+                    busy = true;
+                }
+                busy |= self.seal(shard);
+            }
+            while self.commit() {
+                busy = true;
+            }
+            if self.dead.is_some() {
+                return;
+            }
+            for shard in 0..self.workers.len() {
+                self.tell_durable(shard);
+            }
+            for (shard, id) in std::mem::take(&mut self.awake) {
+                busy = true;
+                self.poll(shard, id);
+            }
+            if !busy {
+                // What waits for a tick, or for the witness of an idle log.
+                self.machine.advance_us(30_000);
+                let complete = (0..self.workers.len()).all(|shard| self.tick(shard));
+                if complete && round > 60 {
+                    break;
+                }
+            }
+        }
+        self.calm = false;
+        for client in &self.clients {
+            let waiting = client.asked.front().map(|words| words.concat());
+            assert!(
+                waiting.is_none() || !client.received.is_empty() && client.sent.is_empty(),
+                "client {} never got a reply to {:?}",
+                client.conn.client,
+                waiting.map(|words| words.escape_ascii().to_string())
+            );
+        }
+    }
+
+    /// The disk works, and has space.
+    pub fn heal(&mut self) {
+        self.machine.disk.set_space(None);
+    }
+
+    /// Asks for everything, over a connection of its own.
+    pub fn audit(&mut self) {
+        self.settle();
+        if self.dead.is_some() {
+            return;
+        }
+        self.connect();
+        let client = self.clients.last_mut().expect("just connected");
+        for database in 0..DATABASES {
+            client.ask_line(&format!("SELECT {database}"));
+            client.ask_line("DBSIZE");
+            for key in &self.machine.generator.keys {
+                for command in [
+                    "TYPE",
+                    "GET",
+                    "PEXPIRETIME",
+                    "GETSTATE",
+                    "HGETALL",
+                    "STRLEN",
+                ] {
+                    client.ask(vec![command.as_bytes().to_vec(), key.clone()]);
+                }
+            }
+            client.ask_line("DBSIZE");
+        }
+        self.awake.insert((client.shard, client.conn));
+        self.settle();
+    }
+
+    /// Every deadline passes; every key that has one is gone.
+    pub fn let_deadlines_pass(&mut self) {
+        self.machine.advance_us(3_600_000_000);
+        self.settle();
+        if self.dead.is_some() {
+            return;
+        }
+        self.audit();
+        let now_ms = self.now_ms();
+        let keyspaces: Vec<_> = self
+            .workers
+            .iter_mut()
+            .map(|worker| worker.keyspace())
+            .collect();
+        let keyspaces = keyspaces
+            .into_iter()
+            .map(|keyspace| &**keyspace.expect("at home"));
+        self.machine.oracle.check_tables(now_ms, keyspaces);
+    }
+
+    /// The end of the process; the machine stays.
+    pub fn die(self) -> Machine {
+        let World { machine, .. } = self;
+        sim::take_events();
+        let mut machine = machine;
+        machine.oracle.end();
+        machine
+    }
+
+    pub fn set_checkpointing(&mut self, running: bool) {
+        self.checkpointing = running;
+    }
+}
+
+impl Shards for Reach {
+    fn count(&self) -> usize {
+        self.0.borrow().workers.len()
+    }
+
+    fn ask(&self, shard: usize, step: SweepStep) -> Result<SweepSlice, String> {
+        let (answer, answered) = channel();
+        let message = Message::Sweep(step, answer);
+        let mut world = self.0.borrow_mut();
+        world.inboxes[shard].push_back(message);
+        for _ in 0..100_000 {
+            match answered.try_recv() {
+                Ok(slice) => return Ok(slice),
+                Err(TryRecvError::Empty) if world.dead.is_none() => drop(world.step()),
+                Err(_) => return Err("the server is dead".to_owned()),
+            }
+        }
+        panic!("shard {shard} never answered a checkpoint");
+    }
+
+    fn tell(&self, _shard: usize, _conn: ConnId, _result: Result<(), String>) {}
+
+    fn wait_durable(&self, log: &Log, lsn: u64) -> Result<(), String> {
+        let mut world = self.0.borrow_mut();
+        log.request_sync();
+        for _ in 0..100_000 {
+            if world.dead.is_some() {
+                return Err("the server is dead".to_owned());
+            }
+            if log.durable_lsn() >= lsn {
+                world.machine.stored_lsn = lsn;
+                return Ok(());
+            }
+            world.step();
+        }
+        panic!("lsn {lsn} never became durable");
+    }
+}
+
+/// How the machine loses its server.
+pub fn lose(machine: &mut Machine) -> &'static str {
+    let (keep, name) = match machine.random.random_range(0..12) {
+        0..3 => (Keep::Nothing, "power, nothing unsynced kept"),
+        3..6 => (Keep::Some, "power, some kept"),
+        6..8 => (Keep::Torn, "power, torn sectors"),
+        8 => (Keep::Everything, "power, everything kept"),
+        _ => {
+            machine.disk.kill();
+            return "kill";
+        }
+    };
+    machine.disk.crash(keep);
+    name
+}
