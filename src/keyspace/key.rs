@@ -141,7 +141,8 @@ mod tests {
     proptest! {
         #[test]
         fn slots_are_those_of_redis_cluster(key in "[a-c{}]{0,40}") {
-            prop_assert_eq!(key_slot(key.as_bytes()), redis_protocol::redis_keyslot(key.as_bytes()));
+            let key = key.as_bytes();
+            prop_assert_eq!(key_slot(key), redis_protocol::redis_keyslot(key));
         }
     }
 
