@@ -1,8 +1,8 @@
 """Measures tallyman side by side with redis-server and prints a table.
 
-The same client (redis-benchmark, or bench/load for blocks), the same disk, interleaved rounds: in each round every server
-runs every workload, and while one is measured the others are stopped (SIGSTOP), so that no
-background work disturbs. Figures are medians over the rounds. A server runs with
+The same client (redis-benchmark, or bench/load for blocks and chains of commands), the same disk,
+interleaved rounds: in each round every server runs every workload, and while one is measured the
+others are stopped (SIGSTOP), so that no background work disturbs. Figures are medians over the rounds. A server runs with
 `appendfsync always`, `everysec` or `no`; redis-server without persistence is the reference.
 """
 
@@ -31,6 +31,7 @@ from workloads import WORKLOADS  # noqa: E402
 
 WARM_UP_REQUESTS = 5_000
 WARM_UP_SECONDS = 0.3
+SETUP_STEP = 100
 OWN_TWO_SHARDS = "tallyman, 2 shards"
 REQUESTS_MAX = 50_000_000
 SYNC_SAMPLES = 300
@@ -107,7 +108,9 @@ def benchmark(contender, workload, command, pipeline, requests, options):
 def load(contender, workload, pipeline, seconds, extra, options):
     """Runs bench/load once, with extra arguments; returns a sample. A block is one request."""
     server = contender.server
-    line = [options.load, "--port", str(server.port), "--workload", workload.load,
+    is_peer = server.kind == "redis" and workload.load_peer
+    line = [options.load, "--port", str(server.port),
+            "--workload", workload.load_peer if is_peer else workload.load,
             "--clients", str(workload.clients), "--pipeline", str(pipeline),
             "--keys", str(options.keys), "--seconds", str(seconds), "--json", "-", *extra]
     before = cpu_seconds(server.pid)
@@ -175,9 +178,9 @@ def start(name, kind, binary, options_of_server, folder, options, setups):
         server.start()
         fill(server.port, options.keys)
         with Wire(server.port, timeout=120) as wire:
-            for command in setups:
-                reply = wire.call(*command)
-                assert not isinstance(reply, Error), f"{name}: {command[:3]}: {reply}"
+            for first in range(0, len(setups), SETUP_STEP):
+                for reply in wire.pipeline(setups[first:first + SETUP_STEP]):
+                    assert not isinstance(reply, Error), f"{name}: {reply}"
     except BaseException:
         server.close()
         raise
@@ -322,8 +325,6 @@ def parse():
                                                     "everysec, no, none")
     parser.add_argument("--peer", action="append", default=[], metavar="PATH",
                         help="another server of the Redis kind as well")
-    parser.add_argument("--all", action="store_true", help="also rows whose commands are not "
-                                                           "built yet")
     parser.add_argument("--shards", type=int, help="tallyman's number of shards")
     parser.add_argument("--threads", type=int, help="threads of redis-benchmark")
     parser.add_argument("--dir", type=Path, help="where the data folders go (default: target/bench)")
@@ -344,8 +345,7 @@ def main():
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     options.dir.mkdir(parents=True, exist_ok=True)
-    rows = [row for row in WORKLOADS if options.only in row.name
-            and (options.all or not row.later)]
+    rows = [row for row in WORKLOADS if options.only in row.name]
     if not rows:
         raise SystemExit(f"no workload's name contains {options.only!r}; there are "
                          + ", ".join(row.name for row in WORKLOADS))

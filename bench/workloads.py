@@ -8,7 +8,6 @@ filled with the keys before.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 EVERY_FSYNC = ("always", "everysec", "no")
 VALUE_1_KB = "x" * 1024
@@ -26,10 +25,10 @@ class Workload:
     fsyncs: tuple = ("always",)
     reference: bool = False
     """Also measured on the peers with persistence off."""
-    later: bool = False
-    """Only with --all: the commands are not built yet."""
     load: str = ""
     """A workload or template of bench/load; then `command` is not used."""
+    load_peer: str = ""
+    """What another server runs in place of `load`."""
     beside: str = ""
     """Other clients of bench/load at the same time. The row is run without them as well, and the
     table shows what share of that is left."""
@@ -53,8 +52,6 @@ def hash_of(fields):
                  for start in range(0, fields, step))
 
 
-SETIFIDLE_SCRIPT = (Path(__file__).parent / "lua" / "setifidle.lua").read_text()
-
 THROTTLE_SCRIPT = """
 local now = redis.call('TIME')
 now = now[1] * 1000000 + now[2]
@@ -67,13 +64,8 @@ redis.call('SET', KEYS[1], string.format('%.0f', new), 'PX', math.ceil((new - no
 return {0, math.floor((tolerance - (new - now)) / interval)}
 """
 
-ONCE_INCR_SCRIPT = """
-local kept = redis.call('GET', KEYS[1] .. ':once:' .. ARGV[1])
-if kept then return {0, tonumber(kept)} end
-local reply = redis.call('INCR', KEYS[1])
-redis.call('SET', KEYS[1] .. ':once:' .. ARGV[1], reply, 'EX', ARGV[2])
-return {1, reply}
-"""
+ACCOUNTS = tuple(("HSET", f"account:{i:012d}", "balance", "1000000000000")
+                 for i in range(100_000))
 
 WORKLOADS = [
     Workload("incr", ("INCR", "counter:__rand_int__"), fsyncs=EVERY_FSYNC, reference=True),
@@ -94,15 +86,13 @@ WORKLOADS = [
              beside="clients=8 pipeline=1 rate=1000 workload=block-any-shard"),
     Workload("incr-open-loop-70", load="incr", pipelines=(1,), open_loop=0.7),
     Workload("incr-beside-10k-idle", load="incr", pipelines=(1,), idle=10_000),
-    Workload("hincrby", ("HINCRBY", "h:__rand_int__", "n", "1"), later=True),
-    Workload("hincrby-100k-fields", ("HINCRBY", "big", "f__rand_int__", "1"), later=True,
+    Workload("hincrby", ("HINCRBY", "h:__rand_int__", "n", "1")),
+    Workload("hincrby-100k-fields", ("HINCRBY", "big", "f__rand_int__", "1"),
              setup=hash_of(100_000)),
-    Workload("setifidle", ("SETIFIDLE", "state:__rand_int__", "busy", "PX", "60000"),
-             peer=("EVAL", SETIFIDLE_SCRIPT, "1", "state:__rand_int__", "busy", "60000"),
-             later=True),
-    Workload("cl.throttle", ("CL.THROTTLE", "rate:__rand_int__", "15", "30", "60"),
-             peer=("EVAL", THROTTLE_SCRIPT, "1", "rate:__rand_int__", "15", "30", "60")),
-    Workload("once-incr", ("ONCE", "once:__rand_int__", "id", "EX", "600", "INCR",
-                           "once:__rand_int__"),
-             peer=("EVAL", ONCE_INCR_SCRIPT, "1", "once:__rand_int__", "id", "600"), later=True),
+    # Below the limit all the time: a refusal would be a read.
+    Workload("cl.throttle", ("CL.THROTTLE", "rate:__rand_int__", "999999", "1000000", "60"),
+             peer=("EVAL", THROTTLE_SCRIPT, "1", "rate:__rand_int__", "999999", "1000000", "60")),
+    Workload("setifidle-setidle", load="setifidle", load_peer="setifidle-lua"),
+    Workload("reserve-settle", load="reserve", load_peer="reserve-lua", setup=ACCOUNTS),
+    Workload("once-incr", load="once", load_peer="once-lua"),
 ]

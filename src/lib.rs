@@ -109,6 +109,8 @@
 //! - Time is an argument: read once per turn, never going back. A `Txn` sees one time.
 //! - Coordinators borrow shards in ascending order, and each shard goes home whatever happens.
 //! - Generations, tokens and database ids are never used again.
+//! - What is kept beside a key is an entry of its database's shadow, in the key's slot: a key that
+//!   was logged or stored is made with its database id ([`keyspace::Key::of_database`]).
 //! - Nothing that a client or a disk sends can panic the process. `Reject` goes to the client,
 //!   `Fatal` ends the process with one line.
 

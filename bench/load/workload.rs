@@ -67,6 +67,8 @@ pub const NAMED: &[(&str, &str)] = &[
         "EVALSHA {sha:reserve} 1 account:{unit} h{seq} 5 60000 => ?1 \
       EVALSHA {sha:settle} 1 account:{unit} h{seq} {1} 3",
     ),
+    ("once", "ONCE once:{unit} e{seq} EX 60 INCR once:{unit}"),
+    ("once-lua", "EVALSHA {sha:once} 1 once:{unit} e{seq} 60"),
 ];
 
 /// Scripts, by the name behind `sha:`.
@@ -75,6 +77,7 @@ pub const SCRIPTS: &[(&str, &str)] = &[
     ("setidle", include_str!("../lua/setidle.lua")),
     ("reserve", include_str!("../lua/reserve.lua")),
     ("settle", include_str!("../lua/settle.lua")),
+    ("once", include_str!("../lua/once.lua")),
 ];
 
 /// A template that was read.
