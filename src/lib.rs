@@ -19,7 +19,7 @@
 //! 3. [`route`] says which shards own the keys. One, and it is this thread's: it runs right here.
 //!    One other: the call goes into its mailbox. Several: the call fans out and the parts are
 //!    merged, or, where it must be atomic, a coordinator borrows the shards in ascending order
-//!    (`worker::lending`).
+//!    (`worker::lending`), once for all that the thread's connections asked for in a turn.
 //! 4. The `Txn` writes in memory. A `Reject` rolls everything back. What was touched is noted.
 //! 5. At the end of the turn the shard is sealed: the final values of all that was touched become
 //!    one batch, and pushing it on the [`log`]'s queue gives it its lsn.
@@ -63,8 +63,8 @@
 //! - [`store`]: rows on disk, folder, checkpoint; only `store/fjall.rs` names fjall. Imports
 //!   `limits`.
 //! - [`conn`]: the gate, and the order of replies. Imports `keyspace` (for what a reply waits for).
-//! - [`route`]: key → slot → shard; merging. Imports `command`, `reply`, `resp`, `number`,
-//!   `limits`.
+//! - [`route`]: key → slot → shard; merging. Imports `command`, `keyspace` (for slots), `reply`,
+//!   `resp`, `number`, `limits`.
 //! - [`shard`]: runs commands and blocks on keyspaces; the messages of mailboxes. Imports
 //!   `command`, `keyspace`, `reply`, `resp`, `session`, `conn`, `store` (its rows).
 //! - [`worker`]: the core of a shard thread, and its runner. Imports all above.

@@ -149,6 +149,10 @@ pub const LATENCY_EVENTS_MAX: usize = 64;
 pub const WATCHED_KEYS_MAX: usize = 10_000;
 /// Commands that one connection may run before others have their turn.
 pub const TURN_COMMANDS_MAX: usize = 1_000;
+/// Commands that run while shards are borrowed once; then the shards go home, where others wait.
+pub const LENT_COMMANDS_MAX: usize = 256;
+/// Sets of shards, the latest ones of a turn, among which a command looks for its own.
+pub const GATHERED_SETS_MAX: usize = 16;
 /// Bytes of requests that one connection may run before others have their turn.
 pub const TURN_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of replies that wait for the disk or for other shards before a connection stops reading.

@@ -469,13 +469,15 @@ pub struct Shared {
 /// # Errors
 /// In Redis's words.
 pub fn permitted(row: &Row, client: &Client, allowed: DebugCommand) -> Result<(), Reject> {
+    if !row.has(flag::PROTECTED) {
+        return Ok(());
+    }
     let ip = client.address.rsplit_once(':').map_or("", |(ip, _)| ip);
     let ip = ip.trim_start_matches('[').trim_end_matches(']');
     let is_local = || client.unix || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
     match allowed {
         DebugCommand::Yes => Ok(()),
         DebugCommand::Local if is_local() => Ok(()),
-        _ if !row.has(flag::PROTECTED) => Ok(()),
         _ => Err(Reject::fixed(
             "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
              \"local\", you can run it from a local connection, otherwise you need to set this \

@@ -1,7 +1,31 @@
 //! A key on its way into the table: its bytes with the slot and the hash that were computed once.
 
-use redis_protocol::redis_keyslot;
+use crc::{CRC_16_XMODEM, Crc, Table};
+use memchr::memchr;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::limits::SLOTS;
+
+/// The checksum of slots, with tables for many bytes at once: every request computes it.
+const SLOT_CRC: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_XMODEM);
+
+/// The hash slot of a key, as in Redis Cluster: CRC16 of the key modulo 16,384; where it has a
+/// non-empty `{hash tag}`, of the first such tag alone.
+#[inline]
+pub fn slot_of(key: &[u8]) -> u16 {
+    SLOT_CRC.checksum(hashed_part(key)) % SLOTS
+}
+
+fn hashed_part(key: &[u8]) -> &[u8] {
+    let Some(open) = memchr(b'{', key) else {
+        return key;
+    };
+    let behind = &key[open + 1..];
+    match memchr(b'}', behind) {
+        Some(length) if length > 0 => &behind[..length],
+        _ => key,
+    }
+}
 
 /// A key, its hash slot and its seeded hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +43,7 @@ impl<'a> Key<'a> {
     pub fn new(bytes: &'a [u8], seed: u64) -> Key<'a> {
         Key {
             bytes,
-            slot: redis_keyslot(bytes),
+            slot: slot_of(bytes),
             hash: xxh3_64_with_seed(bytes, seed),
         }
     }
@@ -42,7 +66,16 @@ pub fn field_hash32(field: &[u8], seed: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn slots_are_those_of_redis_cluster(key in "[a-c{}]{0,40}") {
+            prop_assert_eq!(slot_of(key.as_bytes()), redis_protocol::redis_keyslot(key.as_bytes()));
+        }
+    }
 
     #[test]
     fn keys_of_one_hash_tag_share_a_slot() {

@@ -33,7 +33,7 @@ pub use databases::Databases;
 pub use entry::{EntryRef, EntryState};
 pub use field::{Field, FieldValue};
 pub use hash::{Hash, HashMut, HashRef};
-pub use key::Key;
+pub use key::{Key, slot_of};
 pub use owned::Keyspace;
 pub use slot::{Database, DatabaseId, Presence, Tables};
 pub use sweep::{SweepCursor, Swept};

@@ -373,10 +373,17 @@ impl Worker {
         };
         let (shards, sessions) = self.needs_of_block(&block);
         let context = self.context(conn);
+        let here = match &self.held {
+            Some(held) => held.covers(shards.ids()),
+            None => {
+                matches!(shards.ids(), [] | [_])
+                    && shards.ids().first().is_none_or(|shard| *shard == self.id)
+            }
+        };
         match shards.ids() {
-            [] | [_] if shards.ids().first().is_none_or(|shard| *shard == self.id) => {
+            _ if here => {
                 let place = self.keep_place(conn);
-                self.exec_here(conn, block, context, place);
+                self.exec_here(conn, (block, shards), context, place);
             }
             [shard] if !sessions && self.credit[*shard] > 0 => {
                 let shard = *shard;
@@ -407,27 +414,37 @@ impl Worker {
         (shards, sessions)
     }
 
-    /// Runs a block that needs this shard alone, without borrowing it from itself.
+    /// Runs a block whose shards are here: this thread's own, or those that are held.
     fn exec_here(
         &mut self,
         conn: &mut Conn,
-        block: BlockCall,
+        (block, mut shards): (BlockCall, ShardSet),
         context: Context,
         place: crate::conn::reply_queue::Place,
     ) {
-        let Some(mut keyspace) = self.keyspace.take() else {
-            return;
-        };
         let mut out = Vec::new();
-        let keyspaces = std::slice::from_mut(&mut keyspace);
-        let wait = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
-        self.keyspace = Some(keyspace);
+        let wait = if let Some(mut held) = self.held.take() {
+            let commands = block.calls.len();
+            held.commands_left = held.commands_left.saturating_sub(commands);
+            let keyspaces = &mut held.keyspaces;
+            let wait = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
+            self.held = Some(held);
+            wait
+        } else if let Some(mut keyspace) = self.keyspace.take() {
+            let keyspaces = std::slice::from_mut(&mut keyspace);
+            let wait = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
+            self.keyspace = Some(keyspace);
+            wait
+        } else {
+            None
+        };
         match wait {
             Some(wait) => conn.fill(place, &out, wait),
             // No room in the log yet: a coordinator waits for it.
             None => {
-                let mut shards = ShardSet::default();
-                shards.add(self.id);
+                if shards.ids().is_empty() {
+                    shards.add(self.id);
+                }
                 conn.barrier = Some(Barrier::Lending);
                 let job = Job::Work(Work::Block(Box::new(block)), place);
                 self.coordinate(conn, shards, job);

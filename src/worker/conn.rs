@@ -1,5 +1,6 @@
 //! One connection as its thread sees it.
 
+use crate::command::LastFound;
 use crate::command::spec::Across;
 use crate::conn::reply_queue::{Place, ReplyQueue};
 use crate::keyspace::Wait;
@@ -58,6 +59,8 @@ pub struct Conn {
     pub session: Session,
     /// Reads requests.
     pub(super) decoder: Decoder,
+    /// The command of the request before.
+    pub(super) last_found: LastFound,
     /// Bytes that were read and not yet run.
     pub(super) input: Vec<u8>,
     /// The decoder needs so many bytes to go on.
@@ -95,6 +98,7 @@ impl Conn {
             id,
             session,
             decoder: Decoder::new(),
+            last_found: LastFound::default(),
             input: Vec::new(),
             input_wanted: 0,
             queue: ReplyQueue::default(),
@@ -123,6 +127,11 @@ impl Conn {
     pub fn is_done(&self) -> bool {
         let answered = self.closing || (self.eof && !self.more && !self.is_waiting());
         answered && self.queue.is_empty()
+    }
+
+    /// Whether there is nothing to do before its client sends more, or the disk releases more.
+    pub fn is_idle(&self) -> bool {
+        self.may_read() && !self.is_done() && self.barrier.is_none()
     }
 
     /// Whether it waits for something that is under way.

@@ -26,12 +26,14 @@ use crate::shard::mailbox::{Answers, ConnId, Message, ShardId};
 use crate::shard::{Room, Space};
 use crate::sim;
 use crate::worker::conn::Conn;
-use crate::worker::lending::Coordinator;
+use crate::worker::lending::{Coordinator, Held};
 use crate::worker::sweep::Sweeping;
 
 mod blocks;
 pub mod conn;
 mod lending;
+#[cfg(test)]
+mod lending_tests;
 mod messages;
 mod requests;
 pub mod runner;
@@ -115,7 +117,15 @@ pub struct Worker {
     credit: Vec<usize>,
     /// Connections that wait for credit.
     credit_conns: Vec<ConnId>,
+    /// What this turn needs several shards for; asked for when it ends.
+    gathered: Vec<Coordinator>,
     coordinators: HashMap<u64, Coordinator>,
+    /// Who asked for this thread's shard, and the coordinator there.
+    lends: VecDeque<(ShardId, u64)>,
+    /// The shard waits at home for a coordinator of this thread; nobody else gets it.
+    set_aside: bool,
+    /// Shards that a running coordinator has.
+    held: Option<Held>,
     /// Coordinators that wait for room in the log.
     stalled: Vec<u64>,
     next_ticket: u64,
@@ -237,7 +247,11 @@ impl Worker {
             timed_conns: Vec::new(),
             credit: vec![(mailbox / shards).max(1); shards],
             credit_conns: Vec::new(),
+            gathered: Vec::new(),
             coordinators: HashMap::new(),
+            lends: VecDeque::new(),
+            set_aside: false,
+            held: None,
             stalled: Vec::new(),
             next_ticket: 0,
             allowance,
@@ -384,6 +398,14 @@ impl Worker {
         Err(std::io::ErrorKind::OutOfMemory.into())
     }
 
+    /// Makes sure that the connection is told when the running turn is queued.
+    fn wait_for_turn(&mut self, conn: &mut Conn) {
+        if !conn.in_turn && conn.queue.waits_for_turn() {
+            conn.in_turn = true;
+            self.turn_conns.push(conn.id);
+        }
+    }
+
     /// Makes sure that the connection is looked at when its next held bytes are released.
     fn watch_gate(&mut self, conn: &mut Conn) {
         let Some(lsn) = conn.queue.gate().next_lsn() else {
@@ -403,6 +425,7 @@ impl Worker {
     pub fn wants_seal(&self) -> bool {
         !self.answers.is_empty()
             || !self.monitor_lines.is_empty()
+            || !self.gathered.is_empty()
             || self
                 .keyspace
                 .as_ref()
@@ -450,6 +473,7 @@ impl Worker {
                     .push((shard, Message::Monitor(line.clone(), wait)));
             }
         }
+        self.ask_for_shards();
         self.publish();
     }
 
@@ -640,6 +664,8 @@ impl Worker {
     /// Whether nothing is under way here any more: no coordinator, no message, shard at home.
     pub fn is_quiet(&self) -> bool {
         self.coordinators.is_empty()
+            && self.gathered.is_empty()
+            && self.lends.is_empty()
             && self.waiting.is_empty()
             && self.keyspace.is_some()
             && self.outbox.is_empty()
