@@ -626,7 +626,6 @@ impl Oracle {
     }
 
     fn block_done(&mut self, context: Context, reply: Vec<u8>) {
-        self.note(&reply);
         let life = self.life();
         let running = life.running.take().expect("a block runs");
         if running.changed.len() > 1 {
@@ -756,8 +755,9 @@ impl Oracle {
     /// was durable by then.
     pub fn answered(&mut self, (client, request): (u64, u64), words: &[Vec<u8>], reply: &[u8]) {
         self.counts.replies += 1;
-        if self.life().asked.contains_key(&(client, request)) {
-            // What a session command answers may tell of the machine.
+        // What session commands answer, also in a block, may tell of the machine.
+        let told = self.life().asked.get(&(client, request));
+        if told.is_some_and(|asked| asked.block.is_none()) {
             self.note(reply);
         }
         let life = self.life.as_mut().expect("a server runs");
