@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import platform
+import resource
 import shutil
 import signal
 import statistics
@@ -45,8 +46,10 @@ class Sample:
     p99_ms: float
     cpu_micros: float
     """CPU time of the server per command, all its threads."""
+    p999_ms: float | None = None
+    """redis-benchmark does not tell it."""
     share: float | None = None
-    """Where other clients run beside: the part of the speed without them that is left."""
+    """Where other clients are beside: the part of the speed without them that is left."""
 
 
 @dataclass
@@ -65,7 +68,14 @@ class Contender:
 
 
 def median(samples, what):
-    return statistics.median(getattr(sample, what) for sample in samples)
+    values = [getattr(sample, what) for sample in samples]
+    return statistics.median(value for value in values if value is not None)
+
+
+def told(samples, what, form):
+    """The median as text; nothing where nobody measured it."""
+    known = [sample for sample in samples if getattr(sample, what) is not None]
+    return form(median(known, what)) if known else ""
 
 
 def cpu_seconds(pid):
@@ -94,14 +104,12 @@ def benchmark(contender, workload, command, pipeline, requests, options):
                   used / requests * 1e6)
 
 
-def load(contender, workload, pipeline, seconds, beside, options):
-    """Runs bench/load once; returns a sample. A block counts as one request."""
+def load(contender, workload, pipeline, seconds, extra, options):
+    """Runs bench/load once, with extra arguments; returns a sample. A block is one request."""
     server = contender.server
     line = [options.load, "--port", str(server.port), "--workload", workload.load,
             "--clients", str(workload.clients), "--pipeline", str(pipeline),
-            "--keys", str(options.keys), "--seconds", str(seconds), "--json", "-"]
-    if beside:
-        line += ["--beside", beside]
+            "--keys", str(options.keys), "--seconds", str(seconds), "--json", "-", *extra]
     before = cpu_seconds(server.pid)
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=600)
     used = cpu_seconds(server.pid) - before
@@ -112,17 +120,25 @@ def load(contender, workload, pipeline, seconds, beside, options):
     latency = groups[0]["latency_ms"]
     units = sum(group["units"] for group in groups)
     return Sample(groups[0]["units_per_second"], latency["p50"], latency["p99"],
-                  used / max(units, 1) * 1e6)
+                  used / max(units, 1) * 1e6, latency["p99.9"])
 
 
 def measure_load(contender, workload, pipeline, options):
-    """One round of a workload of bench/load, with and without the clients beside it."""
-    load(contender, workload, pipeline, WARM_UP_SECONDS, "", options)
-    sample = load(contender, workload, pipeline, options.seconds, "", options)
-    if workload.beside:
-        alone = sample.per_second
-        sample = load(contender, workload, pipeline, options.seconds, workload.beside, options)
-        sample.share = sample.per_second / alone
+    """One round of a workload of bench/load, first without what makes the row special."""
+    def run(seconds, *extra):
+        return load(contender, workload, pipeline, seconds, extra, options)
+
+    run(WARM_UP_SECONDS)
+    alone = run(options.seconds)
+    if workload.open_loop:
+        # Its latencies count; its speed is what was asked for.
+        return run(options.seconds, "--rate", str(alone.per_second * workload.open_loop))
+    extra = [*(["--beside", workload.beside] if workload.beside else []),
+             *(["--idle", str(workload.idle)] if workload.idle else [])]
+    if not extra:
+        return alone
+    sample = run(options.seconds, *extra)
+    sample.share = sample.per_second / alone.per_second
     return sample
 
 
@@ -176,13 +192,16 @@ def own_shards():
 def contenders(fsync, rows, folder, options):
     """The servers of one fsync mode; `none` is the peers' persistence off."""
     setups = [command for row in rows for command in row.setup]
+    idle = max(row.idle for row in rows)
+    room = {"maxclients": idle + 1_000} if idle else {}
     wanted = []
     if fsync != "none" and not options.without_tallyman:
-        wanted.append(("tallyman", "tallyman", None, {"appendfsync": fsync} | (
+        wanted.append(("tallyman", "tallyman", None, {"appendfsync": fsync} | room | (
             {"shards": options.shards} if options.shards else {})))
         if any(row.two_shards for row in rows) and (options.shards or own_shards()) != 2:
-            wanted.append((OWN_TWO_SHARDS, "tallyman", None, {"appendfsync": fsync, "shards": 2}))
-    settings = ({"appendonly": "no"} if fsync == "none" else {"appendfsync": fsync})
+            wanted.append((OWN_TWO_SHARDS, "tallyman", None,
+                           {"appendfsync": fsync, "shards": 2} | room))
+    settings = room | ({"appendonly": "no"} if fsync == "none" else {"appendfsync": fsync})
     for binary in ["redis-server", *options.peer]:
         wanted.append((Path(binary).name, "redis", binary, settings))
     started = []
@@ -265,8 +284,9 @@ def machine(folder):
 def table(results):
     """Markdown: a line per workload, pipeline and mode; ratios are to the fastest peer."""
     lines = ["| workload | pipeline | appendfsync | server | requests/s (median) | spread | "
-             "p50 ms | p99 ms | CPU us/request | ratio | to no persistence | share |",
-             "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+             "p50 ms | p99 ms | p99.9 ms | CPU us/request | ratio | to no persistence | share |",
+             "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | "
+             "---: |"]
     for (name, pipeline, fsync), servers in results.items():
         peers = [median(samples, "per_second") for server, samples in servers.items()
                  if not server.startswith("tallyman")]
@@ -277,14 +297,14 @@ def table(results):
             low = min(sample.per_second for sample in samples)
             high = max(sample.per_second for sample in samples)
             own = server.startswith("tallyman")
-            shares = [sample.share for sample in samples if sample.share is not None]
-            share = f"{statistics.median(shares) * 100:.0f}%" if shares else ""
+            share = told(samples, "share", "{:.0%}".format)
+            p999 = told(samples, "p999_ms", "{:.3f}".format)
             ratio = f"**{speed / max(peers):.2f}x**" if own and peers else ""
             against = f"{speed / max(reference):.2f}x" if own and reference else ""
             lines.append(
                 f"| {name} | {pipeline} | {fsync} | {server} | {speed:,.0f} | "
                 f"{(high - low) / speed * 100:.0f}% | {median(samples, 'p50_ms'):.3f} | "
-                f"{median(samples, 'p99_ms'):.3f} | {median(samples, 'cpu_micros'):.2f} | "
+                f"{median(samples, 'p99_ms'):.3f} | {p999} | {median(samples, 'cpu_micros'):.2f} | "
                 f"{ratio} | {against} | {share} |")
     return lines
 
@@ -320,6 +340,9 @@ def parse():
 
 def main():
     options = parse()
+    # Idle connections take file descriptors, here and in the servers.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     options.dir.mkdir(parents=True, exist_ok=True)
     rows = [row for row in WORKLOADS if options.only in row.name
             and (options.all or not row.later)]

@@ -33,6 +33,12 @@ class Workload:
     beside: str = ""
     """Other clients of bench/load at the same time. The row is run without them as well, and the
     table shows what share of that is left."""
+    idle: int = 0
+    """Connections of bench/load that do nothing; the table shows the share as well. The CPU time
+    includes their connecting."""
+    open_loop: float = 0.0
+    """Part of the own maximum that is sent at fixed moments, whatever the server does: latencies
+    count from those moments."""
     two_shards: bool = False
     """Also measured on a tallyman with two shards, if its default is another number."""
     setup: tuple = field(default=())
@@ -86,6 +92,8 @@ WORKLOADS = [
     Workload("block-mset-10", load="mset-10", two_shards=True),
     Workload("incr-beside-blocks", load="incr", two_shards=True,
              beside="clients=8 pipeline=1 rate=1000 workload=block-any-shard"),
+    Workload("incr-open-loop-70", load="incr", pipelines=(1,), open_loop=0.7),
+    Workload("incr-beside-10k-idle", load="incr", pipelines=(1,), idle=10_000),
     Workload("hincrby", ("HINCRBY", "h:__rand_int__", "n", "1"), later=True),
     Workload("hincrby-100k-fields", ("HINCRBY", "big", "f__rand_int__", "1"), later=True,
              setup=hash_of(100_000)),

@@ -69,7 +69,11 @@
 //!   `command`, `keyspace`, `reply`, `resp`, `session`, `conn`, `store` (its rows).
 //! - [`worker`]: the core of a shard thread, and its runner. Imports all above.
 //! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`, `limits`.
+//! - [`check`]: reads a whole data folder. Imports `keyspace` (its codecs), `log`, `store`,
+//!   `limits`.
+//! - [`backup`]: copies one, while it is used too. Imports `check`, `log`, `store`, `limits`.
 //! - [`server`]: start, serve, stop. Imports all above.
+//! - [`tools`]: `tallyman check` and `tallyman backup`. Imports `check`, `backup`, `clock`.
 //! - [`sim`]: what the simulator (`tests/sim`) is told, and deliberate faults for it to find; empty
 //!   without the feature `simulation`. Anybody may call it.
 //!
@@ -108,6 +112,8 @@
 //! - Nothing that a client or a disk sends can panic the process. `Reject` goes to the client,
 //!   `Fatal` ends the process with one line.
 
+pub mod backup;
+pub mod check;
 pub mod clock;
 pub mod command;
 pub mod config;
@@ -130,4 +136,5 @@ pub mod session;
 pub mod shard;
 pub mod sim;
 pub mod store;
+pub mod tools;
 pub mod worker;

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use crate::keyspace::codec::{self, Mutation, Mutations, Stored};
 use crate::keyspace::databases::Databases;
+use crate::keyspace::key::slot_of;
 use crate::keyspace::owned::{Keyspace, Origin};
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::{Hash, Key, Value};
@@ -194,12 +195,13 @@ fn apply_batch(
     for mutation in Mutations::of(batch) {
         let mutation = mutation.map_err(|error| undecodable(0, &error))?;
         let shard = match &mutation {
-            Mutation::Put { key, .. }
-            | Mutation::Delete { key, .. }
-            | Mutation::Deadline { key, .. }
-            | Mutation::Part { key, .. }
-            | Mutation::Fields { key, .. }
-            | Mutation::Once { key, .. } => plan.routes.of_key(key),
+            Mutation::Put { database, key, .. }
+            | Mutation::Delete { database, key }
+            | Mutation::Deadline { database, key, .. }
+            | Mutation::Part { database, key, .. }
+            | Mutation::Fields { database, key, .. } => {
+                plan.routes.of_slot(slot_of(*database, key))
+            }
             Mutation::Databases { ids, next } => {
                 let map = Databases::restored(ids.clone(), *next, plan.databases);
                 for keyspace in keyspaces.iter_mut() {
@@ -239,10 +241,7 @@ fn load_rows(
         if rows.is_multiple_of(1_000_000) {
             progress(format!("read {rows} rows of the store"));
         }
-        if row
-            .database()
-            .is_some_and(|id| id < databases.next() && !databases.ids().contains(&id))
-        {
+        if row.database().is_some_and(|id| databases.is_dead(id)) {
             continue;
         }
         let mut value = value;
@@ -257,7 +256,7 @@ fn load_rows(
                 match stored {
                     Stored::Value(found) => {
                         let keyspace = &mut keyspaces[plan.routes.of_slot(of.slot)];
-                        let found_key = Key::new(of.key, plan.seed);
+                        let found_key = Key::of_database(of.database, of.key, plan.seed);
                         keyspace.load(of.database, &found_key, found, deadline_ms);
                     }
                     Stored::Hash { generation, length } => {
@@ -299,7 +298,7 @@ fn finish_hashes(
             let what = format!("it has {length} fields, {} were found", hash.len());
             return Err(damaged_row(&key, &what));
         }
-        let key = Key::new(&key, plan.seed);
+        let key = Key::of_database(database, &key, plan.seed);
         let keyspace = &mut keyspaces[plan.routes.of_slot(key.slot)];
         keyspace.load(database, &key, Value::Hash(Box::new(hash)), deadline_ms);
     }

@@ -54,6 +54,8 @@ pub enum Next {
         /// SAVE waits, BGSAVE and BGREWRITEAOF do not.
         wait: bool,
     },
+    /// Copy the data folder to this new one, then +OK.
+    Backup(std::path::PathBuf),
     /// Stop the server; the reply is written only if it fails.
     Shutdown {
         /// Without a last checkpoint; the log is kept and has everything.
@@ -493,7 +495,7 @@ pub fn redacted(row: &Row, args: Args<'_>) -> Option<OwnedArgs> {
     }
     // What follows AUTH (the command, or HELLO's option) and requirepass in CONFIG SET.
     let mut hidden = 0;
-    let words = args.iter().map(|word| {
+    let words = args.iter().map(move |word| {
         let shown = if hidden > 0 { &b"(redacted)"[..] } else { word };
         hidden = match word.to_ascii_lowercase().as_slice() {
             _ if hidden > 0 => hidden - 1,

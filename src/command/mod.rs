@@ -22,11 +22,13 @@ use crate::session::{Next, SessionCall};
 
 pub mod connection;
 pub mod counters;
+pub mod credits;
 pub mod docs;
 pub mod expiry;
 pub mod hashes;
 pub mod keys;
 pub mod limits;
+pub mod once;
 #[cfg(test)]
 #[path = "../../tests/transcripts/play.rs"]
 mod recorded;
@@ -50,6 +52,8 @@ const FAMILIES: &[&[Row]] = &[
     hashes::COMMANDS,
     states::COMMANDS,
     limits::COMMANDS,
+    credits::COMMANDS,
+    once::COMMANDS,
     transactions::COMMANDS,
 ];
 

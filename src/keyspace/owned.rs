@@ -13,9 +13,11 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::keyspace::codec::{BatchBuilder, Mutation, Stored, write_part};
-use crate::keyspace::databases::Databases;
+use crate::keyspace::databases::{Databases, is_shadow, shadow_of};
 use crate::keyspace::deadlines::{Deadlines, Hint};
+use crate::keyspace::field::Field;
 use crate::keyspace::hash::Hash;
+use crate::keyspace::hold::end_at_deadline;
 use crate::keyspace::key::{Key, field_hash32};
 use crate::keyspace::slot::{Database, Tables};
 use crate::keyspace::tokens::{TokenSource, Tokens};
@@ -131,6 +133,11 @@ impl Keyspace {
     /// The key with its slot and hash.
     pub fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
         Key::new(bytes, self.seed)
+    }
+
+    /// The same for a key that was stored.
+    pub fn key_of<'a>(&self, database: u32, bytes: &'a [u8]) -> Key<'a> {
+        Key::of_database(database, bytes, self.seed)
     }
 
     /// The turn's time, ms since the Unix epoch.
@@ -346,12 +353,14 @@ impl Keyspace {
         let dead = self.databases.flush(number);
         sim::flushed(&self.databases);
         for key in self.watched.of(dead) {
-            let key = Key::new(&key, self.seed);
+            let key = Key::of_database(dead, &key, self.seed);
             if self.tables.slots().contains(&key.slot) && self.tables.get(dead, &key).is_some() {
                 self.watched.written(dead, key.bytes);
             }
         }
-        self.dropped.extend(self.tables.drop_database(dead));
+        for id in [dead, shadow_of(dead)] {
+            self.dropped.extend(self.tables.drop_database(id));
+        }
         self.databases_changed = true;
         self.turn.touch_other();
     }
@@ -408,7 +417,7 @@ impl Keyspace {
                     }
                 });
             for (key, due_ms) in keys {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(hint.database, &key, self.seed);
                 if due_ms > self.now_ms {
                     self.hint(hint.database, &key, 0, due_ms);
                 } else {
@@ -426,7 +435,7 @@ impl Keyspace {
         };
         let deadline_ms = entry.deadline_ms();
         if deadline_ms != 0 && deadline_ms <= self.now_ms {
-            self.stats.expired += 1;
+            self.stats.expired += u64::from(!is_shadow(database));
             self.turn.note_expiry();
             if sim::fault(Fault::ExpiryNotLogged) {
                 self.tables.remove(database, key);
@@ -449,21 +458,35 @@ impl Keyspace {
     }
 
     fn expire_fields(&mut self, database: u32, key: &Key<'_>, limit: usize) {
-        let now_ms = self.now_ms;
+        let (now_ms, seed) = (self.now_ms, self.seed);
         self.turn.note_expiry();
         let Some(mut hash) = self.tables.hash_mut(database, key) else {
             return;
         };
-        let expired = hash.expired(now_ms, limit);
-        for (field_hash, name) in &expired {
-            hash.remove(*field_hash, name);
+        let (mut written, mut deleted) = (Vec::new(), 0);
+        for (field_hash, name) in hash.expired(now_ms, limit) {
+            // One that ended before it may have written this one anew.
+            let due = |field: &Field| field.due_ms() <= now_ms;
+            if !hash.get(field_hash, &name).is_some_and(due) {
+                continue;
+            }
+            let Some(field) = hash.remove(field_hash, &name) else {
+                continue;
+            };
+            written.push(name);
+            // A field that is deleted no later than its hold ends takes the hold along.
+            if field.expires_at_ms == field.due_ms() {
+                deleted += 1;
+            } else {
+                written.extend(end_at_deadline(&mut hash, seed, &field, now_ms));
+            }
         }
         let (next_ms, empty) = (hash.next_deadline_ms(), hash.is_empty());
         drop(hash);
-        for (_, name) in &expired {
+        for name in &written {
             self.turn.touch_field(database, key, name);
         }
-        self.stats.expired_fields += expired.len() as u64;
+        self.stats.expired_fields += deleted;
         self.written(database, key);
         if empty {
             self.remove(database, key);
@@ -491,9 +514,8 @@ impl Keyspace {
         for (touch, key) in self.turn.touches() {
             seal_touch(&self.tables, self.seed, batch, touch, &key);
         }
-        let live = |database: u32| self.databases.ids().contains(&database);
         for &(slot, database) in self.turn.counts() {
-            if live(database) && !sim::fault(Fault::CountMissing) {
+            if self.databases.is_live(database) && !sim::fault(Fault::CountMissing) {
                 batch.count(slot, database, self.tables.count(slot, database));
             }
         }
@@ -531,13 +553,13 @@ impl Keyspace {
                 deadline_ms,
                 stored,
             } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.apply_put(database, &key, deadline_ms, stored);
                 }
             }
             Mutation::Delete { database, key } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.take_away(database, &key, None);
                 }
@@ -547,7 +569,7 @@ impl Keyspace {
                 key,
                 deadline_ms,
             } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.tables.set_deadline(database, &key, deadline_ms);
                     self.hint(database, &key, 0, deadline_ms);
@@ -560,7 +582,7 @@ impl Keyspace {
                 bytes,
                 total,
             } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.apply_part(database, &key, offset as usize, &bytes, total as usize);
                 }
@@ -573,15 +595,12 @@ impl Keyspace {
                 fields,
                 ..
             } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.apply_fields(database, &key, (deadline_ms, generation), fields);
                 }
             }
-            Mutation::Count { .. }
-            | Mutation::Databases { .. }
-            | Mutation::TokenCeiling(_)
-            | Mutation::Once { .. } => {}
+            Mutation::Count { .. } | Mutation::Databases { .. } | Mutation::TokenCeiling(_) => {}
         }
     }
 
@@ -704,8 +723,7 @@ impl Keyspace {
     /// The databases as they were logged.
     pub fn set_databases(&mut self, databases: Databases) {
         for id in self.tables.databases().collect::<Vec<_>>() {
-            // An id beyond the map belongs to a later map of the log.
-            if id < databases.next() && !databases.ids().contains(&id) {
+            if databases.is_dead(id) {
                 self.dropped.extend(self.tables.drop_database(id));
             }
         }

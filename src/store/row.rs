@@ -6,9 +6,8 @@
 //! count     slot(2) 0(1) database(4)
 //! main      slot(2) 1(1) database(4) hash(4) length(2) key
 //! field     slot(2) 2(1) database(4) hash(4) length(2) key generation(8) hash(4) field
-//! once      slot(2) 3(1) database(4) hash(4) length(2) key hash(4) id
-//! retired   slot(2) 4(1) database(4) hash(4) length(2) key generation(8)
-//! deadline  FFFF(2) ms(8) slot(2) database(4) of(1) length(2) key [generation(8) field | id]
+//! retired   slot(2) 3(1) database(4) hash(4) length(2) key generation(8)
+//! deadline  FFFF(2) ms(8) slot(2) database(4) of(1) length(2) key [generation(8) field]
 //! meta      FF × 10
 //! ```
 //!
@@ -40,19 +39,16 @@ pub enum RowKind {
     Main = 1,
     /// One field of a hash.
     Field = 2,
-    /// One id that a ONCE command remembers.
-    Once = 3,
     /// A hash generation that is dead and whose fields are still to be removed.
-    Retired = 4,
+    Retired = 3,
 }
 
 impl RowKind {
     /// All kinds in their order.
-    pub const ALL: [RowKind; 5] = [
+    pub const ALL: [RowKind; 4] = [
         RowKind::Count,
         RowKind::Main,
         RowKind::Field,
-        RowKind::Once,
         RowKind::Retired,
     ];
 
@@ -86,11 +82,6 @@ pub enum DeadlineOf<'a> {
         /// The field.
         field: &'a [u8],
     },
-    /// One remembered id.
-    Once {
-        /// The id.
-        id: &'a [u8],
-    },
 }
 
 /// A row's key, taken apart.
@@ -115,15 +106,6 @@ pub enum RowKey<'a> {
         hash: u32,
         /// The field, at most [`FIELD_BYTES_MAX`] bytes.
         field: &'a [u8],
-    },
-    /// See [`RowKind::Once`].
-    Once {
-        /// The key that remembers.
-        of: KeyOf<'a>,
-        /// The stored hash of the id.
-        hash: u32,
-        /// The id, at most [`FIELD_BYTES_MAX`] bytes.
-        id: &'a [u8],
     },
     /// See [`RowKind::Retired`].
     Retired {
@@ -175,11 +157,6 @@ impl<'a> RowKey<'a> {
                 out.extend_from_slice(&generation.to_be_bytes());
                 out.extend_from_slice(&hash.to_be_bytes());
                 put_part(out, field);
-            }
-            RowKey::Once { of, hash, id } => {
-                put_key(out, RowKind::Once, of);
-                out.extend_from_slice(&hash.to_be_bytes());
-                put_part(out, id);
             }
             RowKey::Retired { of, generation } => {
                 put_key(out, RowKind::Retired, of);
@@ -235,11 +212,6 @@ impl<'a> RowKey<'a> {
                 hash: u32::from_be_bytes(reader.array()?),
                 field: reader.part()?,
             }),
-            RowKind::Once => Ok(RowKey::Once {
-                of,
-                hash: u32::from_be_bytes(reader.array()?),
-                id: reader.part()?,
-            }),
             RowKind::Retired => {
                 let generation = u64::from_be_bytes(reader.array()?);
                 reader.end()?;
@@ -254,7 +226,6 @@ impl<'a> RowKey<'a> {
             RowKey::Count { .. } => Some(RowKind::Count),
             RowKey::Main(_) => Some(RowKind::Main),
             RowKey::Field { .. } => Some(RowKind::Field),
-            RowKey::Once { .. } => Some(RowKind::Once),
             RowKey::Retired { .. } => Some(RowKind::Retired),
             RowKey::Deadline { .. } | RowKey::Meta => None,
         }
@@ -264,10 +235,9 @@ impl<'a> RowKey<'a> {
     pub fn database(&self) -> Option<u32> {
         match self {
             RowKey::Count { database, .. } | RowKey::Deadline { database, .. } => Some(*database),
-            RowKey::Main(of)
-            | RowKey::Field { of, .. }
-            | RowKey::Once { of, .. }
-            | RowKey::Retired { of, .. } => Some(of.database),
+            RowKey::Main(of) | RowKey::Field { of, .. } | RowKey::Retired { of, .. } => {
+                Some(of.database)
+            }
             RowKey::Meta => None,
         }
     }
@@ -319,13 +289,6 @@ pub fn fields_from_hash(of: KeyOf<'_>, generation: u64, hash: u32) -> Span {
     (from, to)
 }
 
-/// All ids that a key remembers.
-pub fn once_of(of: KeyOf<'_>) -> Span {
-    let mut prefix = Vec::with_capacity(64);
-    put_key(&mut prefix, RowKind::Once, of);
-    span_of(prefix)
-}
-
 /// The deadline rows from one moment (inclusive) to another (exclusive), in milliseconds.
 pub fn deadlines(from_ms: u64, to_ms: u64) -> Span {
     let at = |ms: u64| {
@@ -356,7 +319,7 @@ pub enum RowError {
     Deadline(u8),
     /// A deadline beyond the end of time, in milliseconds.
     Time(u64),
-    /// A key, field or id longer than allowed, in bytes.
+    /// A key or field longer than allowed, in bytes.
     Length(usize),
 }
 
@@ -417,7 +380,6 @@ fn put_deadline(
     out.push(match of {
         DeadlineOf::Key => 0,
         DeadlineOf::Field { .. } => 1,
-        DeadlineOf::Once { .. } => 2,
     });
     put_key_bytes(out, key);
     match of {
@@ -426,7 +388,6 @@ fn put_deadline(
             out.extend_from_slice(&generation.to_be_bytes());
             put_part(out, field);
         }
-        DeadlineOf::Once { id } => put_part(out, id),
     }
 }
 
@@ -448,7 +409,6 @@ fn decode_deadline(mut reader: Reader<'_>) -> Result<RowKey<'_>, RowError> {
             generation: u64::from_be_bytes(reader.array()?),
             field: reader.part()?,
         },
-        2 => DeadlineOf::Once { id: reader.part()? },
         other => return Err(RowError::Deadline(other)),
     };
     Ok(RowKey::Deadline {
@@ -499,7 +459,7 @@ impl<'a> Reader<'a> {
         Ok(key)
     }
 
-    /// The rest of the row: a field or an id.
+    /// The rest of the row: a field.
     fn part(&mut self) -> Result<&'a [u8], RowError> {
         if self.bytes.len() > FIELD_BYTES_MAX {
             return Err(RowError::Length(self.bytes.len()));

@@ -15,7 +15,7 @@ use crate::session::{Block, Condition, Next, ReplyMode, SessionCall};
 use crate::shard::mailbox::{ConnId, Work};
 use crate::shard::{BlockCall, Context};
 use crate::sim;
-use crate::worker::conn::{Barrier, Conn};
+use crate::worker::conn::{Barrier, BlockNeeds, Conn};
 use crate::worker::lending::Job;
 use crate::worker::requests::Flow;
 use crate::worker::{Control, Worker};
@@ -137,15 +137,10 @@ impl Worker {
                 (self.control)(Control::Checkpoint(wait.then_some(asker)));
             }
             Next::Shutdown { no_save } => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Server(place));
-                (self.control)(Control::Shutdown { no_save, asker });
+                self.ask_server(conn, Control::Shutdown { no_save, asker });
             }
-            Next::Reload => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Server(place));
-                (self.control)(Control::Reload(asker));
-            }
+            Next::Backup(target) => self.ask_server(conn, Control::Backup { target, asker }),
+            Next::Reload => self.ask_server(conn, Control::Reload(asker)),
             Next::Monitor => {
                 if !conn.session.monitor {
                     conn.session.monitor = true;
@@ -154,7 +149,10 @@ impl Worker {
                     self.shared.monitors.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            Next::Multi => conn.session.block = Some(Block::default()),
+            Next::Multi => {
+                conn.session.block = Some(Block::default());
+                conn.block_needs = BlockNeeds::default();
+            }
             Next::Exec(conditions) => self.exec(conn, conditions),
             Next::Discard => {
                 conn.session.block = None;
@@ -203,6 +201,13 @@ impl Worker {
             until_ms,
         });
         self.timed_conns.push(conn.id);
+    }
+
+    /// Asks the server for something; the reply comes when it is done, and the connection waits.
+    fn ask_server(&mut self, conn: &mut Conn, wish: Control) {
+        let place = self.keep_place(conn);
+        conn.barrier = Some(Barrier::Server(place));
+        (self.control)(wish);
     }
 
     /// A position that a connection may wait for is durable, or its time is up (`give_up`).
@@ -317,15 +322,15 @@ impl Worker {
         let row = table().row(id);
         let settings = self.settings.current();
         let (commands_max, bytes_max) = (settings.multi_commands_max, settings.multi_bytes_max);
-        let keys_ok = self.routes.need(row, args).map(|_| ());
+        let need = self.routes.need(row, args);
         let Some(block) = &mut conn.session.block else {
             return Flow::Next;
         };
         let bytes = args.bytes_total();
         let refusal = if row.has(crate::command::spec::flag::NO_MULTI) {
             Some(Reject::err("Command not allowed inside a transaction"))
-        } else if let Err(reject) = keys_ok {
-            Some(reject)
+        } else if let Err(reject) = &need {
+            Some(reject.clone())
         } else if block.calls.len() >= commands_max {
             Some(Reject::err(format!(
                 "more than {commands_max} commands in a MULTI block"
@@ -343,6 +348,15 @@ impl Worker {
                 self.refuse(conn, &reject);
             }
             None => {
+                let needs = &mut conn.block_needs;
+                needs.sessions |= matches!(row.run, Run::Session(_));
+                match need {
+                    Ok(Need::One(shard)) => needs.shards.add(shard),
+                    Ok(Need::Several(shards)) => {
+                        shards.ids().iter().for_each(|id| needs.shards.add(*id));
+                    }
+                    Ok(Need::Nothing) | Err(_) => {}
+                }
                 block.bytes += bytes;
                 block.calls.push((id, OwnedArgs::from_slices(args.iter())));
                 let protocol = conn.session.protocol;
@@ -371,7 +385,15 @@ impl Worker {
             watched,
             conditions,
         };
-        let (shards, sessions) = self.needs_of_block(&block);
+        let BlockNeeds {
+            mut shards,
+            sessions,
+        } = std::mem::take(&mut conn.block_needs);
+        let watched = block.watched.iter().map(|watched| &watched.key[..]);
+        let conditions = block.conditions.iter().map(Condition::key);
+        watched
+            .chain(conditions)
+            .for_each(|key| shards.add(self.routes.of_key(key)));
         let context = self.context(conn);
         let here = match &self.held {
             Some(held) => held.covers(shards.ids()),
@@ -391,27 +413,6 @@ impl Worker {
             }
             _ => self.lend_for(conn, shards, Work::Block(Box::new(block))),
         }
-    }
-
-    fn needs_of_block(&self, block: &BlockCall) -> (ShardSet, bool) {
-        let mut shards = ShardSet::default();
-        let mut sessions = false;
-        for (id, args) in &block.calls {
-            let row = table().row(*id);
-            sessions |= matches!(row.run, Run::Session(_));
-            match self.routes.need(row, args.args()) {
-                Ok(Need::One(shard)) => shards.add(shard),
-                Ok(Need::Several(several)) => several.ids().iter().for_each(|id| shards.add(*id)),
-                Ok(Need::Nothing) | Err(_) => {}
-            }
-        }
-        for watched in &block.watched {
-            shards.add(self.routes.of_key(&watched.key));
-        }
-        for condition in &block.conditions {
-            shards.add(self.routes.of_key(condition.key()));
-        }
-        (shards, sessions)
     }
 
     /// Runs a block whose shards are here: this thread's own, or those that are held.

@@ -6,6 +6,7 @@ use crate::conn::reply_queue::{Place, ReplyQueue};
 use crate::keyspace::Wait;
 use crate::resp::Protocol;
 use crate::resp::decode::Decoder;
+use crate::route::ShardSet;
 use crate::session::Session;
 use crate::shard::mailbox::{Call, ConnId, ShardId};
 use crate::sim;
@@ -51,6 +52,15 @@ pub struct Fan {
     pub wait: Wait,
 }
 
+/// What the commands of a block need.
+#[derive(Debug, Default)]
+pub(super) struct BlockNeeds {
+    /// Shards of their keys.
+    pub(super) shards: ShardSet,
+    /// One of them sees the session.
+    pub(super) sessions: bool,
+}
+
 /// A connection.
 pub struct Conn {
     /// Its place and client id.
@@ -69,6 +79,8 @@ pub struct Conn {
     pub queue: ReplyQueue,
     /// Why the next request waits.
     pub(super) barrier: Option<Barrier>,
+    /// What the commands of a block that is being queued need.
+    pub(super) block_needs: BlockNeeds,
     /// Calls for other shards that were not sent yet.
     pub(super) outgoing: Vec<(ShardId, Vec<Call>)>,
     /// Places of replies that CLIENT REPLY suppresses.
@@ -103,6 +115,7 @@ impl Conn {
             input_wanted: 0,
             queue: ReplyQueue::default(),
             barrier: None,
+            block_needs: BlockNeeds::default(),
             outgoing: Vec::new(),
             suppressed: Vec::new(),
             closing: false,

@@ -18,7 +18,8 @@ use crate::config::Reader;
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::owned::KeyspaceStats;
 use crate::keyspace::{Keyspace, Wait};
-use crate::log::{Batch, Log};
+use crate::limits::LOG_BLOCK_BYTES;
+use crate::log::{Batch, Log, alone_bytes};
 use crate::metrics::ShardMetrics;
 use crate::route::Routes;
 use crate::session::{Client, Session, Shared};
@@ -50,6 +51,13 @@ pub enum Control {
     Shutdown {
         /// Without a last checkpoint.
         no_save: bool,
+        /// Who asked.
+        asker: (ShardId, ConnId),
+    },
+    /// Copy the data folder, and tell the connection.
+    Backup {
+        /// The new folder.
+        target: std::path::PathBuf,
         /// Who asked.
         asker: (ShardId, ConnId),
     },
@@ -151,6 +159,8 @@ struct Allowance {
 
 /// Bytes that logging an expired key takes, roughly.
 const EXPIRY_EFFECT_BYTES: u64 = 128;
+/// What a record takes beside its payload, at most: headers, and padding to whole blocks.
+const RECORD_BYTES: u64 = 2 * LOG_BLOCK_BYTES;
 /// Slots of deleted keys that are cleaned up per tick.
 const RECLAIM_SLOTS: usize = 64;
 /// Room is reserved in pieces of at least so many bytes.
@@ -160,6 +170,28 @@ const ALLOWANCE_BYTES_MAX: u64 = 256 * 1024;
 
 impl Space for Allowance {
     fn take(&mut self, bytes: u64, urgent: bool) -> Room {
+        // The first of a turn takes what a record needs beside its payload.
+        let bytes = match self.used {
+            0 => bytes.saturating_add(RECORD_BYTES),
+            _ => bytes,
+        };
+        let room = self.obtain(bytes, urgent);
+        if room == Room::Granted {
+            self.left -= bytes;
+            self.used += bytes;
+        }
+        room
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.used -= bytes;
+        self.left += bytes;
+    }
+}
+
+impl Allowance {
+    /// Sees that there are so many bytes left.
+    fn obtain(&mut self, bytes: u64, urgent: bool) -> Room {
         if bytes > self.left {
             let more = (bytes - self.left).max(RESERVE_BYTES);
             match self.log.try_reserve(more, urgent) {
@@ -176,20 +208,13 @@ impl Space for Allowance {
                 }
             }
         }
-        self.left -= bytes;
-        self.used += bytes;
         Room::Granted
     }
 
-    fn give_back(&mut self, bytes: u64) {
-        self.used -= bytes;
-        self.left += bytes;
-    }
-}
-
-impl Allowance {
-    /// The room for a batch of `bytes`, from what its commands took.
+    /// The room for a batch of `bytes`, from what its commands took: of a whole record, which it
+    /// gets if nobody else writes.
     fn hand_over(&mut self, bytes: u64) -> u64 {
+        let bytes = alone_bytes(bytes);
         let held = self.left + self.used;
         self.used = 0;
         if bytes > held {

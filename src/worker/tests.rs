@@ -429,6 +429,33 @@ fn a_full_disk_refuses_writes_and_lets_space_be_freed() {
     );
 }
 
+#[test]
+fn small_writes_one_by_one_fill_the_disk_and_never_end_the_log() {
+    for shards in [1, 3] {
+        let disk = SimDisk::new(1);
+        let mut village = Village::start_with(&disk, shards, 256 * 1024);
+        let peer = village.connect(0);
+        disk.set_space(Some(disk.used_bytes() + 300_000));
+        // Each is a turn, and so a record, of its own.
+        let write = |village: &mut Village, what: &str| {
+            (0..2_000)
+                .map(|number| village.call(peer, &what.replace('#', &number.to_string())))
+                .take_while(|reply| !reply.starts_with("-NOSPACE"))
+                .count()
+        };
+        let written = write(&mut village, "SET key# value\n");
+        assert!((10..2_000).contains(&written), "{written} were written");
+        let deleted = write(&mut village, "DEL key#\n");
+        assert!(deleted >= 5, "{deleted} were deleted");
+        assert!(deleted < written, "what is set aside has an end as well");
+        disk.set_space(None);
+        village.call(peer, "SET again 1\n");
+        village.settle();
+        assert_eq!(village.call(peer, "SET again 1\n"), "+OK\r\n");
+        assert_eq!(write(&mut village, "SET key# value\n"), 2_000);
+    }
+}
+
 /// Random increments by several clients over several shards, through a crash at a random moment.
 /// Returns how many replies were seen.
 fn crash_once(seed: u64) -> usize {

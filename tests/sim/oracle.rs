@@ -542,7 +542,7 @@ impl Oracle {
             return BTreeSet::new();
         }
         let database = databases_of(life)[context.database];
-        let turns = match row.spec.keys {
+        match row.spec.keys {
             Keys::Range { .. } | Keys::Counted { .. } => {
                 let places = row.key_places(args.args()).unwrap_or_default();
                 let one = places.count == 1 || matches!(row.spec.name, "mget" | "exists");
@@ -566,8 +566,7 @@ impl Oracle {
                     .collect()
             }
             Keys::All => BTreeSet::new(),
-        };
-        turns
+        }
     }
 
     // ---- blocks and watches ------------------------------------------------------------------

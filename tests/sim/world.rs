@@ -265,9 +265,11 @@ fn begin_log(log: &Log, first: Batch) -> Result<(), Fatal> {
 }
 
 fn shared(shards: usize) -> Arc<Shared> {
-    let mut settings = Settings::default();
-    settings.databases = DATABASES;
-    settings.mailbox_calls_max = 8 * shards;
+    let settings = Settings {
+        databases: DATABASES,
+        mailbox_calls_max: 8 * shards,
+        ..Settings::default()
+    };
     Arc::new(Shared {
         settings: Live::new(settings, None),
         clients: Clients::default(),
