@@ -60,15 +60,7 @@ fn run_seed(seed: u64) -> (Report, Counts) {
         report.lives += 1;
         let mut started = start(machine);
         let last = life == lives;
-        let steps = match last {
-            true => 200,
-            false => started
-                .world
-                .borrow_mut()
-                .machine
-                .random
-                .random_range(50..2_500),
-        };
+        let steps = steps_of_life(&mut started.world.borrow_mut().machine.random, last);
         report.checkpoints += live(&mut started, steps);
         let Started { world, checkpoint } = started;
         if last || world.borrow_mut().machine.random.random_range(0..4) == 0 {
@@ -84,6 +76,16 @@ fn run_seed(seed: u64) -> (Report, Counts) {
     }
     report.trace = machine.oracle.trace;
     (report, machine.oracle.counts)
+}
+
+/// How long a life is, unless it ends by itself.
+fn steps_of_life(random: &mut Xoshiro256PlusPlus, last: bool) -> usize {
+    match (last, random.random_range(0..4)) {
+        (true, _) => 200,
+        // What a start leaves behind meets the next one.
+        (false, 0) => random.random_range(0..120),
+        (false, _) => random.random_range(100..2_500),
+    }
 }
 
 /// Starts a server; the disk may fail, and the power go, while it starts.
@@ -267,6 +269,13 @@ struct Totals {
     failures: Vec<(u64, String)>,
 }
 
+fn failure(seed: u64, text: &str) -> String {
+    format!(
+        "seed {seed}: {text}\n  replay: cargo test --profile simulation --features simulation \
+         --test sim -- --seed {seed}"
+    )
+}
+
 fn run_many(from: u64, seeds: u64, fault: Option<Fault>, until_found: bool) -> Totals {
     let next = AtomicU64::new(from);
     let stop = AtomicBool::new(false);
@@ -284,13 +293,16 @@ fn run_many(from: u64, seeds: u64, fault: Option<Fault>, until_found: bool) -> T
             match result {
                 Ok((report, counts)) => totals.add(&report, &counts),
                 Err(text) => {
+                    if fault.is_none() {
+                        println!("{}", failure(seed, &text));
+                    }
                     totals.failures.push((seed, text));
                     if until_found || totals.failures.len() >= 5 {
                         stop.store(true, Ordering::SeqCst);
                     }
                 }
             }
-            if fault.is_none() && totals.seeds.is_multiple_of(5_000) {
+            if fault.is_none() && totals.seeds.is_multiple_of(10_000) {
                 println!("{} seeds", totals.seeds);
             }
         }
@@ -485,12 +497,6 @@ fn main() {
         false,
     );
     totals.print();
-    for (seed, text) in &totals.failures {
-        println!(
-            "seed {seed}: {text}\n  replay: cargo test --profile simulation --features simulation \
-             --test sim -- --seed {seed}"
-        );
-    }
     println!("in {:.1} s", began.elapsed().as_secs_f64());
     let failed = totals.failures.len() as u64 + u64::from(!same);
     println!(

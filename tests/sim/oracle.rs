@@ -542,7 +542,7 @@ impl Oracle {
             return BTreeSet::new();
         }
         let database = databases_of(life)[context.database];
-        let turns = match row.spec.keys {
+        match row.spec.keys {
             Keys::Range { .. } | Keys::Counted { .. } => {
                 let places = row.key_places(args.args()).unwrap_or_default();
                 let one = places.count == 1 || matches!(row.spec.name, "mget" | "exists");
@@ -566,8 +566,7 @@ impl Oracle {
                     .collect()
             }
             Keys::All => BTreeSet::new(),
-        };
-        turns
+        }
     }
 
     // ---- blocks and watches ------------------------------------------------------------------
@@ -626,7 +625,6 @@ impl Oracle {
     }
 
     fn block_done(&mut self, context: Context, reply: Vec<u8>) {
-        self.note(&reply);
         let life = self.life();
         let running = life.running.take().expect("a block runs");
         if running.changed.len() > 1 {
@@ -756,8 +754,9 @@ impl Oracle {
     /// was durable by then.
     pub fn answered(&mut self, (client, request): (u64, u64), words: &[Vec<u8>], reply: &[u8]) {
         self.counts.replies += 1;
-        if self.life().asked.contains_key(&(client, request)) {
-            // What a session command answers may tell of the machine.
+        // What session commands answer, also in a block, may tell of the machine.
+        let told = self.life().asked.get(&(client, request));
+        if told.is_some_and(|asked| asked.block.is_none()) {
             self.note(reply);
         }
         let life = self.life.as_mut().expect("a server runs");

@@ -249,7 +249,6 @@ impl LogModel {
             Mutation::TokenCeiling(ceiling) => {
                 self.token_ceiling = self.token_ceiling.max(ceiling);
             }
-            _ => {}
         }
     }
 

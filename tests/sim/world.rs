@@ -128,8 +128,8 @@ impl Machine {
         let made = store.ingest(&mut |_| Ok(Finish::With(first.clone())));
         assert_eq!(made, Ok(true));
         let mode = match random.random_range(0..10) {
-            0 => SyncMode::EverySec,
-            1 => SyncMode::No,
+            0 | 1 => SyncMode::EverySec,
+            2 => SyncMode::No,
             _ => SyncMode::Always,
         };
         let segments = [64 * 1024, 128 * 1024, 512 * 1024];
@@ -265,9 +265,11 @@ fn begin_log(log: &Log, first: Batch) -> Result<(), Fatal> {
 }
 
 fn shared(shards: usize) -> Arc<Shared> {
-    let mut settings = Settings::default();
-    settings.databases = DATABASES;
-    settings.mailbox_calls_max = 8 * shards;
+    let settings = Settings {
+        databases: DATABASES,
+        mailbox_calls_max: 8 * shards,
+        ..Settings::default()
+    };
     Arc::new(Shared {
         settings: Live::new(settings, None),
         clients: Clients::default(),
@@ -707,14 +709,19 @@ impl World {
         self.settle();
     }
 
-    /// Every deadline passes; every key that has one is gone.
+    /// Every deadline passes; every key that has one is gone, without anybody asking for it.
     pub fn let_deadlines_pass(&mut self) {
         self.machine.advance_us(3_600_000_000);
         self.settle();
+        self.check_tables();
+        self.audit();
+        self.check_tables();
+    }
+
+    fn check_tables(&mut self) {
         if self.dead.is_some() {
             return;
         }
-        self.audit();
         let now_ms = self.now_ms();
         let keyspaces: Vec<_> = self
             .workers
