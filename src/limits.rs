@@ -184,3 +184,6 @@ pub const SCAN_WHOLE_FIELDS_MAX: usize = 128;
 /// Longest reply of HRANDFIELD with a negative count, which no hash bounds, in bytes.
 pub const RANDOM_REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const _: () = assert!((RANDOM_REPLY_BYTES_MAX as u64) < OUTPUT_BYTES_MAX);
+
+/// Keys that a walk over the keyspace reads at once, in memory or from the store.
+pub const WALK_PAGE_KEYS_MAX: usize = 1024;

@@ -45,6 +45,11 @@ impl Databases {
         self.next
     }
 
+    /// Whether a number leads to an id.
+    pub fn is_live(&self, id: u32) -> bool {
+        self.ids.contains(&id)
+    }
+
     /// Number of databases.
     pub fn len(&self) -> usize {
         self.ids.len()

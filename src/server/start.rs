@@ -53,7 +53,7 @@ impl Reload {
             .meta()
             .map_err(|error| text(&error))?
             .unwrap_or_default();
-        let loaded = crate::recovery::load(&*self.store, &meta, self.plan, self.tokens.clone());
+        let loaded = crate::recovery::load(&self.store, &meta, self.plan, self.tokens.clone());
         loaded.map_err(|error| text(&error))
     }
 
@@ -93,7 +93,8 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         random_seed: random,
     };
     let mut progress = Reporter::new();
-    let recovered = recover(&*store, &meta, &mut recovery, plan, &mut |text| {
+    let store: Arc<dyn Store> = store;
+    let recovered = recover(&store, &meta, &mut recovery, plan, &mut |text| {
         progress.report(&text)
     });
     let recovered = recovered.map_err(Fatal::new)?;
@@ -101,7 +102,6 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     let clock = Clock::start(recovered.time_ms);
     let map = recovered.keyspaces[0].databases();
     log_ceiling(&log, (&recovered.tokens, map), &clock)?;
-    let store: Arc<dyn Store> = store;
     let shared = share(live, &log, &store, &clock, &folder, routes.shards());
     let reload = Reload {
         store: store.clone(),
@@ -267,6 +267,7 @@ fn run_threads(
         tokens: recovered.tokens,
         databases,
         retired: true,
+        expired_until_ms: 0,
         progress,
     });
     Server {

@@ -34,7 +34,7 @@ mod lending;
 mod messages;
 mod requests;
 pub mod runner;
-mod sweep;
+pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
 
