@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::keyspace::cold::{Cold, Page, Sleeper, Unreadable};
 use crate::keyspace::codec::{self, Stored, Undecodable};
+use crate::keyspace::cold::{Cold, Page, Sleeper, Unreadable};
 use crate::keyspace::deadlines::Hint;
 use crate::keyspace::key::key_hash32;
 use crate::keyspace::{DatabaseId, Hash, Key, Kind, Value};
@@ -54,7 +54,12 @@ impl StoredKeys {
 type Found<T> = Result<T, Unreadable>;
 
 impl Cold for StoredKeys {
-    fn find(&self, database: DatabaseId, key: &Key<'_>, exact: bool) -> Found<Option<(Value, u64)>> {
+    fn find(
+        &self,
+        database: DatabaseId,
+        key: &Key<'_>,
+        exact: bool,
+    ) -> Found<Option<(Value, u64)>> {
         let of = KeyOf {
             slot: key.slot,
             database,

@@ -274,7 +274,11 @@ impl Shape<'_> {
         };
         let deadline = if self.deadline_ms != 0 { DEADLINE } else { 0 };
         // What was written is in use; what was loaded is, once a command looks at it.
-        let used = if self.flags & DIRTY != 0 { REFERENCED } else { 0 };
+        let used = if self.flags & DIRTY != 0 {
+            REFERENCED
+        } else {
+            0
+        };
         target[..META].copy_from_slice(&self.hash32.to_le_bytes());
         target[META] = self.flags | kind | deadline | used;
         target[STAMP] = self.stamp;

@@ -207,6 +207,17 @@ impl Keyspace {
         &self.turn
     }
 
+    /// Memory besides the tables, in bytes, roughly.
+    pub fn bytes_besides_tables(&self) -> usize {
+        self.deadlines.len() * size_of::<Hint>() + self.turn.bytes() + self.undo.bytes()
+    }
+
+    /// By how many ms the expiry in the background is behind.
+    pub fn expiry_late_ms(&self) -> u64 {
+        let next_ms = self.next_deadline_ms().unwrap_or(u64::MAX);
+        self.now_ms.saturating_sub(next_ms)
+    }
+
     /// Keys with a deadline, roughly: the number of hints.
     pub fn deadline_hints(&self) -> usize {
         self.deadlines.len()
@@ -485,10 +496,8 @@ impl Keyspace {
             let due = sleeper.deadline_ms != 0 && sleeper.deadline_ms <= self.now_ms;
             if due || sleeper.kind == Kind::Hash {
                 self.wake(hint.database, &key);
-            } else if !matches!(
-                self.tables.presence(hint.database, &key),
-                Presence::Live(_)
-            ) && sleeper.deadline_ms < self.pump.horizon_ms
+            } else if !matches!(self.tables.presence(hint.database, &key), Presence::Live(_))
+                && sleeper.deadline_ms < self.pump.horizon_ms
             {
                 // Its row was read before it was written, perhaps.
                 self.hint(hint.database, &key, 0, sleeper.deadline_ms);
@@ -739,9 +748,7 @@ impl Keyspace {
                     });
                 }
             }
-            Mutation::Databases { .. }
-            | Mutation::TokenCeiling(_)
-            | Mutation::Once { .. } => {}
+            Mutation::Databases { .. } | Mutation::TokenCeiling(_) | Mutation::Once { .. } => {}
         }
     }
 

@@ -11,7 +11,8 @@ use super::arena::{Arena, OFFSET_LIMIT, size_class};
 use super::boxes::{Boxed, Boxes};
 use super::entry::{
     BOXED, Body, CELL, COUNTER, DIRTY, HASH, IN_FLIGHT, INLINE_KEY_BYTES_MAX,
-    INLINE_TEXT_BYTES_MAX, REFERENCED, Raw, STRING, Shape, TOMBSTONE, set_deadline, set_flags, set_stamp,
+    INLINE_TEXT_BYTES_MAX, REFERENCED, Raw, STRING, Shape, TOMBSTONE, set_deadline, set_flags,
+    set_stamp,
 };
 use super::{Hash, Key, Value, ValueRef};
 

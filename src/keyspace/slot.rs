@@ -11,8 +11,8 @@ use bytes::BytesMut;
 use rand::Rng;
 
 use super::directory::{Place, SlotTable};
-use super::evict::Hand;
 use super::entry::{DIRTY, TOMBSTONE};
+use super::evict::Hand;
 use super::segment::{Given, Segment, Tally};
 use super::{EntryRef, EntryState, HashMut, Key, Value, parse_counter};
 
@@ -130,8 +130,9 @@ impl Tables {
 
     /// Keys of a database, here or asleep.
     pub fn count_db(&self, database: DatabaseId) -> u64 {
-        self.database(database)
-            .map_or(0, |database| database.tally.live as u64 + database.tally.asleep)
+        self.database(database).map_or(0, |database| {
+            database.tally.live as u64 + database.tally.asleep
+        })
     }
 
     /// Live entries of a slot in a database that are here.
@@ -234,11 +235,7 @@ impl Tables {
 
     /// A key of the database, each with the same probability: an entry that is here, or the slot
     /// of one that is asleep.
-    pub fn random<R: Rng + ?Sized>(
-        &self,
-        database: DatabaseId,
-        rng: &mut R,
-    ) -> Option<Drawn<'_>> {
+    pub fn random<R: Rng + ?Sized>(&self, database: DatabaseId, rng: &mut R) -> Option<Drawn<'_>> {
         let database = self.database(database)?;
         let keys = database.tally.live as u64 + database.tally.asleep;
         if keys == 0 {

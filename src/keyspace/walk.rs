@@ -59,13 +59,11 @@ impl Keyspace {
         };
         // Only where both are known to their end is it known what exists.
         let end = here_end.map_or(end, |here_end| end.min(here_end.into()));
-        let next = self
-            .tables
-            .scan_slot(database, slot, from, limit, |entry| {
-                if u64::from(entry.hash32()) < end {
-                    visit(entry.key(), shown(entry.kind(), entry.deadline_ms()));
-                }
-            });
+        let next = self.tables.scan_slot(database, slot, from, limit, |entry| {
+            if u64::from(entry.hash32()) < end {
+                visit(entry.key(), shown(entry.kind(), entry.deadline_ms()));
+            }
+        });
         let end = next.map_or(end, |next| end.min(next.into()));
         for sleeper in &asleep.keys {
             let key = Key::new(&sleeper.key, self.seed);

@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::recovery::{Plan, Recovered, recover};
 use crate::route::Routes;
 use crate::server::checkpoints::{Checkpoints, DatabaseMap, Progress, Tools};
+use crate::server::due::{self, Due};
 use crate::server::engine::Room;
 use crate::server::{Fatal, Server, absolute};
 use crate::session::{Clients, KeyCounts, Shared};
@@ -259,6 +260,13 @@ fn run_threads(
     progress
         .lsn
         .store(meta.lsn, std::sync::atomic::Ordering::Relaxed);
+    let due = Due::start(due::Tools {
+        store: store.clone(),
+        clock: clock.clone(),
+        routes: plan.routes,
+        seed: plan.seed,
+        mailboxes: mailboxes.clone(),
+    });
     let checkpoints = Checkpoints::start(Tools {
         store,
         log: log.clone(),
@@ -277,6 +285,7 @@ fn run_threads(
         mailboxes,
         threads,
         checkpoints,
+        due,
         recovered_keys: recovered.keys,
         reload,
         next_shard: 0,

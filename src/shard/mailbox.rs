@@ -134,8 +134,8 @@ pub enum Message {
     /// The store's deadline rows before this are going to be read.
     Horizon(u64),
     /// Hints from the store's deadline rows; all that is due before this was read. The answer says
-    /// how much is due here and was not looked at yet.
-    Hints(Vec<Hint>, u64, std::sync::mpsc::Sender<usize>),
+    /// by how many ms the expiry here is behind.
+    Hints(Vec<Hint>, u64, std::sync::mpsc::Sender<u64>),
     /// What a connection asked of the server is done; an error text if it failed.
     Done(ConnId, Result<(), String>),
 }

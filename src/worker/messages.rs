@@ -67,7 +67,7 @@ impl Worker {
                     if let Some(keyspace) = &mut self.keyspace {
                         keyspace.take_hints(&hints, read_ms);
                         // Who does not listen any more needs no answer.
-                        let _ = reply.send(keyspace.deadline_hints());
+                        let _ = reply.send(keyspace.expiry_late_ms());
                     }
                 }
                 other => self.message(other),

@@ -266,6 +266,10 @@ impl Worker {
         if conn.session.block.is_some() && !row.has(flag::IMMEDIATE) {
             return self.queue_in_block(conn, id, args);
         }
+        if row.spec.name == "exec" && self.block_waits_for_memory(conn) {
+            self.timed_conns.push(conn.id);
+            return Flow::Again;
+        }
         // These speak of everything before them, which has to have arrived.
         if matches!(row.spec.name, "wait" | "waitaof") && conn.queue.places() > 0 {
             self.send_outgoing(conn);
@@ -299,7 +303,20 @@ impl Worker {
 
     fn key_command(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>) -> Flow {
         let row = table().row(id);
-        match self.routes.need(row, args) {
+        let need = self.routes.need(row, args);
+        let short = match &need {
+            Ok(Need::One(shard)) => self.waits_for_memory(row, *shard),
+            Ok(Need::Several(shards)) => {
+                let mut shards = shards.ids().iter();
+                shards.any(|shard| self.waits_for_memory(row, *shard))
+            }
+            _ => false,
+        };
+        if short {
+            self.timed_conns.push(conn.id);
+            return Flow::Again;
+        }
+        match need {
             Err(reject) => {
                 self.metrics.record_rejected(id.0 as usize);
                 self.refuse(conn, &reject);
