@@ -200,3 +200,5 @@ pub const MEMORY_BESIDES_BYTES: u64 = 80 * 1024 * 1024;
 pub const DEADLINE_HINTS_PER_PAGE: usize = 4096;
 /// Deadlines of hibernating keys that owners are told ahead of their time, about.
 pub const DEADLINE_HINTS_AHEAD_MAX: usize = 512 * 1024;
+/// A shard may always keep so many bytes of keys in memory, however small `maxmemory` is.
+pub const RESIDENT_BYTES_MIN: usize = 4 * 1024;

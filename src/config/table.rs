@@ -235,8 +235,8 @@ pub const ROWS: &[Row] = &[
         Group::Memory,
         "0",
         bytes(0, 1 << 50, |s| &mut s.maxmemory_bytes),
-        "Most memory for keys; 0: no bound. Beyond it, keys that were not used for long hibernate on \
-         disk. The process takes up to 128 MiB more.",
+        "Most memory for keys; 0: no bound. Beyond it, keys that were not used for long hibernate \
+         on disk. The process takes up to 128 MiB more.",
     ),
     setting(
         Change::Never,

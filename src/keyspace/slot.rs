@@ -42,6 +42,8 @@ pub struct Database {
     pub(super) id: DatabaseId,
     pub(super) tables: Box<[Option<Box<SlotTable>>]>,
     pub(super) tally: Tally,
+    /// Bytes that stay when everything else is evicted.
+    skeleton_bytes: usize,
 }
 
 /// All entries of a contiguous range of slots.
@@ -264,6 +266,14 @@ impl Tables {
         self.databases
             .iter()
             .map(|database| database.tally.bytes)
+            .sum()
+    }
+
+    /// What of them stays when everything is evicted, in bytes.
+    pub fn skeleton_bytes(&self) -> usize {
+        self.databases
+            .iter()
+            .map(|database| database.skeleton_bytes)
             .sum()
     }
 
@@ -499,6 +509,7 @@ impl Tables {
         let table = database.tables[index].get_or_insert_with(|| {
             let table = Box::new(SlotTable::new());
             database.tally.add(table.tally);
+            database.skeleton_bytes += table.tally.bytes;
             table
         });
         let before = table.tally;
@@ -561,6 +572,7 @@ impl Database {
         Database {
             id,
             tables,
+            skeleton_bytes: bytes,
             tally: Tally {
                 bytes,
                 ..Tally::default()

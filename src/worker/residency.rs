@@ -6,7 +6,9 @@
 
 use crate::command::spec::flag;
 use crate::command::{Row, table};
-use crate::limits::{EVICT_ENTRIES_PER_TURN, EVICT_ENTRIES_PRESSED, MEMORY_SLACK_SHARE};
+use crate::limits::{
+    EVICT_ENTRIES_PER_TURN, EVICT_ENTRIES_PRESSED, MEMORY_SLACK_SHARE, RESIDENT_BYTES_MIN,
+};
 use crate::shard::mailbox::ShardId;
 use crate::worker::conn::Conn;
 use crate::worker::{Control, Worker};
@@ -33,9 +35,11 @@ impl Worker {
             return;
         };
         let besides = keyspace.bytes_besides_tables();
-        let tables_max = bytes_max.saturating_sub(besides);
+        // Below what is always needed nothing would ever run.
+        let least = keyspace.tables().skeleton_bytes() + RESIDENT_BYTES_MIN;
+        let tables_max = bytes_max.saturating_sub(besides).max(least);
         // The slack is what a turn may fill.
-        let goal = tables_max - tables_max / MEMORY_SLACK_SHARE;
+        let goal = (tables_max - tables_max / MEMORY_SLACK_SHARE).max(least);
         let bytes = keyspace.tables().bytes();
         if bytes <= goal {
             return self.set_short(false);
