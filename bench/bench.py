@@ -1,6 +1,6 @@
 """Measures tallyman side by side with redis-server and prints a table.
 
-The same client (redis-benchmark), the same disk, interleaved rounds: in each round every server
+The same client (redis-benchmark, or bench/load for blocks), the same disk, interleaved rounds: in each round every server
 runs every workload, and while one is measured the others are stopped (SIGSTOP), so that no
 background work disturbs. Figures are medians over the rounds. A server runs with
 `appendfsync always`, `everysec` or `no`; redis-server without persistence is the reference.
@@ -8,6 +8,7 @@ background work disturbs. Figures are medians over the rounds. A server runs wit
 
 import argparse
 import csv
+import json
 import os
 import platform
 import shutil
@@ -28,6 +29,8 @@ from harness.wire import Error, Wire  # noqa: E402
 from workloads import WORKLOADS  # noqa: E402
 
 WARM_UP_REQUESTS = 5_000
+WARM_UP_SECONDS = 0.3
+OWN_TWO_SHARDS = "tallyman, 2 shards"
 REQUESTS_MAX = 50_000_000
 SYNC_SAMPLES = 300
 SYNC_BLOCK_BYTES = 4096
@@ -42,6 +45,8 @@ class Sample:
     p99_ms: float
     cpu_micros: float
     """CPU time of the server per command, all its threads."""
+    share: float | None = None
+    """Where other clients run beside: the part of the speed without them that is left."""
 
 
 @dataclass
@@ -89,8 +94,42 @@ def benchmark(contender, workload, command, pipeline, requests, options):
                   used / requests * 1e6)
 
 
+def load(contender, workload, pipeline, seconds, beside, options):
+    """Runs bench/load once; returns a sample. A block counts as one request."""
+    server = contender.server
+    line = [options.load, "--port", str(server.port), "--workload", workload.load,
+            "--clients", str(workload.clients), "--pipeline", str(pipeline),
+            "--keys", str(options.keys), "--seconds", str(seconds), "--json", "-"]
+    if beside:
+        line += ["--beside", beside]
+    before = cpu_seconds(server.pid)
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=600)
+    used = cpu_seconds(server.pid) - before
+    if done.returncode:
+        raise SystemExit(f"bench/load failed on {contender.name}, {workload.name}:\n"
+                         f"{done.stderr}{done.stdout}\n{server.log_tail()}")
+    groups = json.loads(done.stdout)["groups"]
+    latency = groups[0]["latency_ms"]
+    units = sum(group["units"] for group in groups)
+    return Sample(groups[0]["units_per_second"], latency["p50"], latency["p99"],
+                  used / max(units, 1) * 1e6)
+
+
+def measure_load(contender, workload, pipeline, options):
+    """One round of a workload of bench/load, with and without the clients beside it."""
+    load(contender, workload, pipeline, WARM_UP_SECONDS, "", options)
+    sample = load(contender, workload, pipeline, options.seconds, "", options)
+    if workload.beside:
+        alone = sample.per_second
+        sample = load(contender, workload, pipeline, options.seconds, workload.beside, options)
+        sample.share = sample.per_second / alone
+    return sample
+
+
 def measure(contender, workload, pipeline, options):
     """One round of a workload: a warm-up that says how many requests fill the time."""
+    if workload.load:
+        return measure_load(contender, workload, pipeline, options)
     is_peer = contender.server.kind == "redis" and workload.peer
     command = workload.peer if is_peer else workload.command
     unit = workload.clients * pipeline
@@ -129,6 +168,11 @@ def start(name, kind, binary, options_of_server, folder, options, setups):
     return Contender(name, server)
 
 
+def own_shards():
+    """How many shards tallyman takes by default: one core is left to the log."""
+    return max(1, (os.cpu_count() or 1) - 1)
+
+
 def contenders(fsync, rows, folder, options):
     """The servers of one fsync mode; `none` is the peers' persistence off."""
     setups = [command for row in rows for command in row.setup]
@@ -136,6 +180,8 @@ def contenders(fsync, rows, folder, options):
     if fsync != "none" and not options.without_tallyman:
         wanted.append(("tallyman", "tallyman", None, {"appendfsync": fsync} | (
             {"shards": options.shards} if options.shards else {})))
+        if any(row.two_shards for row in rows) and (options.shards or own_shards()) != 2:
+            wanted.append((OWN_TWO_SHARDS, "tallyman", None, {"appendfsync": fsync, "shards": 2}))
     settings = ({"appendonly": "no"} if fsync == "none" else {"appendfsync": fsync})
     for binary in ["redis-server", *options.peer]:
         wanted.append((Path(binary).name, "redis", binary, settings))
@@ -170,6 +216,8 @@ def run_mode(fsync, rows, folder, options):
                     # Each round begins with another server.
                     turn = round_number % len(started)
                     for contender in started[turn:] + started[:turn]:
+                        if contender.name == OWN_TWO_SHARDS and not row.two_shards:
+                            continue
                         contender.resume()
                         sample = measure(contender, row, pipeline, options)
                         contender.pause()
@@ -217,25 +265,27 @@ def machine(folder):
 def table(results):
     """Markdown: a line per workload, pipeline and mode; ratios are to the fastest peer."""
     lines = ["| workload | pipeline | appendfsync | server | requests/s (median) | spread | "
-             "p50 ms | p99 ms | CPU us/request | ratio | to no persistence |",
-             "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+             "p50 ms | p99 ms | CPU us/request | ratio | to no persistence | share |",
+             "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for (name, pipeline, fsync), servers in results.items():
         peers = [median(samples, "per_second") for server, samples in servers.items()
-                 if server != "tallyman"]
+                 if not server.startswith("tallyman")]
         reference = [median(samples, "per_second") for samples in
                      results.get((name, pipeline, "none"), {}).values()]
         for server, samples in servers.items():
             speed = median(samples, "per_second")
             low = min(sample.per_second for sample in samples)
             high = max(sample.per_second for sample in samples)
-            own = server == "tallyman"
+            own = server.startswith("tallyman")
+            shares = [sample.share for sample in samples if sample.share is not None]
+            share = f"{statistics.median(shares) * 100:.0f}%" if shares else ""
             ratio = f"**{speed / max(peers):.2f}x**" if own and peers else ""
             against = f"{speed / max(reference):.2f}x" if own and reference else ""
             lines.append(
                 f"| {name} | {pipeline} | {fsync} | {server} | {speed:,.0f} | "
                 f"{(high - low) / speed * 100:.0f}% | {median(samples, 'p50_ms'):.3f} | "
                 f"{median(samples, 'p99_ms'):.3f} | {median(samples, 'cpu_micros'):.2f} | "
-                f"{ratio} | {against} |")
+                f"{ratio} | {against} | {share} |")
     return lines
 
 
@@ -263,6 +313,7 @@ def parse():
     options.rounds = options.rounds or 3
     options.seconds = options.seconds or (0.5 if options.quick else 4.0)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    options.load = os.environ.get("LOAD_BIN", str(target / "release" / "examples" / "load"))
     options.dir = options.dir or target / "bench"
     return options
 
@@ -294,7 +345,8 @@ def main():
     results = dict(sorted(results.items(), key=lambda item: (
         order.index(item[0][0]), item[0][1], modes.index(item[0][2]))))
     lines = head + [f"{options.rounds} interleaved rounds of {options.seconds:g} s, "
-                    f"{options.keys} keys; ratio: to the fastest peer in the same mode", ""]
+                    f"{options.keys} keys; ratio: to the fastest peer in the same mode; share: of "
+                    "the own speed without the clients beside it", ""]
     lines += table(results)
     print("\n" + "\n".join(lines[len(head):]))
     if options.write:

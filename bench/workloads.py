@@ -2,10 +2,13 @@
 
 A command is what redis-benchmark gets behind its options; it replaces `__rand_int__` by a random
 number of 12 digits below the number of keys. `peer` is what another server runs in its place
-where it lacks the command (a Lua script). Every server is filled with the keys before.
+where it lacks the command (a Lua script). Rows with `load` are run by our own load generator
+(bench/load) instead, which can send blocks, and several kinds of clients at once. Every server is
+filled with the keys before.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 EVERY_FSYNC = ("always", "everysec", "no")
 VALUE_1_KB = "x" * 1024
@@ -16,7 +19,7 @@ class Workload:
     """One row, measured once per fsync mode and pipeline depth."""
 
     name: str
-    command: tuple
+    command: tuple = ()
     peer: tuple | None = None
     clients: int = 50
     pipelines: tuple = (1, 16)
@@ -25,6 +28,13 @@ class Workload:
     """Also measured on the peers with persistence off."""
     later: bool = False
     """Only with --all: the commands are not built yet."""
+    load: str = ""
+    """A workload or template of bench/load; then `command` is not used."""
+    beside: str = ""
+    """Other clients of bench/load at the same time. The row is run without them as well, and the
+    table shows what share of that is left."""
+    two_shards: bool = False
+    """Also measured on a tallyman with two shards, if its default is another number."""
     setup: tuple = field(default=())
     """Commands that are run once on each server before the first round."""
 
@@ -37,13 +47,7 @@ def hash_of(fields):
                  for start in range(0, fields, step))
 
 
-SETIFIDLE_SCRIPT = """
-local held = redis.call('GET', KEYS[1])
-if held and held ~= 'idle' then return {'BUSY', held, redis.call('PTTL', KEYS[1])} end
-local token = redis.call('INCR', KEYS[1] .. ':token')
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {'STARTED', token}
-"""
+SETIFIDLE_SCRIPT = (Path(__file__).parent / "lua" / "setifidle.lua").read_text()
 
 THROTTLE_SCRIPT = """
 local now = redis.call('TIME')
@@ -76,6 +80,12 @@ WORKLOADS = [
                                    for part in ("key:__rand_int__", "xxx")])),
     Workload("mset-10-one-slot", ("MSET", *[part for i in range(10)
                                             for part in (f"{{a}}{i}:__rand_int__", "xxx")])),
+    Workload("block-5-one-key", load="block-one-key", two_shards=True),
+    Workload("block-5-one-shard", load="block-one-shard", two_shards=True),
+    Workload("block-5-any-shard", load="block-any-shard", two_shards=True),
+    Workload("block-mset-10", load="mset-10", two_shards=True),
+    Workload("incr-beside-blocks", load="incr", two_shards=True,
+             beside="clients=8 pipeline=1 rate=1000 workload=block-any-shard"),
     Workload("hincrby", ("HINCRBY", "h:__rand_int__", "n", "1"), later=True),
     Workload("hincrby-100k-fields", ("HINCRBY", "big", "f__rand_int__", "1"), later=True,
              setup=hash_of(100_000)),

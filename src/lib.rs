@@ -19,7 +19,7 @@
 //! 3. [`route`] says which shards own the keys. One, and it is this thread's: it runs right here.
 //!    One other: the call goes into its mailbox. Several: the call fans out and the parts are
 //!    merged, or, where it must be atomic, a coordinator borrows the shards in ascending order
-//!    (`worker::lending`).
+//!    (`worker::lending`), once for all that the thread's connections asked for in a turn.
 //! 4. The `Txn` writes in memory. A `Reject` rolls everything back. What was touched is noted.
 //! 5. At the end of the turn the shard is sealed: the final values of all that was touched become
 //!    one batch, and pushing it on the [`log`]'s queue gives it its lsn.
@@ -65,14 +65,18 @@
 //! - [`store`]: rows on disk, folder, checkpoint; only `store/fjall.rs` names fjall. Imports
 //!   `limits`.
 //! - [`conn`]: the gate, and the order of replies. Imports `keyspace` (for what a reply waits for).
-//! - [`route`]: key → slot → shard; merging. Imports `command`, `reply`, `resp`, `number`,
-//!   `limits`.
+//! - [`route`]: key → slot → shard; merging. Imports `command`, `keyspace` (for slots), `reply`,
+//!   `resp`, `number`, `limits`.
 //! - [`shard`]: runs commands and blocks on keyspaces; the messages of mailboxes. Imports
 //!   `command`, `keyspace`, `reply`, `resp`, `session`, `conn`, `store` (its rows).
 //! - [`worker`]: the core of a shard thread, and its runner. Imports all above.
 //! - [`residency`]: from rows to keys that hibernate. Imports `keyspace`, `store`.
 //! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`, `residency`.
+//! - [`check`]: reads a whole data folder. Imports `keyspace` (its codecs), `log`, `store`,
+//!   `limits`.
+//! - [`backup`]: copies one, while it is used too. Imports `check`, `log`, `store`, `limits`.
 //! - [`server`]: start, serve, stop. Imports all above.
+//! - [`tools`]: `tallyman check` and `tallyman backup`. Imports `check`, `backup`, `clock`.
 //!
 //! tokio is in `worker::runner` and `server` alone.
 //!
@@ -109,6 +113,8 @@
 //! - Nothing that a client or a disk sends can panic the process. `Reject` goes to the client,
 //!   `Fatal` ends the process with one line.
 
+pub mod backup;
+pub mod check;
 pub mod clock;
 pub mod command;
 pub mod config;
@@ -131,4 +137,5 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod store;
+pub mod tools;
 pub mod worker;

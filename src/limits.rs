@@ -93,6 +93,12 @@ pub const STORE_OPEN_FILES_MAX: usize = 256;
 pub const STORE_CACHE_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
 /// Sorted runs in the first level above which a checkpoint waits: every run costs each read a look.
 pub const STORE_DEPTH_MAX: usize = 16;
+/// Piece in which files of the store are read to be checked, in bytes.
+pub const STORE_PIECE_BYTES: usize = 1024 * 1024;
+/// Deadlines whose rows a check looks for at a time: a few ten megabytes.
+pub const CHECK_DEADLINES_MAX: usize = 2 * 1024 * 1024;
+/// How often a backup of a running server's folder begins again when it was overtaken.
+pub const BACKUP_TRIES_MAX: usize = 20;
 /// How long a reopening store waits for reads and scans that still use it, in milliseconds.
 pub const STORE_REOPEN_WAIT_MS_MAX: u64 = 10_000;
 /// Deadline rows a checkpoint gathers in memory before it ingests them by themselves, in bytes.
@@ -149,6 +155,10 @@ pub const LATENCY_EVENTS_MAX: usize = 64;
 pub const WATCHED_KEYS_MAX: usize = 10_000;
 /// Commands that one connection may run before others have their turn.
 pub const TURN_COMMANDS_MAX: usize = 1_000;
+/// Commands that run while shards are borrowed once; then the shards go home, where others wait.
+pub const LENT_COMMANDS_MAX: usize = 256;
+/// Sets of shards, the latest ones of a turn, among which a command looks for its own.
+pub const GATHERED_SETS_MAX: usize = 16;
 /// Bytes of requests that one connection may run before others have their turn.
 pub const TURN_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of replies that wait for the disk or for other shards before a connection stops reading.
@@ -170,6 +180,18 @@ const _: () = assert!(
     RESTORE_UNPACKED_BYTES_MAX <= i32::MAX as usize,
     "the unpacker counts in 32 bits"
 );
+
+// ---- credits ---------------------------------------------------------------------------------
+
+/// Open holds of one account.
+pub const HOLDS_MAX: usize = 1024;
+/// How long the end of a hold is remembered unless RESERVE says otherwise, in milliseconds.
+pub const SETTLED_KEEP_MS_DEFAULT: u64 = 24 * 60 * 60 * 1000;
+
+// ---- at most once ----------------------------------------------------------------------------
+
+/// Longest reply that ONCE keeps, in bytes as RESP3 has it.
+pub const ONCE_REPLY_BYTES_MAX: usize = 64 * 1024;
 
 // ---- hashes ----------------------------------------------------------------------------------
 

@@ -1,14 +1,14 @@
-//! The `tallyman` program: reads the command line, starts logging, runs the server.
+//! The `tallyman` program: reads the command line, starts logging, runs the server or a tool.
 //!
 //! Exit codes: 0 after a clean stop, 2 when the command line or the settings file is not
-//! understood, otherwise what the fatal error says.
+//! understood, 1 when a tool found a fault, otherwise what the fatal error says.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tallyman::{
     config::{Invocation, Settings, invocation},
-    logging, server,
+    logging, server, tools,
 };
 
 #[global_allocator]
@@ -16,7 +16,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match invocation(std::env::args_os()) {
-        Ok(Invocation::Serve { settings, file }) => serve(settings, file),
+        Ok(Invocation::Serve { settings, file }) => serve(*settings, file),
+        Ok(Invocation::Check(folder)) => tools::run_check(&folder),
+        Ok(Invocation::Backup(folder, target)) => tools::run_backup(&folder, &target),
         Err(refusal) => ExitCode::from(refusal.report()),
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::keyspace::Cold;
 use crate::keyspace::codec::{Mutation, Mutations, Undecodable};
 use crate::keyspace::databases::Databases;
+use crate::keyspace::key::slot_of;
 use crate::keyspace::owned::{Keyspace, Origin};
 use crate::keyspace::tokens::TokenSource;
 use crate::limits::SLOTS;
@@ -186,13 +187,14 @@ impl Replay {
         for mutation in Mutations::of(payload) {
             let mutation = mutation.map_err(|error| undecodable(lsn, &error))?;
             let shard = match &mutation {
-                Mutation::Put { key, .. }
-                | Mutation::Delete { key, .. }
-                | Mutation::Deadline { key, .. }
-                | Mutation::Part { key, .. }
-                | Mutation::Fields { key, .. }
-                | Mutation::Retired { key, .. }
-                | Mutation::Once { key, .. } => plan.routes.of_key(key),
+                Mutation::Put { database, key, .. }
+                | Mutation::Delete { database, key }
+                | Mutation::Deadline { database, key, .. }
+                | Mutation::Part { database, key, .. }
+                | Mutation::Fields { database, key, .. }
+                | Mutation::Retired { database, key, .. } => {
+                    plan.routes.of_slot(slot_of(*database, key))
+                }
                 Mutation::Count { slot, .. } if *slot < SLOTS => plan.routes.of_slot(*slot),
                 Mutation::Count { .. } => {
                     return Err(undecodable(lsn, &Undecodable("a slot")));

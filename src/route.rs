@@ -5,10 +5,9 @@
 
 use std::ops::Range;
 
-use redis_protocol::redis_keyslot;
-
 use crate::command::Row;
 use crate::command::spec::{Across, Keys};
+use crate::keyspace::key_slot;
 use crate::limits::{KEY_BYTES_MAX, SLOTS};
 use crate::number::parse_u64;
 use crate::reply::Reject;
@@ -78,7 +77,7 @@ impl Routes {
         if self.shards == 1 {
             0
         } else {
-            self.of_slot(redis_keyslot(key))
+            self.of_slot(key_slot(key))
         }
     }
 

@@ -54,6 +54,8 @@ pub enum Next {
         /// SAVE waits, BGSAVE and BGREWRITEAOF do not.
         wait: bool,
     },
+    /// Copy the data folder to this new one, then +OK.
+    Backup(std::path::PathBuf),
     /// Stop the server; the reply is written only if it fails.
     Shutdown {
         /// Without a last checkpoint; the log is kept and has everything.
@@ -469,13 +471,15 @@ pub struct Shared {
 /// # Errors
 /// In Redis's words.
 pub fn permitted(row: &Row, client: &Client, allowed: DebugCommand) -> Result<(), Reject> {
+    if !row.has(flag::PROTECTED) {
+        return Ok(());
+    }
     let ip = client.address.rsplit_once(':').map_or("", |(ip, _)| ip);
     let ip = ip.trim_start_matches('[').trim_end_matches(']');
     let is_local = || client.unix || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
     match allowed {
         DebugCommand::Yes => Ok(()),
         DebugCommand::Local if is_local() => Ok(()),
-        _ if !row.has(flag::PROTECTED) => Ok(()),
         _ => Err(Reject::fixed(
             "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
              \"local\", you can run it from a local connection, otherwise you need to set this \
@@ -491,7 +495,7 @@ pub fn redacted(row: &Row, args: Args<'_>) -> Option<OwnedArgs> {
     }
     // What follows AUTH (the command, or HELLO's option) and requirepass in CONFIG SET.
     let mut hidden = 0;
-    let words = args.iter().map(|word| {
+    let words = args.iter().map(move |word| {
         let shown = if hidden > 0 { &b"(redacted)"[..] } else { word };
         hidden = match word.to_ascii_lowercase().as_slice() {
             _ if hidden > 0 => hidden - 1,

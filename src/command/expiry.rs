@@ -48,6 +48,20 @@ impl Expiry {
         let at_ms = ms.checked_add(base_ms as i64).ok_or_else(invalid)?;
         Ok(Some(at_ms as u64))
     }
+
+    /// The absolute deadline in ms, if one was given, for what would be pointless if it ended
+    /// before it begins.
+    ///
+    /// # Errors
+    /// A time that is no time, or that has passed.
+    pub fn future_ms(self, now_ms: u64, command: &str) -> Result<Option<u64>, Reject> {
+        let deadline_ms = self.deadline_ms(now_ms, command)?;
+        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+            let text = format!("{command}: the deadline of EXAT or PXAT has passed");
+            return Err(Reject::err(text));
+        }
+        Ok(deadline_ms)
+    }
 }
 
 /// Sets value and deadline (0: none) of a key, whatever it was. A deadline that has passed deletes

@@ -174,6 +174,9 @@ fn seconds(nanoseconds: i128) -> i64 {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use crate::command::transcript::Transcript;
 

@@ -22,11 +22,13 @@ use crate::session::{Next, SessionCall};
 
 pub mod connection;
 pub mod counters;
+pub mod credits;
 pub mod docs;
 pub mod expiry;
 pub mod hashes;
 pub mod keys;
 pub mod limits;
+pub mod once;
 #[cfg(test)]
 #[path = "../../tests/transcripts/play.rs"]
 mod recorded;
@@ -50,6 +52,8 @@ const FAMILIES: &[&[Row]] = &[
     hashes::COMMANDS,
     states::COMMANDS,
     limits::COMMANDS,
+    credits::COMMANDS,
+    once::COMMANDS,
     transactions::COMMANDS,
 ];
 
@@ -286,6 +290,38 @@ const fn words(name: &str) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RowId(pub u16);
 
+/// The name that a connection's last request had, and its row: most are followed by their like.
+#[derive(Clone, Copy, Debug)]
+pub struct LastFound {
+    name: [u8; COMMAND_NAME_BYTES_MAX],
+    bytes: u8,
+    id: RowId,
+}
+
+impl Default for LastFound {
+    fn default() -> LastFound {
+        LastFound {
+            name: [0; COMMAND_NAME_BYTES_MAX],
+            bytes: 0,
+            id: RowId(0),
+        }
+    }
+}
+
+impl LastFound {
+    fn name(&self) -> &[u8] {
+        &self.name[..self.bytes as usize]
+    }
+
+    fn set(&mut self, name: &[u8], id: RowId) {
+        if let Some(space) = self.name.get_mut(..name.len()) {
+            space.copy_from_slice(name);
+            self.bytes = name.len() as u8;
+            self.id = id;
+        }
+    }
+}
+
 /// All commands.
 pub struct Table {
     rows: Vec<Row>,
@@ -380,6 +416,23 @@ impl Table {
         } else {
             Err(Reject::wrong_arity(self.row(id).spec.name))
         }
+    }
+
+    /// As `find`, faster where the name is that of the connection's request before.
+    ///
+    /// # Errors
+    /// As `find`.
+    #[inline]
+    pub fn find_again(&self, last: &mut LastFound, args: Args<'_>) -> Result<RowId, Reject> {
+        let name = args.get(0);
+        if last.name() == name && self.row(last.id).takes(args.len()) {
+            return Ok(last.id);
+        }
+        let id = self.find(args)?;
+        if !self.row(id).spec.name.contains('|') && !self.row(id).container {
+            last.set(name, id);
+        }
+        Ok(id)
     }
 
     fn subcommand(&self, container: &Row, args: Args<'_>) -> Result<RowId, Reject> {

@@ -529,6 +529,19 @@ impl<C> Arg<C> {
         arg
     }
 
+    /// One of the words that `words` documents, usually behind a token; parsed by a rule of the
+    /// command's own, so that it can say which word it wants.
+    pub const fn word(
+        name: &'static str,
+        doc: &'static str,
+        words: &'static [Arg<C>],
+        set: fn(&mut C, &[u8], Word) -> Result<(), Reject>,
+    ) -> Arg<C> {
+        let mut arg = Arg::base(name, doc, Type::OneOf, Set::Try(set));
+        arg.parts = words;
+        arg
+    }
+
     /// Several values in order, usually behind a token.
     pub const fn block(name: &'static str, doc: &'static str, parts: &'static [Arg<C>]) -> Arg<C> {
         let mut arg = Arg::base(name, doc, Type::Block, Set::Block);

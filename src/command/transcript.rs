@@ -21,6 +21,17 @@ use crate::store::row::deadlines;
 use crate::store::{MapStore, Meta};
 use crate::worker::sweep::Sweeping;
 
+/// Cases of a family's property test, unless `PROPTEST_CASES` says otherwise.
+const CASES: u32 = 10_000;
+
+/// How many cases the property test of a family runs.
+pub fn cases() -> proptest::test_runner::Config {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => proptest::test_runner::Config::default(),
+        None => proptest::test_runner::Config::with_cases(CASES),
+    }
+}
+
 /// A shard, and a user who types commands.
 pub struct Transcript {
     keyspace: Keyspace,
@@ -37,8 +48,19 @@ pub struct Transcript {
 impl Transcript {
     /// Begins on an empty server, at a fixed time.
     pub fn new() -> Transcript {
+        Transcript::owning(0..SLOTS)
+    }
+
+    /// The same where keys have the hash tag `{t}` and no other slots are there: what is begun and
+    /// recovered thousands of times should not have to make and free tables for all of them.
+    pub fn of_tag() -> Transcript {
+        let slot = redis_protocol::redis_keyslot(b"t");
+        Transcript::owning(slot..slot + 1)
+    }
+
+    fn owning(slots: std::ops::Range<u16>) -> Transcript {
         let origin = Origin {
-            slots: 0..SLOTS,
+            slots,
             seed: 1,
             databases: Databases::new(16),
             tokens: TokenSource::above(0),

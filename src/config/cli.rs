@@ -19,10 +19,14 @@ use super::{
 pub enum Invocation {
     /// Run the server.
     Serve {
-        settings: Settings,
+        settings: Box<Settings>,
         /// What `--config` named.
         file: Option<PathBuf>,
     },
+    /// Check the data folder.
+    Check(PathBuf),
+    /// Copy the first folder to the second.
+    Backup(PathBuf, PathBuf),
 }
 
 /// Why the process ends before it began: a text for the person at the terminal and an exit code.
@@ -63,7 +67,15 @@ where
     let matches = command()
         .try_get_matches_from(arguments)
         .map_err(Refusal::CommandLine)?;
-    serve(&matches)
+    let path = |matches: &ArgMatches, name: &str| {
+        let path = matches.get_one::<PathBuf>(name);
+        path.cloned().unwrap_or_default()
+    };
+    match matches.subcommand() {
+        Some(("check", tool)) => Ok(Invocation::Check(path(tool, "DIR"))),
+        Some(("backup", tool)) => Ok(Invocation::Backup(path(tool, "DIR"), path(tool, "TARGET"))),
+        _ => serve(&matches),
+    }
 }
 
 fn serve(matches: &ArgMatches) -> Result<Invocation, Refusal> {
@@ -82,6 +94,7 @@ fn serve(matches: &ArgMatches) -> Result<Invocation, Refusal> {
     settings
         .check_relations()
         .map_err(|(name, error)| Refusal::Settings(format!("{name} {error}")))?;
+    let settings = Box::new(settings);
     Ok(Invocation::Serve { settings, file })
 }
 
@@ -99,9 +112,43 @@ fn command() -> Command {
             "Sizes are bytes, with k, m, g for powers of 1000 and kb, mb, gb for powers of 1024.",
         )
         .disable_help_subcommand(true)
+        .args_conflicts_with_subcommands(true)
         .next_line_help(true)
         .arg(config)
         .args(ROWS.iter().map(option))
+        .subcommand(check())
+        .subcommand(backup())
+}
+
+fn check() -> Command {
+    Command::new("check")
+        .about("Reads all of a data folder, changes nothing, and says what is there or wrong")
+        .long_about(
+            "Reads everything in a data folder that no server is using, and changes nothing: \
+             checksums, the log's chain, positions, rows, counts, deadlines, tokens. Prints what \
+             is there. The exit code is 0, or 1 with the place of the first fault.",
+        )
+        .arg(folder("DIR", "The data folder"))
+}
+
+fn backup() -> Command {
+    Command::new("backup")
+        .about("Copies a data folder, also that of a running server, and checks the copy")
+        .long_about(
+            "Copies a data folder as it is at one moment; a server that runs on it goes on. \
+             Everything that was acknowledged before is in the copy. It is read back and checked \
+             as `check` does before it gets its name. Tables of the store are hard links where \
+             the file system allows that, so copy the copy to another machine or disk.",
+        )
+        .arg(folder("DIR", "The data folder"))
+        .arg(folder("TARGET", "The new folder; nothing may be there yet"))
+}
+
+fn folder(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .required(true)
+        .value_parser(value_parser!(PathBuf))
+        .help(help)
 }
 
 fn option(row: &'static Row) -> Arg {
@@ -138,7 +185,10 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<(Settings, Option<PathBuf>), Refusal> {
         let arguments = std::iter::once("tallyman").chain(arguments.iter().copied());
-        invocation(arguments).map(|Invocation::Serve { settings, file }| (settings, file))
+        invocation(arguments).map(|invocation| match invocation {
+            Invocation::Serve { settings, file } => (*settings, file),
+            other => panic!("{other:?}"),
+        })
     }
 
     fn refusal(arguments: &[&str]) -> (String, u8) {
@@ -178,6 +228,19 @@ mod tests {
     }
 
     #[test]
+    fn tools_work_on_folders() {
+        let invocation = |arguments: &[&str]| invocation(arguments.iter().copied()).unwrap();
+        assert_eq!(
+            invocation(&["tallyman", "check", "a"]),
+            Invocation::Check("a".into())
+        );
+        assert_eq!(
+            invocation(&["tallyman", "backup", "a", "b"]),
+            Invocation::Backup("a".into(), "b".into())
+        );
+    }
+
+    #[test]
     fn the_command_line_wins_over_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.toml");
@@ -206,7 +269,8 @@ mod tests {
                 ["--bind", "'nowhere' is not an IP address"],
             ),
             (&["--bind", ""], ["bind", "unixsocket"]),
-            (&["extra"], ["extra", "unexpected argument"]),
+            (&["extra"], ["extra", "unrecognized subcommand"]),
+            (&["check"], ["<DIR>", "not provided"]),
             (
                 &["--config", "/nonexistent"],
                 ["/nonexistent", "No such file"],

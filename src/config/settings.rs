@@ -24,6 +24,8 @@ pub struct Settings {
     pub requirepass: String,
     pub enable_debug_command: DebugCommand,
     pub dir: String,
+    /// Empty: BACKUP is refused.
+    pub backup_dir: String,
     /// 0: one per core but one; see [`Settings::shard_count`].
     pub shards: usize,
     pub databases: usize,
@@ -107,6 +109,7 @@ impl Settings {
             requirepass: String::new(),
             enable_debug_command: DebugCommand::No,
             dir: String::new(),
+            backup_dir: String::new(),
             shards: 0,
             databases: 0,
             appendfsync: AppendFsync::Always,

@@ -125,6 +125,14 @@ pub const ROWS: &[Row] = &[
     ),
     setting(
         Change::AtStart,
+        "backup-dir",
+        Group::Data,
+        "",
+        text("a path, or empty for none", any_text, |s| &mut s.backup_dir),
+        "Folder in which BACKUP may make copies of the data folder; empty refuses BACKUP.",
+    ),
+    setting(
+        Change::AtStart,
         "shards",
         Group::Data,
         "0",

@@ -3,6 +3,8 @@
 //! allocator's own size classes, so that growth neither copies much nor rounds up unseen.
 //! Entries are never freed one by one: the segment counts garbage and copies into a new arena.
 
+use smallvec::SmallVec;
+
 /// Size of a full chunk. An entry's offset is chunk number and place in the chunk.
 const CHUNK_BYTES: usize = 1 << CHUNK_BITS;
 const CHUNK_BITS: u32 = 11;
@@ -16,7 +18,8 @@ pub(super) const OFFSET_LIMIT: u32 = (1 << 24) - 1;
 /// Chunks of packed entries.
 #[derive(Default)]
 pub(super) struct Arena {
-    chunks: Vec<Box<[u8]>>,
+    /// The first one is found without another step.
+    chunks: SmallVec<[Box<[u8]>; 1]>,
     /// Bytes used in the last chunk.
     tail: u32,
     /// Bytes given out, garbage included.
@@ -65,7 +68,12 @@ impl Arena {
 
     /// Bytes of memory.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.chunk_bytes as usize + self.chunks.capacity() * size_of::<Box<[u8]>>()
+        let list = if self.chunks.spilled() {
+            self.chunks.capacity() * size_of::<Box<[u8]>>()
+        } else {
+            0
+        };
+        self.chunk_bytes as usize + list
     }
 
     fn add_chunk(&mut self, bytes: usize) {

@@ -4,10 +4,11 @@
 //! kind, deadline, payload; a *mutation* is one effect of a sealed turn, absolute and idempotent
 //! over a newer row. What does not decode is damage with a name, never a panic.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use crate::keyspace::FieldValue;
 use crate::keyspace::cell::Cell;
+use crate::keyspace::hold::{End, Hold, Sheet};
 use crate::keyspace::value::{Value, ValueRef};
 
 /// Bytes that do not decode.
@@ -29,6 +30,7 @@ const KIND_COUNTER: u8 = 1;
 const KIND_STRING: u8 = 2;
 const KIND_CELL: u8 = 3;
 const KIND_HASH: u8 = 4;
+const KIND_HOLD: u8 = 5;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -38,7 +40,6 @@ const FIELDS: u8 = 5;
 const COUNT: u8 = 6;
 const DATABASES: u8 = 7;
 const TOKEN_CEILING: u8 = 8;
-const ONCE: u8 = 9;
 const RETIRED: u8 = 16;
 
 const FIELD_PUT: u8 = 1;
@@ -143,28 +144,6 @@ pub enum Mutation {
     },
     /// No token at or above it was handed out before this was durable.
     TokenCeiling(u64),
-    /// A write done at most once.
-    Once {
-        /// Database id.
-        database: u32,
-        /// The key that it wrote.
-        key: Bytes,
-        /// The caller's id.
-        id: Bytes,
-        /// The record, or that it is gone.
-        record: Option<OnceBytes>,
-    },
-}
-
-/// What is kept of a write done at most once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OnceBytes {
-    /// Kept until then, ms since the Unix epoch.
-    pub deadline_ms: u64,
-    /// The command with its arguments, in one hash of 128 bits.
-    pub call: u128,
-    /// The reply, in RESP3.
-    pub reply: Bytes,
 }
 
 // ---- writing ---------------------------------------------------------------------------------
@@ -304,19 +283,6 @@ impl BatchBuilder {
         self.tail.push(TOKEN_CEILING);
         put_u64(&mut self.tail, ceiling);
     }
-
-    /// A record of a write done at most once; `None`: forgotten.
-    pub fn once(&mut self, database: u32, key: &[u8], id: &[u8], record: Option<&OnceBytes>) {
-        self.head(ONCE, database, key);
-        put_bytes(&mut self.tail, id);
-        match record {
-            None => self.tail.push(0),
-            Some(record) => {
-                self.tail.push(1);
-                put_once(&mut self.tail, record);
-            }
-        }
-    }
 }
 
 /// Appends kind, deadline and payload of a value; of a hash its head.
@@ -352,13 +318,18 @@ pub fn put_value(out: &mut Vec<u8>, value: ValueRef<'_>, deadline_ms: u64) {
 
 /// Appends the value and deadline of a hash field.
 pub fn put_field(out: &mut Vec<u8>, value: &FieldValue, expires_at_ms: u64) {
-    match value.counter() {
-        Some(number) => {
+    match (value.hold(), value.counter()) {
+        (Some(hold), _) => {
+            out.push(KIND_HOLD);
+            put_u64(out, expires_at_ms);
+            put_hold(out, hold);
+        }
+        (None, Some(number)) => {
             out.push(KIND_COUNTER);
             put_u64(out, expires_at_ms);
             put_i64(out, number);
         }
-        None => {
+        (None, None) => {
             out.push(KIND_STRING);
             put_u64(out, expires_at_ms);
             put_bytes(out, value.text().unwrap_or_default());
@@ -366,11 +337,22 @@ pub fn put_field(out: &mut Vec<u8>, value: &FieldValue, expires_at_ms: u64) {
     }
 }
 
-/// Appends a record of a write done at most once.
-pub fn put_once(out: &mut Vec<u8>, record: &OnceBytes) {
-    put_u64(out, record.deadline_ms);
-    out.put_u128_le(record.call);
-    put_bytes(out, &record.reply);
+fn put_hold(out: &mut Vec<u8>, hold: &Hold) {
+    out.push(u8::from(hold.charge) | u8::from(hold.end.is_some()) << 1);
+    for number in [hold.token, hold.deadline_ms, hold.keep_ms] {
+        put_u64(out, number);
+    }
+    put_i64(out, hold.amount);
+    put_sheet(out, hold.reserved);
+    if let Some(end) = hold.end {
+        put_i64(out, end.charged);
+        put_sheet(out, end.settled);
+    }
+}
+
+fn put_sheet(out: &mut Vec<u8>, sheet: Sheet) {
+    put_i64(out, sheet.available);
+    put_i64(out, sheet.held);
 }
 
 fn put_u64(out: &mut Vec<u8>, mut number: u64) {
@@ -489,19 +471,6 @@ fn mutation(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
                 fields,
             }
         }
-        ONCE => {
-            let id = take_bytes(rest)?;
-            let record = match take_u8(rest)? {
-                0 => None,
-                _ => Some(once(rest)?),
-            };
-            Mutation::Once {
-                database,
-                key,
-                id,
-                record,
-            }
-        }
         _ => return Err(Undecodable("an unknown kind of mutation")),
     })
 }
@@ -564,25 +533,38 @@ pub fn field(rest: &mut Bytes) -> Result<(FieldValue, u64), Undecodable> {
     let value = match kind {
         KIND_COUNTER => FieldValue::from_counter(take_i64(rest)?),
         KIND_STRING => FieldValue::from_shared(take_bytes(rest)?),
+        KIND_HOLD => FieldValue::from_hold(hold(rest)?),
         _ => return Err(Undecodable("an unknown kind of field")),
     };
     Ok((value, expires_at_ms))
 }
 
-/// Reads a record of a write done at most once.
-///
-/// # Errors
-/// Bytes that no record has.
-pub fn once(rest: &mut Bytes) -> Result<OnceBytes, Undecodable> {
-    let deadline_ms = take_u64(rest)?;
-    if rest.len() < 16 {
-        return Err(Undecodable("a record that ends early"));
-    }
-    let call = bytes::Buf::get_u128_le(rest);
-    Ok(OnceBytes {
+fn hold(rest: &mut Bytes) -> Result<Hold, Undecodable> {
+    let flags = take_u8(rest)?;
+    let (token, deadline_ms, keep_ms) = (take_u64(rest)?, take_u64(rest)?, take_u64(rest)?);
+    let (amount, reserved) = (take_i64(rest)?, sheet(rest)?);
+    let end = match flags & 2 {
+        0 => None,
+        _ => Some(End {
+            charged: take_i64(rest)?,
+            settled: sheet(rest)?,
+        }),
+    };
+    Ok(Hold {
+        token,
+        amount,
+        reserved,
         deadline_ms,
-        call,
-        reply: take_bytes(rest)?,
+        charge: flags & 1 != 0,
+        keep_ms,
+        end,
+    })
+}
+
+fn sheet(rest: &mut Bytes) -> Result<Sheet, Undecodable> {
+    Ok(Sheet {
+        available: take_i64(rest)?,
+        held: take_i64(rest)?,
     })
 }
 

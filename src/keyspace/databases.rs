@@ -2,6 +2,27 @@
 //!
 //! FLUSHDB takes a new id, SWAPDB exchanges two: constant time. Ids are never used again; the rows
 //! of an id that no number leads to are dead. Every shard has a copy, and all change together.
+//!
+//! Each database has a *shadow*, whose id is its own with the top bit set: there lies what is kept
+//! beside its keys. No number leads to a shadow; it lives and dies with its database.
+
+/// Set in the id of a shadow.
+const SHADOW: u32 = 1 << 31;
+
+/// The id of a database's shadow.
+pub fn shadow_of(id: u32) -> u32 {
+    id | SHADOW
+}
+
+/// Whether an id is that of a shadow.
+pub fn is_shadow(id: u32) -> bool {
+    id & SHADOW != 0
+}
+
+/// The id of the database that an id, of a database or a shadow, belongs to.
+pub fn visible(id: u32) -> u32 {
+    id & !SHADOW
+}
 
 /// Numbers to ids, and the next unused id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,14 +61,20 @@ impl Databases {
         &self.ids
     }
 
+    /// Whether a number leads to an id, of a database or a shadow.
+    pub fn is_live(&self, id: u32) -> bool {
+        self.ids.contains(&visible(id))
+    }
+
+    /// Whether an id was given to a number once, and none leads to it any more.
+    pub fn is_dead(&self, id: u32) -> bool {
+        // An id beyond the map belongs to a later map of the log.
+        visible(id) < self.next && !self.is_live(id)
+    }
+
     /// The next unused id.
     pub fn next(&self) -> u32 {
         self.next
-    }
-
-    /// Whether a number leads to an id.
-    pub fn is_live(&self, id: u32) -> bool {
-        self.ids.contains(&id)
     }
 
     /// Number of databases.

@@ -5,6 +5,8 @@
 //! does not help (keys forged to share their hash), a bucket takes more segments instead; the
 //! directory stays in proportion to the entries.
 
+use smallvec::SmallVec;
+
 use super::Key;
 use super::entry::{DIRTY, EntryRef, IN_FLIGHT, Raw, TOMBSTONE};
 use super::segment::{Given, Segment, Tally};
@@ -38,7 +40,9 @@ pub(super) struct Found {
 pub(super) struct SlotTable {
     depth: u8,
     directory: Vec<u32>,
-    pub(super) buckets: Vec<Bucket>,
+    /// The first one lies in the table itself: most slots have no other, and each memory that a
+    /// look-up goes through costs as much as all its computing.
+    pub(super) buckets: SmallVec<[Bucket; 1]>,
     pub(super) tally: Tally,
 }
 
@@ -198,7 +202,7 @@ impl SlotTable {
         let mut table = SlotTable {
             depth: 0,
             directory: vec![0],
-            buckets: Vec::with_capacity(1),
+            buckets: SmallVec::new(),
             tally: Tally::default(),
         };
         table.buckets.push(Bucket::default());
@@ -382,9 +386,15 @@ impl SlotTable {
 
     /// Bytes of the table itself, buckets in use not included: their tally has them.
     pub(super) fn own_bytes(&self) -> usize {
-        size_of::<SlotTable>()
+        let spare = if self.buckets.spilled() {
+            size_of::<Bucket>() * (1 + self.buckets.capacity() - self.buckets.len())
+        } else {
+            0
+        };
+        // The table's size has one bucket in it.
+        size_of::<SlotTable>() - size_of::<Bucket>()
             + self.directory.capacity() * size_of::<u32>()
-            + (self.buckets.capacity() - self.buckets.len()) * size_of::<Bucket>()
+            + spare
     }
 }
 

@@ -3,10 +3,14 @@
 
 use bytes::Bytes;
 
+use super::hold::Hold;
 use super::parse_counter;
 
 /// Longest text that lies in a field.
 const SHORT_BYTES_MAX: usize = 22;
+/// Bytes of a counter, and of a hold with its ten numbers, in the log at most.
+const COUNTER_LOGGED_BYTES: usize = 10;
+const HOLD_LOGGED_BYTES: usize = 104;
 
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,14 @@ enum ValueForm {
     Counter(i64),
     Short(Short),
     Long(Box<Bytes>),
+    Hold(Box<Record>),
+}
+
+/// A hold of credits, and the text that its field shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    hold: Hold,
+    text: Bytes,
 }
 
 /// One field.
@@ -24,7 +36,7 @@ enum ValueForm {
 pub struct Field {
     /// Its hash (`key::field_hash32`).
     pub hash: u32,
-    /// When it expires, in milliseconds since the Unix epoch; 0: never.
+    /// When it is deleted, in milliseconds since the Unix epoch; 0: never.
     pub expires_at_ms: u64,
     /// Its value.
     pub value: FieldValue,
@@ -68,6 +80,25 @@ impl FieldValue {
         FieldValue(ValueForm::Counter(counter))
     }
 
+    /// A hold of credits, open or ended.
+    pub fn from_hold(hold: Hold) -> FieldValue {
+        let text = Bytes::from(hold.text());
+        FieldValue(ValueForm::Hold(Box::new(Record { hold, text })))
+    }
+
+    /// The hold of credits, if it is one, open or ended.
+    pub fn hold(&self) -> Option<&Hold> {
+        match &self.0 {
+            ValueForm::Hold(record) => Some(&record.hold),
+            _ => None,
+        }
+    }
+
+    /// The hold of credits, if it is one and open.
+    pub fn open_hold(&self) -> Option<&Hold> {
+        self.hold().filter(|hold| hold.end.is_none())
+    }
+
     /// The integer, if the value is the canonical decimal of one.
     pub fn counter(&self) -> Option<i64> {
         match self.0 {
@@ -82,6 +113,7 @@ impl FieldValue {
             ValueForm::Counter(_) => None,
             ValueForm::Short(short) => Some(short.get()),
             ValueForm::Long(bytes) => Some(bytes),
+            ValueForm::Hold(record) => Some(&record.text),
         }
     }
 
@@ -93,12 +125,24 @@ impl FieldValue {
             }
             ValueForm::Short(short) => Bytes::copy_from_slice(short.get()),
             ValueForm::Long(bytes) => Bytes::clone(bytes),
+            ValueForm::Hold(record) => record.text.clone(),
+        }
+    }
+
+    /// Bytes that the value takes in the log at most.
+    pub(super) fn logged_bytes(&self) -> usize {
+        match &self.0 {
+            ValueForm::Counter(_) => COUNTER_LOGGED_BYTES,
+            ValueForm::Short(short) => short.get().len(),
+            ValueForm::Long(bytes) => bytes.len(),
+            ValueForm::Hold(_) => HOLD_LOGGED_BYTES,
         }
     }
 
     fn heap_bytes(&self) -> usize {
         match &self.0 {
             ValueForm::Long(bytes) => size_of::<Bytes>() + bytes.len(),
+            ValueForm::Hold(record) => size_of::<Record>() + record.text.len(),
             _ => 0,
         }
     }
@@ -124,6 +168,16 @@ impl Field {
         match &self.name {
             Name::Short(short) => short.get(),
             Name::Long(bytes) => bytes,
+        }
+    }
+
+    /// When something has to happen to it; 0: never. The field is deleted or, earlier, an open hold
+    /// ends.
+    pub fn due_ms(&self) -> u64 {
+        let hold_ms = self.value.open_hold().map_or(0, |hold| hold.deadline_ms);
+        match (self.expires_at_ms, hold_ms) {
+            (0, due_ms) | (due_ms, 0) => due_ms,
+            (expires_at_ms, hold_ms) => expires_at_ms.min(hold_ms),
         }
     }
 

@@ -24,8 +24,11 @@ pub struct Hash {
     len: usize,
     /// Bytes of the leaves and of what the fields point to.
     field_bytes: usize,
-    /// How many fields have a deadline and a hash, in the order of the deadlines.
+    /// How many fields of a hash are due at a time, in the order of the times.
     deadlines: BTreeMap<(u64, u32), u32>,
+    /// Open holds of credits, and their sum.
+    holds: u32,
+    held: i128,
     changed: Changes,
     in_flight: Changes,
 }
@@ -109,29 +112,21 @@ impl Hash {
         self.place(Field::new(hash, name, value, expires_at_ms));
     }
 
-    /// Sets the value of a field in place, keeping its deadline; false when there is none.
+    /// Sets the value of a field, keeping its deadline; false when there is none.
     pub fn set_value(&mut self, hash: u32, name: &[u8], value: FieldValue) -> bool {
-        let (leaf, Ok(place)) = self.locate(hash, name) else {
+        let Some(expires_at_ms) = self.get(hash, name).map(|field| field.expires_at_ms) else {
             return false;
         };
-        let field = &mut self.leaves[leaf][place];
-        self.field_bytes -= field.heap_bytes();
-        field.value = value;
-        self.field_bytes += field.heap_bytes();
-        self.changed.add(hash, name);
+        self.insert(hash, name, value, expires_at_ms);
         true
     }
 
     /// Sets the deadline of a field (0: none); false when there is none.
     pub fn set_deadline(&mut self, hash: u32, name: &[u8], expires_at_ms: u64) -> bool {
-        let (leaf, Ok(place)) = self.locate(hash, name) else {
+        let Some(value) = self.get(hash, name).map(|field| field.value.clone()) else {
             return false;
         };
-        let field = &mut self.leaves[leaf][place];
-        let was = std::mem::replace(&mut field.expires_at_ms, expires_at_ms);
-        self.count_deadline(was, hash, false);
-        self.count_deadline(expires_at_ms, hash, true);
-        self.changed.add(hash, name);
+        self.insert(hash, name, value, expires_at_ms);
         true
     }
 
@@ -146,7 +141,7 @@ impl Hash {
         self.field_bytes += self.leaf_bytes(leaf);
         self.field_bytes -= field.heap_bytes();
         self.len -= 1;
-        self.count_deadline(field.expires_at_ms, hash, false);
+        self.count(&field, false);
         self.shrink(leaf);
         Some(field)
     }
@@ -191,14 +186,24 @@ impl Hash {
         })
     }
 
-    /// The earliest deadline of a field; 0: none has one.
+    /// Number of open holds of credits.
+    pub fn holds(&self) -> usize {
+        self.holds as usize
+    }
+
+    /// The sum of all open holds.
+    pub fn held(&self) -> i128 {
+        self.held
+    }
+
+    /// The earliest time at which a field is due; 0: none is.
     pub fn next_deadline_ms(&self) -> u64 {
         self.deadlines
             .first_key_value()
             .map_or(0, |((ms, _), _)| *ms)
     }
 
-    /// Hash and name of the fields whose deadline is at or before `now_ms`, earliest first; stops
+    /// Hash and name of the fields that are due at or before `now_ms`, earliest first; stops
     /// after `limit`, give or take fields of one hash.
     pub fn expired(&self, now_ms: u64, limit: usize) -> Vec<(u32, Box<[u8]>)> {
         let mut expired = Vec::new();
@@ -209,7 +214,7 @@ impl Hash {
             let of_hash = self
                 .iter_from(*hash)
                 .take_while(|field| field.hash == *hash);
-            for field in of_hash.filter(|field| field.expires_at_ms == *ms) {
+            for field in of_hash.filter(|field| field.due_ms() == *ms) {
                 expired.push((*hash, field.name().into()));
             }
         }
@@ -329,12 +334,12 @@ impl Hash {
 
     fn place(&mut self, field: Field) -> Option<Field> {
         let (leaf, place) = self.locate(field.hash, field.name());
-        self.count_deadline(field.expires_at_ms, field.hash, true);
+        self.count(&field, true);
         self.field_bytes += field.heap_bytes();
         let place = match place {
             Ok(place) => {
                 let old = std::mem::replace(&mut self.leaves[leaf][place], field);
-                self.count_deadline(old.expires_at_ms, old.hash, false);
+                self.count(&old, false);
                 self.field_bytes -= old.heap_bytes();
                 return Some(old);
             }
@@ -409,17 +414,30 @@ impl Hash {
         self.leaves[leaf].capacity() * size_of::<Field>()
     }
 
-    fn count_deadline(&mut self, ms: u64, hash: u32, more: bool) {
-        if ms == 0 {
+    /// Counts a field that comes or goes: when it is due, and what it holds.
+    fn count(&mut self, field: &Field, comes: bool) {
+        if let Some(hold) = field.value.open_hold() {
+            let amount = i128::from(hold.amount);
+            if comes {
+                self.holds += 1;
+                self.held += amount;
+            } else {
+                self.holds -= 1;
+                self.held -= amount;
+            }
+        }
+        let due_ms = field.due_ms();
+        if due_ms == 0 {
             return;
         }
-        let count = self.deadlines.entry((ms, hash)).or_insert(0);
-        if more {
+        let place = (due_ms, field.hash);
+        let count = self.deadlines.entry(place).or_insert(0);
+        if comes {
             *count += 1;
         } else {
             *count -= 1;
             if *count == 0 {
-                self.deadlines.remove(&(ms, hash));
+                self.deadlines.remove(&place);
             }
         }
     }

@@ -15,9 +15,11 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::keyspace::codec::{BatchBuilder, Mutation, Stored, write_part};
 use crate::keyspace::cold::{Cold, Unreadable};
-use crate::keyspace::databases::Databases;
+use crate::keyspace::databases::{Databases, is_shadow, shadow_of};
 use crate::keyspace::deadlines::{Deadlines, Hint};
+use crate::keyspace::field::Field;
 use crate::keyspace::hash::Hash;
+use crate::keyspace::hold::end_at_deadline;
 use crate::keyspace::key::{Key, field_hash32};
 use crate::keyspace::slot::{Database, Presence, Tables};
 use crate::keyspace::tokens::{TokenSource, Tokens};
@@ -168,6 +170,11 @@ impl Keyspace {
     /// The key with its slot and hash.
     pub fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
         Key::new(bytes, self.seed)
+    }
+
+    /// The same for a key that was stored.
+    pub fn key_of<'a>(&self, database: u32, bytes: &'a [u8]) -> Key<'a> {
+        Key::of_database(database, bytes, self.seed)
     }
 
     /// The turn's time, ms since the Unix epoch.
@@ -396,7 +403,7 @@ impl Keyspace {
     pub(super) fn flush(&mut self, number: usize) {
         let dead = self.databases.flush(number);
         for key in self.watched.of(dead) {
-            let key = Key::new(&key, self.seed);
+            let key = Key::of_database(dead, &key, self.seed);
             if !self.tables.slots().contains(&key.slot) {
                 continue;
             }
@@ -405,7 +412,9 @@ impl Keyspace {
                 self.watched.written(dead, key.bytes);
             }
         }
-        self.dropped.extend(self.tables.drop_database(dead));
+        for id in [dead, shadow_of(dead)] {
+            self.dropped.extend(self.tables.drop_database(id));
+        }
         self.databases_changed = true;
         self.turn.touch_other();
     }
@@ -474,7 +483,7 @@ impl Keyspace {
                     }
                 });
             for (key, due_ms) in keys {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(hint.database, &key, self.seed);
                 if due_ms > self.now_ms {
                     self.hint(hint.database, &key, 0, due_ms);
                 } else {
@@ -492,7 +501,7 @@ impl Keyspace {
             if sleeper.hash32 != hint.hash32 {
                 break;
             }
-            let key = Key::new(&sleeper.key, self.seed);
+            let key = Key::of_database(hint.database, &sleeper.key, self.seed);
             let due = sleeper.deadline_ms != 0 && sleeper.deadline_ms <= self.now_ms;
             if due || sleeper.kind == Kind::Hash {
                 self.wake(hint.database, &key);
@@ -543,7 +552,7 @@ impl Keyspace {
         };
         let deadline_ms = entry.deadline_ms();
         if deadline_ms != 0 && deadline_ms <= self.now_ms {
-            self.stats.expired += 1;
+            self.stats.expired += u64::from(!is_shadow(database));
             self.turn.note_expiry();
             self.remove(database, key);
             return;
@@ -558,21 +567,35 @@ impl Keyspace {
     }
 
     fn expire_fields(&mut self, database: u32, key: &Key<'_>, limit: usize) {
-        let now_ms = self.now_ms;
+        let (now_ms, seed) = (self.now_ms, self.seed);
         self.turn.note_expiry();
         let Some(mut hash) = self.tables.hash_mut(database, key) else {
             return;
         };
-        let expired = hash.expired(now_ms, limit);
-        for (field_hash, name) in &expired {
-            hash.remove(*field_hash, name);
+        let (mut written, mut deleted) = (Vec::new(), 0);
+        for (field_hash, name) in hash.expired(now_ms, limit) {
+            // One that ended before it may have written this one anew.
+            let due = |field: &Field| field.due_ms() <= now_ms;
+            if !hash.get(field_hash, &name).is_some_and(due) {
+                continue;
+            }
+            let Some(field) = hash.remove(field_hash, &name) else {
+                continue;
+            };
+            written.push(name);
+            // A field that is deleted no later than its hold ends takes the hold along.
+            if field.expires_at_ms == field.due_ms() {
+                deleted += 1;
+            } else {
+                written.extend(end_at_deadline(&mut hash, seed, &field, now_ms));
+            }
         }
         let (next_ms, empty) = (hash.next_deadline_ms(), hash.is_empty());
         drop(hash);
-        for (_, name) in &expired {
+        for name in &written {
             self.turn.touch_field(database, key, name);
         }
-        self.stats.expired_fields += expired.len() as u64;
+        self.stats.expired_fields += deleted;
         self.written(database, key);
         if empty {
             self.remove(database, key);
@@ -672,13 +695,13 @@ impl Keyspace {
                 deadline_ms,
                 stored,
             } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.apply_put(database, &key, deadline_ms, stored);
                 }
             }
             Mutation::Delete { database, key } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.take_away(database, &key, None);
                     if self.tables.sleeps(database, key.slot) {
@@ -691,7 +714,7 @@ impl Keyspace {
                 key,
                 deadline_ms,
             } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.wake(database, &key);
                     self.tables.set_deadline(database, &key, deadline_ms);
@@ -705,7 +728,7 @@ impl Keyspace {
                 bytes,
                 total,
             } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.apply_part(database, &key, offset as usize, &bytes, total as usize);
                 }
@@ -718,7 +741,7 @@ impl Keyspace {
                 fields,
                 ..
             } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.apply_fields(database, &key, (deadline_ms, generation), fields);
                 }
@@ -737,19 +760,24 @@ impl Keyspace {
                 key,
                 generation,
             } => {
-                let key = Key::new(&key, self.seed);
+                let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
-                    self.retired.push(Retired {
-                        slot: key.slot,
-                        database,
-                        hash32: key.hash32(),
-                        key: key.bytes.into(),
-                        generation,
-                    });
+                    self.note_retired(database, &key, generation);
                 }
             }
-            Mutation::Databases { .. } | Mutation::TokenCeiling(_) | Mutation::Once { .. } => {}
+            Mutation::Databases { .. } | Mutation::TokenCeiling(_) => {}
         }
+    }
+
+    /// A hash that the log says is gone.
+    fn note_retired(&mut self, database: u32, key: &Key<'_>, generation: u64) {
+        self.retired.push(Retired {
+            slot: key.slot,
+            database,
+            hash32: key.hash32(),
+            key: key.bytes.into(),
+            generation,
+        });
     }
 
     /// Removes a key during replay. A hash that the store has is kept aside: an older effect may
@@ -880,8 +908,7 @@ impl Keyspace {
     /// The databases as they were logged.
     pub fn set_databases(&mut self, databases: Databases) {
         for id in self.tables.databases().collect::<Vec<_>>() {
-            // An id beyond the map belongs to a later map of the log.
-            if id < databases.next() && !databases.ids().contains(&id) {
+            if databases.is_dead(id) {
                 self.dropped.extend(self.tables.drop_database(id));
             }
         }

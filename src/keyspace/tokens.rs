@@ -8,10 +8,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::number::parse_i64;
+
 /// First number that is no token: JavaScript reads every integer below it exactly.
 pub const TOKEN_END: u64 = 1 << 53;
 /// Tokens per block: enough that a shard never waits for a ceiling to become durable.
 pub const TOKEN_BLOCK: u64 = 1 << 22;
+
+/// A token that a client sends; 0 is that of what has none.
+pub fn parse(text: &[u8]) -> Option<u64> {
+    let token = u64::try_from(parse_i64(text)?).ok()?;
+    (token < TOKEN_END).then_some(token)
+}
 
 /// The server's counter.
 #[derive(Clone, Debug)]

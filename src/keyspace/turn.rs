@@ -50,7 +50,7 @@ pub enum What {
     Parts(SmallVec<[(u32, u32); 2]>),
     /// These fields of a hash.
     Fields(Fields),
-    /// These records of writes done at most once, beside the key itself.
+    /// Nothing yet: it was not written.
     Nothing,
 }
 

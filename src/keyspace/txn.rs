@@ -10,9 +10,9 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::keyspace::Hash;
 use crate::keyspace::codec::write_part;
-use crate::keyspace::databases::Databases;
+use crate::keyspace::databases::{Databases, visible};
 use crate::keyspace::entry::EntryRef;
-use crate::keyspace::key::{Key, field_hash32};
+use crate::keyspace::key::{self, Key, field_hash32};
 use crate::keyspace::owned::{Keyspace, due_ms};
 use crate::keyspace::turn::Wait;
 use crate::keyspace::undo::{Before, Undo};
@@ -230,6 +230,11 @@ impl<'a> Txn<'a> {
     /// The stored hash of a field name.
     pub fn field_hash(&self, field: &[u8]) -> u32 {
         field_hash32(field, self.owners.first_ref().seed)
+    }
+
+    /// 128 bits that tell one list of byte strings from another, on this data folder.
+    pub fn digest<'p>(&self, parts: impl Iterator<Item = &'p [u8]>) -> u128 {
+        key::digest(parts, self.owners.first_ref().seed)
     }
 
     /// The shard's random numbers, replayable from its seed.
@@ -567,7 +572,7 @@ impl<'a> Txn<'a> {
                 .nth(index)
                 .tables
                 .databases()
-                .any(|known| known == id)
+                .any(|known| visible(known) == id)
         });
         if !used.any(|used| used) {
             return;

@@ -60,7 +60,7 @@ impl Txn<'_> {
             self.put(key, Value::Hash(Box::new(Hash::new(generation))), 0);
         }
         let field_hash = self.field_hash(name);
-        let value_bytes = value.text().map_or(10, <[u8]>::len);
+        let value_bytes = value.logged_bytes();
         let database = self.database;
         let owner = self.owners.of(key.slot);
         let Some(mut hash) = owner.tables.hash_mut(database, key) else {
@@ -68,8 +68,9 @@ impl Txn<'_> {
         };
         let before_ms = hash.next_deadline_ms();
         let before = hash.insert(field_hash, name, value, expires_at_ms);
+        let due_ms = hash.next_deadline_ms();
         drop(hash);
-        owner.hint(database, key, before_ms, expires_at_ms);
+        owner.hint(database, key, before_ms, due_ms);
         owner.written(database, key);
         owner.turn.touch_field(database, key, name);
         let new = before.is_none();

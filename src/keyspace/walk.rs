@@ -66,7 +66,7 @@ impl Keyspace {
         });
         let end = next.map_or(end, |next| end.min(next.into()));
         for sleeper in &asleep.keys {
-            let key = Key::new(&sleeper.key, self.seed);
+            let key = Key::of_database(database, &sleeper.key, self.seed);
             let absent = matches!(self.tables.presence(database, &key), Presence::Absent);
             if absent && u64::from(sleeper.hash32) < end {
                 visit(&sleeper.key, shown(sleeper.kind, sleeper.deadline_ms));
@@ -98,7 +98,7 @@ impl Keyspace {
                     !matches!(self.tables.presence(database, key), Presence::Absent)
                 };
                 let found = page.keys.iter().find(|sleeper| {
-                    let key = Key::new(&sleeper.key, self.seed);
+                    let key = Key::of_database(database, &sleeper.key, self.seed);
                     let late = sleeper.deadline_ms != 0 && sleeper.deadline_ms <= self.now_ms;
                     !late && !awake(&key)
                 });

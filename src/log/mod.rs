@@ -20,6 +20,7 @@ use bytes::Bytes;
 use crate::limits::{LOG_SEGMENT_BYTES_DEFAULT, LOG_SPARE_SEGMENTS_MAX};
 
 mod committer;
+mod copy;
 pub mod disk;
 mod queue;
 mod record;
@@ -31,11 +32,14 @@ mod space;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod wait;
 mod walk;
 
-pub use self::recover::{Recovery, Report, open, verify};
+pub use self::copy::copy;
+pub use self::recover::{Recovery, open};
 pub use self::runner::Manual;
+pub use self::verify::{Report, Visit, verify, visit};
 pub use self::wait::{Subscription, Wake};
 
 use self::committer::Committer;
@@ -57,6 +61,11 @@ pub struct Batch {
     /// What this turn obtained from `reserve` or `reserve_urgent` in all, in bytes; `append` gives
     /// it back.
     pub reserved_bytes: u64,
+}
+
+/// Most bytes of the log that a batch with this payload takes, if it gets a record of its own.
+pub fn alone_bytes(payload_bytes: u64) -> u64 {
+    record::record_bytes(payload_bytes.saturating_add(record::BATCH_HEADER_BYTES))
 }
 
 /// A durable place in the log: the lsn of a record's last batch and that record's checksum. The

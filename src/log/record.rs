@@ -82,7 +82,8 @@ impl RecordHeader {
         bytes
     }
 
-    fn bytes(&self, folder_id: u64) -> [u8; 64] {
+    /// The header as it is on disk.
+    pub fn bytes(&self, folder_id: u64) -> [u8; 64] {
         let mut bytes = [0; 64];
         bytes[0..4].copy_from_slice(&MAGIC);
         bytes[4..8].copy_from_slice(&self.crc.to_le_bytes());

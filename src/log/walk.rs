@@ -176,6 +176,11 @@ impl Walker {
         }
     }
 
+    /// Forgets what was read ahead, so that what was written since is seen.
+    pub fn read_afresh(&mut self) {
+        self.window = Window::default();
+    }
+
     fn record_at(&mut self, segment: &Segment) -> Result<Option<(RecordHeader, Bytes)>, Fatal> {
         let head = self
             .window
@@ -183,9 +188,7 @@ impl Walker {
         let Some(header) = RecordHeader::decode(self.folder_id, head) else {
             return Ok(None);
         };
-        let continues = header.chain == self.position.chain
-            && header.lsn == self.position.lsn + header.lsns()
-            && header.incarnation >= self.incarnation;
+        let continues = self.continues(&header);
         let start = self.offset + RECORD_HEADER_BYTES;
         // The bound comes before the memory: a record never reaches over the end of its segment.
         if !continues || header.payload_bytes > segment.bytes.saturating_sub(start) {
@@ -210,19 +213,20 @@ impl Walker {
     /// below the cut.
     pub fn inspect_leftover(&mut self) -> Result<Leftover, Fatal> {
         let mut leftover = Leftover::default();
-        let live = self
-            .files
-            .live
-            .iter()
-            .skip(self.index)
-            .map(|found| found.segment.clone());
+        let live = self.files.live.iter().skip(self.index);
+        let live = live.map(|found| (found.segment.clone(), true));
+        let unknown = self.files.unknown.iter();
+        let unknown = unknown.map(|segment| (segment.clone(), false));
         let mut from = self.offset;
-        for segment in live.chain(self.files.unknown.clone()).collect::<Vec<_>>() {
+        for (segment, has_header) in live.chain(unknown).collect::<Vec<_>>() {
             while from + RECORD_HEADER_BYTES <= segment.bytes {
                 let head = self
                     .window
                     .read(&segment, from, RECORD_HEADER_BYTES as usize)?;
                 if let Some(header) = RecordHeader::decode(self.folder_id, head) {
+                    if !has_header {
+                        self.refuse_next(&header, &segment, from)?;
+                    }
                     self.weigh(&header, &segment, from, &mut leftover)?;
                 }
                 from += LOG_BLOCK_BYTES;
@@ -240,6 +244,39 @@ impl Walker {
             return Err(self.damaged(&proof));
         }
         Ok(leftover)
+    }
+
+    /// A whole record that goes on where the chain ends, in a file without a valid header: that
+    /// header was synced before the record was written, so it is damaged.
+    fn refuse_next(
+        &mut self,
+        header: &RecordHeader,
+        segment: &Segment,
+        offset: u64,
+    ) -> Result<(), Fatal> {
+        let start = offset + RECORD_HEADER_BYTES;
+        if !self.continues(header) || header.payload_bytes > segment.bytes.saturating_sub(start) {
+            return Ok(());
+        }
+        let payload = self
+            .window
+            .take(segment, start, header.payload_bytes as usize)?;
+        if !header.is_valid(self.folder_id, &payload) {
+            return Ok(());
+        }
+        let message = format!(
+            "the header of this log segment is damaged: at offset {offset} it has the record with \
+             lsn {}, which was written after the header had been synced: copy the data folder \
+             away, check the disk, and restore the folder from a backup",
+            header.lsn
+        );
+        Err(Fatal::new(message, &segment.path))
+    }
+
+    fn continues(&self, header: &RecordHeader) -> bool {
+        header.chain == self.position.chain
+            && header.lsn == self.position.lsn + header.lsns()
+            && header.incarnation >= self.incarnation
     }
 
     fn weigh(

@@ -67,7 +67,9 @@ impl<'a> Args<'a> {
 
     /// All arguments in order.
     #[inline]
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + use<'a> {
+    pub fn iter(
+        &self,
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {
         let bytes = self.bytes;
         self.ranges
             .iter()
@@ -101,8 +103,10 @@ pub struct OwnedArgs {
 
 impl OwnedArgs {
     /// From any arguments in order. Panics above 4 GiB together: no request is so long.
-    pub fn from_slices<'s>(arguments: impl IntoIterator<Item = &'s [u8]>) -> Self {
-        let mut bytes = Vec::new();
+    pub fn from_slices<'s>(arguments: impl IntoIterator<Item = &'s [u8], IntoIter: Clone>) -> Self {
+        let arguments = arguments.into_iter();
+        // One allocation of the right size: this is done for every command that waits or travels.
+        let mut bytes = Vec::with_capacity(arguments.clone().map(<[u8]>::len).sum());
         let mut ranges = SmallVec::new();
         for argument in arguments {
             let start = bytes.len();

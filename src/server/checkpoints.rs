@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::keyspace::databases::visible;
 use crate::keyspace::tokens::TokenSource;
 use crate::limits::SLOTS;
 use crate::log::Log;
@@ -24,6 +25,8 @@ use crate::worker::runner::{Envelope, Mailbox};
 pub enum Request {
     /// A checkpoint; then tell these connections.
     Checkpoint(Vec<(ShardId, ConnId)>),
+    /// None until the other end of the second is gone; what was begun is done then.
+    Hold(Sender<()>, Receiver<()>),
     /// A checkpoint now; the answer goes here.
     Now(Sender<Result<(), String>>),
     /// End.
@@ -141,6 +144,11 @@ impl Checkpoints {
             .map_err(|_| "the checkpoint thread has ended".to_owned())?
     }
 
+    /// For who wants no checkpoint to run for a moment.
+    pub fn holder(&self) -> Holder {
+        Holder(self.requests.clone())
+    }
+
     /// Ends the thread.
     pub fn end(&mut self) {
         let _ = self.requests.send(Request::End);
@@ -150,8 +158,25 @@ impl Checkpoints {
     }
 }
 
+/// Holds checkpoints up.
+pub struct Holder(Sender<Request>);
+
+impl Holder {
+    /// Waits until no checkpoint runs, and lets none begin until what is returned is dropped.
+    pub fn hold(&self) -> Sender<()> {
+        let (held, wait) = channel();
+        let (until, end) = channel();
+        let _ = self.0.send(Request::Hold(held, end));
+        // A thread that has ended makes no checkpoint.
+        let _ = wait.recv();
+        until
+    }
+}
+
 /// After a failure the next try waits so long.
 const RETRY: Duration = Duration::from_secs(1);
+/// A backup holds checkpoints up so long at most; then it may have to begin again.
+const HOLD_MAX: Duration = Duration::from_secs(60);
 /// So many dead rows are removed with one checkpoint.
 const DEAD_ROWS_MAX: usize = 200_000;
 /// A checkpoint waits so many times (10 ms each) for compaction to catch up.
@@ -161,6 +186,12 @@ fn serve(mut tools: Tools, requests: &Receiver<Request>, asked: &AtomicBool) {
     while let Ok(request) = requests.recv() {
         let result = match request {
             Request::End => return,
+            Request::Hold(held, until) => {
+                let _ = held.send(());
+                // Ends with a disconnect, as nothing is ever sent.
+                let _ = until.recv_timeout(HOLD_MAX);
+                continue;
+            }
             Request::Checkpoint(ref askers) => {
                 if askers.is_empty() {
                     asked.store(false, Ordering::SeqCst);
@@ -185,7 +216,7 @@ fn serve(mut tools: Tools, requests: &Receiver<Request>, asked: &AtomicBool) {
             Request::Now(answer) => {
                 let _ = answer.send(result);
             }
-            Request::End => {}
+            Request::End | Request::Hold(..) => {}
         }
     }
 }
@@ -274,7 +305,7 @@ impl Tools {
             let (from, to) = (slots(0, SLOTS).0, counts().1);
             let is_dead = |row: &RowKey<'_>| {
                 row.database()
-                    .is_some_and(|id| dead_ids.binary_search(&id).is_ok())
+                    .is_some_and(|id| dead_ids.binary_search(&visible(id)).is_ok())
             };
             let mut from = Some(from);
             while let Some(at) = from.take() {

@@ -4,14 +4,16 @@
 //! Always true: nothing listens before everything recovered is durable; a stop runs no new command,
 //! drains the log, and leaves an empty log and everything in the store.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::backup::backup;
+use crate::check::Step;
 use crate::clock::Clock;
 use crate::command::server::process::resident_bytes;
 use crate::config::{Live, Settings};
@@ -96,6 +98,8 @@ pub(crate) struct Server {
     recovered_keys: u64,
     reload: start::Reload,
     next_shard: usize,
+    /// A backup is being made.
+    backing_up: Arc<AtomicBool>,
 }
 
 /// How a stop was asked for.
@@ -200,6 +204,7 @@ impl Server {
                     asker: Some(asker),
                 });
             }
+            Control::Backup { target, asker } => self.back_up(target, asker),
             Control::Reload(asker) => {
                 let result = self.reload_in_place();
                 self.resume();
@@ -207,6 +212,51 @@ impl Server {
             }
         }
         None
+    }
+
+    /// Copies the data folder on a thread of its own.
+    fn back_up(&self, target: PathBuf, (shard, conn): (ShardId, ConnId)) {
+        if self.backing_up.swap(true, Ordering::SeqCst) {
+            let text = "Backup already in progress".to_owned();
+            return self.answer((shard, conn), Err(text));
+        }
+        let (durable_lsn, now_ms) = (self.log.durable_lsn(), self.clock.now_ms());
+        let (mailbox, running) = (self.mailboxes[shard].clone(), self.backing_up.clone());
+        let (source, holder) = (PathBuf::from(&self.shared.dir), self.checkpoints.holder());
+        let work = move || {
+            // Tables and log stand still while they are copied.
+            let mut hold = Some(holder.hold());
+            let copied = |step, done| (step, done) == (Step::Copy, 1);
+            let result = backup(
+                &source,
+                &target,
+                now_ms,
+                durable_lsn,
+                &mut |step, done, _| {
+                    if copied(step, done) {
+                        hold = None;
+                    }
+                },
+            );
+            running.store(false, Ordering::SeqCst);
+            if let Ok(counts) = &result {
+                tracing::info!(
+                    "backup {} is complete: {} keys",
+                    target.display(),
+                    counts.keys
+                );
+            }
+            let result = result.map(|_| ()).map_err(|failure| failure.to_string());
+            let _ = mailbox.send(Envelope::Message(Message::Done(conn, result)));
+        };
+        let thread = std::thread::Builder::new().name("backup".into());
+        if let Err(error) = thread.spawn(work) {
+            self.backing_up.store(false, Ordering::SeqCst);
+            self.answer(
+                (shard, conn),
+                Err(format!("cannot start a thread: {error}")),
+            );
+        }
     }
 
     fn answer(&self, (shard, conn): (ShardId, ConnId), result: Result<(), String>) {

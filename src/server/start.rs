@@ -289,6 +289,7 @@ fn run_threads(
         recovered_keys: recovered.keys,
         reload,
         next_shard: 0,
+        backing_up: Arc::default(),
     }
 }
 

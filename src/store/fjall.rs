@@ -35,9 +35,9 @@ use ::fjall::{
     AbstractTree, CompressionType, Database, Error, Keyspace, KeyspaceCreateOptions, LsmError,
 };
 use bytes::Bytes;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Ascending, Fill, Finish, Ingestion, Meta, Rows, Store, StoreError, row};
+use super::{Ascending, Fill, Finish, Ingestion, Meta, Rows, Store, StoreError, files, row};
 use crate::limits::{
     STORE_BLOCK_BYTES, STORE_CACHE_BYTES_DEFAULT, STORE_FILTER_BITS_PER_ROW, STORE_OPEN_FILES_MAX,
     STORE_REOPEN_WAIT_MS_MAX,
@@ -89,6 +89,16 @@ impl FjallStore {
             Some(_) => Ok(store),
             None => Err(StoreError::damaged(path, "the meta row is missing")),
         }
+    }
+
+    /// Opens a store to look at it: nothing compacts it by itself.
+    pub fn look(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let running = Running::start(Arc::new(Open::existing(path, options)?))?;
+        Ok(FjallStore {
+            path: path.to_path_buf(),
+            options,
+            running: RwLock::new(Ok(running)),
+        })
     }
 
     fn new(path: &Path, options: StoreOptions, open: Open) -> Result<Self, StoreError> {
@@ -280,7 +290,7 @@ impl Open {
     }
 
     fn existing(path: &Path, options: StoreOptions) -> Result<Open, StoreError> {
-        check_versions(path)?;
+        files::check_small(path)?;
         Open::with_database(path, options)
     }
 
@@ -436,49 +446,6 @@ impl Iterator for Scan {
             Err(error) => Err(self.open.read_error(error, &self.at, &self.to)),
         })
     }
-}
-
-/// Checks the files by which fjall finds everything else, and the checksum of the version file,
-/// which it writes but does not compare.
-fn check_versions(path: &Path) -> Result<(), StoreError> {
-    require(&path.join("version"))?;
-    for keyspace in ["0", "1"] {
-        let folder = path.join("keyspaces").join(keyspace);
-        let pointer = folder.join("current");
-        require(&pointer)?;
-        let bytes = read(&pointer)?;
-        let Some((id, sum)) = split_pointer(&bytes) else {
-            return Err(StoreError::damaged(
-                pointer,
-                format!("{} bytes long", bytes.len()),
-            ));
-        };
-        let version = folder.join(format!("v{id}"));
-        require(&version)?;
-        if xxh3_128(&read(&version)?) != sum {
-            return Err(StoreError::damaged(version, "its checksum is wrong"));
-        }
-    }
-    Ok(())
-}
-
-/// `current` holds the version's number (8 bytes), its checksum (16) and the checksum's kind (1).
-fn split_pointer(bytes: &[u8]) -> Option<(u64, u128)> {
-    let (id, rest) = bytes.split_first_chunk::<8>()?;
-    let (sum, kind) = rest.split_first_chunk::<16>()?;
-    (kind == [0]).then(|| (u64::from_le_bytes(*id), u128::from_le_bytes(*sum)))
-}
-
-fn require(file: &Path) -> Result<(), StoreError> {
-    match file.try_exists() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(StoreError::damaged(file, "the file is missing")),
-        Err(error) => Err(StoreError::from_io(file, &error)),
-    }
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
-    fs::read(file).map_err(|error| StoreError::from_io(file, &error))
 }
 
 fn store_error(error: Error, path: &Path) -> StoreError {

@@ -168,6 +168,160 @@ impl Folder {
     }
 }
 
+/// A data folder that is looked at and stays as it is. While this lives no server can start on it.
+#[derive(Debug)]
+pub struct Look {
+    path: PathBuf,
+    identity: Identity,
+    // Held for its lock; none where no server was ever started, or one is running.
+    _lock: Option<File>,
+    holder: Option<String>,
+}
+
+impl Look {
+    /// Looks at the data folder at `path`, which a server may be using.
+    pub fn at(path: &Path) -> Result<Look, FolderError> {
+        let format = path.join(FORMAT);
+        if !exists(path)? {
+            return Err(FolderError::Incomplete {
+                file: path.to_path_buf(),
+                what: "there is no such folder".into(),
+            });
+        }
+        refuse_foreign(path)?;
+        if !exists(&format)? {
+            return Err(FolderError::Incomplete {
+                file: path.to_path_buf(),
+                what: "there is nothing in it yet".into(),
+            });
+        }
+        let file = path.join(LOCK);
+        let (lock, holder) = match File::open(&file) {
+            Ok(lock) => match lock.try_lock_shared() {
+                Ok(()) => (Some(lock), None),
+                Err(TryLockError::WouldBlock) => (None, Some(holder(lock))),
+                Err(TryLockError::Error(error)) => return Err(FolderError::io(&file, &error)),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => (None, None),
+            Err(error) => return Err(FolderError::io(&file, &error)),
+        };
+        Ok(Look {
+            path: path.to_path_buf(),
+            identity: parse_format(&format, &read_text(&format)?)?,
+            _lock: lock,
+            holder,
+        })
+    }
+
+    /// Its identity.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The process that uses it, in LOCK's words.
+    pub fn holder(&self) -> Option<&str> {
+        self.holder.as_deref()
+    }
+
+    /// The refusal for who needs a folder that stands still.
+    pub fn refuse_if_used(&self) -> Result<(), FolderError> {
+        match &self.holder {
+            None => Ok(()),
+            Some(holder) => Err(FolderError::InUse {
+                folder: self.path.clone(),
+                holder: holder.clone(),
+            }),
+        }
+    }
+
+    /// Where the rows are.
+    pub fn store_path(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+
+    /// Where the commit log is.
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+}
+
+/// A data folder in the making, beside its place under a temporary name. Dropping it before
+/// [`Draft::finish`] leaves it, and the next draft for the same place removes it.
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    target: PathBuf,
+    _lock: File,
+}
+
+impl Draft {
+    /// Begins a folder that is to be at `target`, where nothing may be yet.
+    pub fn begin(target: &Path, now_ms: u64) -> Result<Draft, FolderError> {
+        if fs::symlink_metadata(target).is_ok() {
+            return Err(FolderError::NotOurs {
+                file: target.to_path_buf(),
+                what: "there is something already".into(),
+            });
+        }
+        create_parents(&parent_of(target))?;
+        let path = draft_of(target)?;
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(FolderError::io(&path, &error));
+            }
+            _ => {}
+        }
+        refuse_foreign(&path)?;
+        let lock = take_lock(&path, target, now_ms)?;
+        write_synced(&path.join(CREATING), b"an unfinished copy\n")?;
+        let draft = Draft {
+            path,
+            target: target.to_path_buf(),
+            _lock: lock,
+        };
+        remove_file_if_any(&draft.path.join(FORMAT))?;
+        draft.clear()?;
+        Ok(draft)
+    }
+
+    /// Removes what was made so far.
+    pub fn clear(&self) -> Result<(), FolderError> {
+        for part in [self.store_path(), self.log_path()] {
+            match fs::remove_dir_all(&part) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(FolderError::io(&part, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the rows belong.
+    pub fn store_path(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+
+    /// Where the commit log belongs.
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// Gives it its identity, makes everything durable, and puts it in its place.
+    pub fn finish(self, identity: &Identity) -> Result<(), FolderError> {
+        for part in [self.store_path(), self.log_path()] {
+            sync_tree(&part).map_err(|error| FolderError::io(&part, &error))?;
+        }
+        write_synced(&self.path.join(FORMAT), format_text(identity).as_bytes())?;
+        sync_folder(&self.path)?;
+        remove_file_if_any(&self.path.join(CREATING))?;
+        sync_folder(&self.path)?;
+        fs::rename(&self.path, &self.target)
+            .map_err(|error| FolderError::io(&self.target, &error))?;
+        sync_folder(&parent_of(&self.target))
+    }
+}
+
 /// Why a folder cannot be opened. The text says which file, what is wrong and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FolderError {
@@ -372,15 +526,9 @@ fn take_lock(path: &Path, shown: &Path, now_ms: u64) -> Result<File, FolderError
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = lock.take(TEXT_BYTES_MAX).read_to_string(&mut holder);
-            let holder = match holder.trim() {
-                "" => "another process".to_string(),
-                text => text.to_string(),
-            };
             return Err(FolderError::InUse {
                 folder: shown.to_path_buf(),
-                holder,
+                holder: holder(lock),
             });
         }
         Err(TryLockError::Error(error)) => return Err(failed(&error)),
@@ -391,6 +539,17 @@ fn take_lock(path: &Path, shown: &Path, now_ms: u64) -> Result<File, FolderError
         .and_then(|()| lock.write_all(text.as_bytes()))
         .map_err(|error| failed(&error))?;
     Ok(lock)
+}
+
+/// What LOCK says about who holds it.
+fn holder(lock: File) -> String {
+    let mut text = String::new();
+    // Only for people: what cannot be read is left out.
+    let _ = lock.take(TEXT_BYTES_MAX).read_to_string(&mut text);
+    match text.trim() {
+        "" => "another process".to_string(),
+        text => text.to_string(),
+    }
 }
 
 fn format_text(identity: &Identity) -> String {

@@ -10,6 +10,7 @@
 //! [`FjallStore`] keeps rows on disk, [`MapStore`] in memory for tests and the simulator.
 
 pub mod checkpoint;
+pub mod files;
 pub mod folder;
 pub mod janitor;
 pub mod meta;
@@ -25,7 +26,7 @@ use bytes::Bytes;
 
 pub use self::checkpoint::{CheckpointError, Deep, Depth, Outcome, RowChange, Slice, Sweep};
 pub use self::fjall::{FjallStore, StoreOptions};
-pub use self::folder::{Folder, FolderError, Identity};
+pub use self::folder::{Draft, Folder, FolderError, Identity, Look};
 pub use self::map::{Fault, MapStore};
 pub use self::meta::{Meta, MetaError};
 pub use self::row::{DeadlineOf, KeyOf, RowError, RowKey, RowKind};

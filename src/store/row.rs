@@ -5,10 +5,9 @@
 //! ```text
 //! main      slot(2) 1(1) database(4) hash(4) length(2) key
 //! field     slot(2) 2(1) database(4) hash(4) length(2) key generation(8) hash(4) field
-//! once      slot(2) 3(1) database(4) hash(4) length(2) key hash(4) id
-//! retired   slot(2) 4(1) database(4) hash(4) length(2) key generation(8)
+//! retired   slot(2) 3(1) database(4) hash(4) length(2) key generation(8)
 //! count     FFFE(2) slot(2) database(4)
-//! deadline  FFFF(2) ms(8) slot(2) database(4) of(1) length(2) key [generation(8) field | id]
+//! deadline  FFFF(2) ms(8) slot(2) database(4) of(1) length(2) key [generation(8) field]
 //! meta      FF × 10
 //! ```
 //!
@@ -42,20 +41,13 @@ pub enum RowKind {
     Main = 1,
     /// One field of a hash.
     Field = 2,
-    /// One id that a ONCE command remembers.
-    Once = 3,
     /// A hash generation that is dead and whose fields are still to be removed.
-    Retired = 4,
+    Retired = 3,
 }
 
 impl RowKind {
     /// All kinds in their order.
-    pub const ALL: [RowKind; 4] = [
-        RowKind::Main,
-        RowKind::Field,
-        RowKind::Once,
-        RowKind::Retired,
-    ];
+    pub const ALL: [RowKind; 3] = [RowKind::Main, RowKind::Field, RowKind::Retired];
 
     fn from_byte(byte: u8) -> Option<RowKind> {
         let place = usize::from(byte).checked_sub(1)?;
@@ -88,11 +80,6 @@ pub enum DeadlineOf<'a> {
         /// The field.
         field: &'a [u8],
     },
-    /// One remembered id.
-    Once {
-        /// The id.
-        id: &'a [u8],
-    },
 }
 
 /// A row's key, taken apart.
@@ -117,15 +104,6 @@ pub enum RowKey<'a> {
         hash: u32,
         /// The field, at most [`FIELD_BYTES_MAX`] bytes.
         field: &'a [u8],
-    },
-    /// See [`RowKind::Once`].
-    Once {
-        /// The key that remembers.
-        of: KeyOf<'a>,
-        /// The stored hash of the id.
-        hash: u32,
-        /// The id, at most [`FIELD_BYTES_MAX`] bytes.
-        id: &'a [u8],
     },
     /// See [`RowKind::Retired`].
     Retired {
@@ -179,11 +157,6 @@ impl<'a> RowKey<'a> {
                 out.extend_from_slice(&generation.to_be_bytes());
                 out.extend_from_slice(&hash.to_be_bytes());
                 put_part(out, field);
-            }
-            RowKey::Once { of, hash, id } => {
-                put_key(out, RowKind::Once, of);
-                out.extend_from_slice(&hash.to_be_bytes());
-                put_part(out, id);
             }
             RowKey::Retired { of, generation } => {
                 put_key(out, RowKind::Retired, of);
@@ -241,11 +214,6 @@ impl<'a> RowKey<'a> {
                 hash: u32::from_be_bytes(reader.array()?),
                 field: reader.part()?,
             }),
-            RowKind::Once => Ok(RowKey::Once {
-                of,
-                hash: u32::from_be_bytes(reader.array()?),
-                id: reader.part()?,
-            }),
             RowKind::Retired => {
                 let generation = u64::from_be_bytes(reader.array()?);
                 reader.end()?;
@@ -259,7 +227,6 @@ impl<'a> RowKey<'a> {
         match self {
             RowKey::Main(_) => Some(RowKind::Main),
             RowKey::Field { .. } => Some(RowKind::Field),
-            RowKey::Once { .. } => Some(RowKind::Once),
             RowKey::Retired { .. } => Some(RowKind::Retired),
             RowKey::Count { .. } | RowKey::Deadline { .. } | RowKey::Meta => None,
         }
@@ -269,10 +236,9 @@ impl<'a> RowKey<'a> {
     pub fn database(&self) -> Option<u32> {
         match self {
             RowKey::Count { database, .. } | RowKey::Deadline { database, .. } => Some(*database),
-            RowKey::Main(of)
-            | RowKey::Field { of, .. }
-            | RowKey::Once { of, .. }
-            | RowKey::Retired { of, .. } => Some(of.database),
+            RowKey::Main(of) | RowKey::Field { of, .. } | RowKey::Retired { of, .. } => {
+                Some(of.database)
+            }
             RowKey::Meta => None,
         }
     }
@@ -324,13 +290,6 @@ pub fn fields_from_hash(of: KeyOf<'_>, generation: u64, hash: u32) -> Span {
     (from, to)
 }
 
-/// All ids that a key remembers.
-pub fn once_of(of: KeyOf<'_>) -> Span {
-    let mut prefix = Vec::with_capacity(64);
-    put_key(&mut prefix, RowKind::Once, of);
-    span_of(prefix)
-}
-
 /// The counts of all slots.
 pub fn counts() -> Span {
     (COUNTS_BEGIN.to_vec(), DEADLINES_BEGIN.to_vec())
@@ -366,7 +325,7 @@ pub enum RowError {
     Deadline(u8),
     /// A deadline beyond the end of time, in milliseconds.
     Time(u64),
-    /// A key, field or id longer than allowed, in bytes.
+    /// A key or field longer than allowed, in bytes.
     Length(usize),
 }
 
@@ -427,7 +386,6 @@ fn put_deadline(
     out.push(match of {
         DeadlineOf::Key => 0,
         DeadlineOf::Field { .. } => 1,
-        DeadlineOf::Once { .. } => 2,
     });
     put_key_bytes(out, key);
     match of {
@@ -436,7 +394,6 @@ fn put_deadline(
             out.extend_from_slice(&generation.to_be_bytes());
             put_part(out, field);
         }
-        DeadlineOf::Once { id } => put_part(out, id),
     }
 }
 
@@ -458,7 +415,6 @@ fn decode_deadline(mut reader: Reader<'_>) -> Result<RowKey<'_>, RowError> {
             generation: u64::from_be_bytes(reader.array()?),
             field: reader.part()?,
         },
-        2 => DeadlineOf::Once { id: reader.part()? },
         other => return Err(RowError::Deadline(other)),
     };
     Ok(RowKey::Deadline {
@@ -509,7 +465,7 @@ impl<'a> Reader<'a> {
         Ok(key)
     }
 
-    /// The rest of the row: a field or an id.
+    /// The rest of the row: a field.
     fn part(&mut self) -> Result<&'a [u8], RowError> {
         if self.bytes.len() > FIELD_BYTES_MAX {
             return Err(RowError::Length(self.bytes.len()));

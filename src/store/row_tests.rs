@@ -40,11 +40,10 @@ fn order<'a>(row: &RowKey<'a>) -> Order<'a> {
             hash,
             field,
         } => of(2, key, generation, hash, field),
-        RowKey::Once { of: key, hash, id } => of(3, key, u64::from(hash), 0, id),
         RowKey::Retired {
             of: key,
             generation,
-        } => of(4, key, generation, 0, none),
+        } => of(3, key, generation, 0, none),
         RowKey::Deadline {
             at_ms,
             slot,
@@ -55,7 +54,6 @@ fn order<'a>(row: &RowKey<'a>) -> Order<'a> {
             let (kind, generation, part) = match of {
                 DeadlineOf::Key => (0, 0, none),
                 DeadlineOf::Field { generation, field } => (1, generation, field),
-                DeadlineOf::Once { id } => (2, 0, id),
             };
             // Slot, database and kind share what other rows keep in kind, database and hash.
             let place = u64::from(slot) << 40 | u64::from(database) << 8 | kind;
@@ -122,18 +120,12 @@ impl Parts {
                 hash: self.part_hash,
                 field: &self.part,
             },
-            3 => RowKey::Once {
-                of,
-                hash: self.part_hash,
-                id: &self.part,
-            },
-            4 => RowKey::Retired { of, generation },
-            5 => deadline(DeadlineOf::Key),
-            6 => deadline(DeadlineOf::Field {
+            3 => RowKey::Retired { of, generation },
+            4 => deadline(DeadlineOf::Key),
+            5 => deadline(DeadlineOf::Field {
                 generation,
                 field: &self.part,
             }),
-            7 => deadline(DeadlineOf::Once { id: &self.part }),
             _ => RowKey::Meta,
         }
     }
@@ -154,7 +146,7 @@ fn bytes() -> BoxedStrategy<Vec<u8>> {
 /// Few values for each part, so that two rows often differ in one place only.
 fn parts() -> impl Strategy<Value = Parts> {
     (
-        0u8..9,
+        0u8..7,
         few(vec![0, 1, 255, 256, SLOTS - 1], 0..SLOTS),
         few(vec![0, 1, 256, u32::MAX], any::<u32>()),
         few(vec![0, 255, 256, u32::MAX], any::<u32>()),
@@ -230,8 +222,6 @@ proptest! {
         let field = matches!(other, RowKey::Field { of: key, generation, .. }
             if key == of && generation == a.generation);
         prop_assert_eq!(inside(fields(of, a.generation)), field);
-        let once = matches!(other, RowKey::Once { of: key, .. } if key == of);
-        prop_assert_eq!(inside(once_of(of)), once);
         let due = matches!(other, RowKey::Deadline { at_ms, .. } if at_ms < a.at_ms);
         prop_assert_eq!(inside(deadlines(0, a.at_ms)), due);
         prop_assert_eq!(inside(everything()), other != RowKey::Meta);

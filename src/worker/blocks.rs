@@ -14,7 +14,7 @@ use crate::route::{Need, ShardSet};
 use crate::session::{Block, Condition, Next, ReplyMode, SessionCall};
 use crate::shard::mailbox::{ConnId, Work};
 use crate::shard::{BlockCall, Context};
-use crate::worker::conn::{Barrier, Conn};
+use crate::worker::conn::{Barrier, BlockNeeds, Conn};
 use crate::worker::lending::Job;
 use crate::worker::requests::Flow;
 use crate::worker::{Control, Worker};
@@ -136,15 +136,10 @@ impl Worker {
                 (self.control)(Control::Checkpoint(wait.then_some(asker)));
             }
             Next::Shutdown { no_save } => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Server(place));
-                (self.control)(Control::Shutdown { no_save, asker });
+                self.ask_server(conn, Control::Shutdown { no_save, asker });
             }
-            Next::Reload => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Server(place));
-                (self.control)(Control::Reload(asker));
-            }
+            Next::Backup(target) => self.ask_server(conn, Control::Backup { target, asker }),
+            Next::Reload => self.ask_server(conn, Control::Reload(asker)),
             Next::Monitor => {
                 if !conn.session.monitor {
                     conn.session.monitor = true;
@@ -153,7 +148,10 @@ impl Worker {
                     self.shared.monitors.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            Next::Multi => conn.session.block = Some(Block::default()),
+            Next::Multi => {
+                conn.session.block = Some(Block::default());
+                conn.block_needs = BlockNeeds::default();
+            }
             Next::Exec(conditions) => self.exec(conn, conditions),
             Next::Discard => {
                 conn.session.block = None;
@@ -202,6 +200,13 @@ impl Worker {
             until_ms,
         });
         self.timed_conns.push(conn.id);
+    }
+
+    /// Asks the server for something; the reply comes when it is done, and the connection waits.
+    fn ask_server(&mut self, conn: &mut Conn, wish: Control) {
+        let place = self.keep_place(conn);
+        conn.barrier = Some(Barrier::Server(place));
+        (self.control)(wish);
     }
 
     /// A position that a connection may wait for is durable, or its time is up (`give_up`).
@@ -316,15 +321,15 @@ impl Worker {
         let row = table().row(id);
         let settings = self.settings.current();
         let (commands_max, bytes_max) = (settings.multi_commands_max, settings.multi_bytes_max);
-        let keys_ok = self.routes.need(row, args).map(|_| ());
+        let need = self.routes.need(row, args);
         let Some(block) = &mut conn.session.block else {
             return Flow::Next;
         };
         let bytes = args.bytes_total();
         let refusal = if row.has(crate::command::spec::flag::NO_MULTI) {
             Some(Reject::err("Command not allowed inside a transaction"))
-        } else if let Err(reject) = keys_ok {
-            Some(reject)
+        } else if let Err(reject) = &need {
+            Some(reject.clone())
         } else if block.calls.len() >= commands_max {
             Some(Reject::err(format!(
                 "more than {commands_max} commands in a MULTI block"
@@ -342,6 +347,15 @@ impl Worker {
                 self.refuse(conn, &reject);
             }
             None => {
+                let needs = &mut conn.block_needs;
+                needs.sessions |= matches!(row.run, Run::Session(_));
+                match need {
+                    Ok(Need::One(shard)) => needs.shards.add(shard),
+                    Ok(Need::Several(shards)) => {
+                        shards.ids().iter().for_each(|id| needs.shards.add(*id));
+                    }
+                    Ok(Need::Nothing) | Err(_) => {}
+                }
                 block.bytes += bytes;
                 block.calls.push((id, OwnedArgs::from_slices(args.iter())));
                 let protocol = conn.session.protocol;
@@ -370,12 +384,27 @@ impl Worker {
             watched,
             conditions,
         };
-        let (shards, sessions) = self.needs_of_block(&block);
+        let BlockNeeds {
+            mut shards,
+            sessions,
+        } = std::mem::take(&mut conn.block_needs);
+        let watched = block.watched.iter().map(|watched| &watched.key[..]);
+        let conditions = block.conditions.iter().map(Condition::key);
+        watched
+            .chain(conditions)
+            .for_each(|key| shards.add(self.routes.of_key(key)));
         let context = self.context(conn);
+        let here = match &self.held {
+            Some(held) => held.covers(shards.ids()),
+            None => {
+                matches!(shards.ids(), [] | [_])
+                    && shards.ids().first().is_none_or(|shard| *shard == self.id)
+            }
+        };
         match shards.ids() {
-            [] | [_] if shards.ids().first().is_none_or(|shard| *shard == self.id) => {
+            _ if here => {
                 let place = self.keep_place(conn);
-                self.exec_here(conn, block, context, place);
+                self.exec_here(conn, (block, shards), context, place);
             }
             [shard] if !sessions && self.credit[*shard] > 0 => {
                 let shard = *shard;
@@ -385,48 +414,37 @@ impl Worker {
         }
     }
 
-    fn needs_of_block(&self, block: &BlockCall) -> (ShardSet, bool) {
-        let mut shards = ShardSet::default();
-        let mut sessions = false;
-        for (id, args) in &block.calls {
-            let row = table().row(*id);
-            sessions |= matches!(row.run, Run::Session(_));
-            match self.routes.need(row, args.args()) {
-                Ok(Need::One(shard)) => shards.add(shard),
-                Ok(Need::Several(several)) => several.ids().iter().for_each(|id| shards.add(*id)),
-                Ok(Need::Nothing) | Err(_) => {}
-            }
-        }
-        for watched in &block.watched {
-            shards.add(self.routes.of_key(&watched.key));
-        }
-        for condition in &block.conditions {
-            shards.add(self.routes.of_key(condition.key()));
-        }
-        (shards, sessions)
-    }
-
-    /// Runs a block that needs this shard alone, without borrowing it from itself.
+    /// Runs a block whose shards are here: this thread's own, or those that are held.
     fn exec_here(
         &mut self,
         conn: &mut Conn,
-        block: BlockCall,
+        (block, mut shards): (BlockCall, ShardSet),
         context: Context,
         place: crate::conn::reply_queue::Place,
     ) {
-        let Some(mut keyspace) = self.keyspace.take() else {
-            return;
-        };
         let mut out = Vec::new();
-        let keyspaces = std::slice::from_mut(&mut keyspace);
-        let wait = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
-        self.keyspace = Some(keyspace);
+        let wait = if let Some(mut held) = self.held.take() {
+            let commands = block.calls.len();
+            held.commands_left = held.commands_left.saturating_sub(commands);
+            let keyspaces = &mut held.keyspaces;
+            let wait = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
+            self.held = Some(held);
+            wait
+        } else if let Some(mut keyspace) = self.keyspace.take() {
+            let keyspaces = std::slice::from_mut(&mut keyspace);
+            let wait = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
+            self.keyspace = Some(keyspace);
+            wait
+        } else {
+            None
+        };
         match wait {
             Some(wait) => conn.fill(place, &out, wait),
             // No room in the log yet: a coordinator waits for it.
             None => {
-                let mut shards = ShardSet::default();
-                shards.add(self.id);
+                if shards.ids().is_empty() {
+                    shards.add(self.id);
+                }
                 conn.barrier = Some(Barrier::Lending);
                 let job = Job::Work(Work::Block(Box::new(block)), place);
                 self.coordinate(conn, shards, job);

@@ -1,10 +1,12 @@
 //! One connection as its thread sees it.
 
+use crate::command::LastFound;
 use crate::command::spec::Across;
 use crate::conn::reply_queue::{Place, ReplyQueue};
 use crate::keyspace::Wait;
 use crate::resp::Protocol;
 use crate::resp::decode::Decoder;
+use crate::route::ShardSet;
 use crate::session::Session;
 use crate::shard::mailbox::{Call, ConnId, ShardId};
 
@@ -49,6 +51,15 @@ pub struct Fan {
     pub wait: Wait,
 }
 
+/// What the commands of a block need.
+#[derive(Debug, Default)]
+pub(super) struct BlockNeeds {
+    /// Shards of their keys.
+    pub(super) shards: ShardSet,
+    /// One of them sees the session.
+    pub(super) sessions: bool,
+}
+
 /// A connection.
 pub struct Conn {
     /// Its place and client id.
@@ -57,6 +68,8 @@ pub struct Conn {
     pub session: Session,
     /// Reads requests.
     pub(super) decoder: Decoder,
+    /// The command of the request before.
+    pub(super) last_found: LastFound,
     /// Bytes that were read and not yet run.
     pub(super) input: Vec<u8>,
     /// The decoder needs so many bytes to go on.
@@ -65,6 +78,8 @@ pub struct Conn {
     pub queue: ReplyQueue,
     /// Why the next request waits.
     pub(super) barrier: Option<Barrier>,
+    /// What the commands of a block that is being queued need.
+    pub(super) block_needs: BlockNeeds,
     /// Calls for other shards that were not sent yet.
     pub(super) outgoing: Vec<(ShardId, Vec<Call>)>,
     /// Places of replies that CLIENT REPLY suppresses.
@@ -92,10 +107,12 @@ impl Conn {
             id,
             session,
             decoder: Decoder::new(),
+            last_found: LastFound::default(),
             input: Vec::new(),
             input_wanted: 0,
             queue: ReplyQueue::default(),
             barrier: None,
+            block_needs: BlockNeeds::default(),
             outgoing: Vec::new(),
             suppressed: Vec::new(),
             closing: false,
@@ -119,6 +136,11 @@ impl Conn {
     pub fn is_done(&self) -> bool {
         let answered = self.closing || (self.eof && !self.more && !self.is_waiting());
         answered && self.queue.is_empty()
+    }
+
+    /// Whether there is nothing to do before its client sends more, or the disk releases more.
+    pub fn is_idle(&self) -> bool {
+        self.may_read() && !self.is_done() && self.barrier.is_none()
     }
 
     /// Whether it waits for something that is under way.

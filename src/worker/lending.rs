@@ -1,15 +1,22 @@
-//! Lending: a command or block that needs several shards at once borrows them in ascending order,
-//! runs once, queues one batch, and sends them home.
+//! Lending: commands and blocks that need several shards at once borrow them in ascending order,
+//! run, queue one batch, and send them home.
+//!
+//! What the connections of a thread ask for in one turn, and needs the same shards, borrows them
+//! together; and a pipeline goes on while they are here.
 //!
 //! Always true: shards are asked for in ascending order, so two coordinators never wait for each
 //! other; an owner seals before it lends; a coordinator belongs to its thread, not to the
-//! connection that asked; every shard that was lent is sent home.
+//! connections that asked; every shard that was lent is sent home. A thread's own shard is only set
+//! aside for its own coordinator, and goes on serving until the others are here.
 
-use crate::command::{RowId, Run, table};
+use std::collections::VecDeque;
+
+use crate::command::{Row, RowId, Run, table};
 use crate::conn::reply_queue::Place;
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::txn::{Owners, Txn, WatchedKey};
 use crate::keyspace::{Keyspace, Wait};
+use crate::limits::{GATHERED_SETS_MAX, LENT_COMMANDS_MAX};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
 use crate::route::ShardSet;
@@ -28,13 +35,56 @@ pub(super) enum Job {
     Unwatch(Vec<WatchedKey>),
 }
 
-/// A borrower of shards.
-pub(super) struct Coordinator {
+impl Job {
+    fn commands(&self) -> usize {
+        match self {
+            Job::Work(Work::Block(block), _) => block.calls.len().max(1),
+            _ => 1,
+        }
+    }
+}
+
+/// A job, and whose it is.
+struct Errand {
     conn: ConnId,
     context: Context,
-    shards: ShardSet,
-    borrowed: Vec<Box<Keyspace>>,
     job: Job,
+}
+
+/// A borrower of shards.
+pub(super) struct Coordinator {
+    shards: ShardSet,
+    /// So many of them are here, or set aside.
+    granted: usize,
+    /// Those of other threads.
+    borrowed: Vec<Box<Keyspace>>,
+    errands: VecDeque<Errand>,
+    /// Commands of all errands.
+    commands: usize,
+}
+
+/// Shards that are here while a coordinator runs; nothing else runs on this thread meanwhile.
+pub(super) struct Held {
+    shards: ShardSet,
+    /// Ascending.
+    pub(super) keyspaces: Vec<Box<Keyspace>>,
+    /// So many commands of pipelines may still run before the shards go home.
+    pub(super) commands_left: usize,
+}
+
+impl Held {
+    /// Whether all of these shards are here.
+    pub(super) fn covers(&self, shards: &[ShardId]) -> bool {
+        shards
+            .iter()
+            .all(|shard| self.shards.ids().binary_search(shard).is_ok())
+    }
+}
+
+/// Whether a session command may run while shards are here that its connection borrowed: it must
+/// not look at a turn or a position.
+pub(super) fn runs_while_held(row: &Row) -> bool {
+    matches!(row.run, Run::Keys(_)) || matches!(row.spec.name, "multi" | "exec" | "discard")
 }
 
 impl Worker {
@@ -45,28 +95,50 @@ impl Worker {
         self.coordinate(conn, shards, Job::Work(work, place));
     }
 
-    /// Borrows `shards` for a job.
+    /// Borrows `shards` for a job, once the turn ends.
     pub(super) fn coordinate(&mut self, conn: &mut Conn, shards: ShardSet, job: Job) {
         // What this connection sent before has to be in line before the shards are asked for.
         self.send_outgoing(conn);
-        self.next_ticket += 1;
-        let coordinator = Coordinator {
+        let commands = job.commands();
+        let errand = Errand {
             conn: conn.id,
             context: self.context(conn),
-            shards,
-            borrowed: Vec::new(),
             job,
         };
-        self.coordinators.insert(self.next_ticket, coordinator);
-        self.ask_next(self.next_ticket);
+        let mut gathered = self.gathered.iter_mut().rev().take(GATHERED_SETS_MAX);
+        let same = gathered.find(|coordinator| {
+            coordinator.shards == shards && coordinator.commands < LENT_COMMANDS_MAX
+        });
+        match same {
+            Some(coordinator) => {
+                coordinator.commands += commands;
+                coordinator.errands.push_back(errand);
+            }
+            None => self.gathered.push(Coordinator {
+                shards,
+                granted: 0,
+                borrowed: Vec::new(),
+                errands: VecDeque::from([errand]),
+                commands,
+            }),
+        }
     }
 
-    /// Asks for the next shard, or runs the job when all are here.
+    /// The turn ends: what was gathered in it asks for its shards.
+    pub(super) fn ask_for_shards(&mut self) {
+        for coordinator in std::mem::take(&mut self.gathered) {
+            self.next_ticket += 1;
+            self.coordinators.insert(self.next_ticket, coordinator);
+            self.ask_next(self.next_ticket);
+        }
+    }
+
+    /// Asks for the next shard, or runs the errands when all are here.
     fn ask_next(&mut self, ticket: u64) {
         let Some(coordinator) = self.coordinators.get(&ticket) else {
             return;
         };
-        match coordinator.shards.ids().get(coordinator.borrowed.len()) {
+        match coordinator.shards.ids().get(coordinator.granted) {
             Some(&shard) => {
                 self.outbox.push((
                     shard,
@@ -80,11 +152,21 @@ impl Worker {
         }
     }
 
-    /// Lends this thread's shard; it is at home.
-    pub(super) fn lend(&mut self, to: ShardId, ticket: u64) {
-        self.seal();
-        if let Some(keyspace) = self.keyspace.take() {
-            self.outbox.push((to, Message::Lent { ticket, keyspace }));
+    /// Lends this thread's shard to those who asked for it, in the order of their asking.
+    pub(super) fn lend_to_next(&mut self) {
+        while !self.set_aside && self.keyspace.is_some() {
+            let Some((to, ticket)) = self.lends.pop_front() else {
+                return;
+            };
+            if to == self.id {
+                self.set_aside = true;
+                self.granted(ticket);
+                continue;
+            }
+            self.seal();
+            if let Some(keyspace) = self.keyspace.take() {
+                self.outbox.push((to, Message::Lent { ticket, keyspace }));
+            }
         }
     }
 
@@ -93,10 +175,18 @@ impl Worker {
         match self.coordinators.get_mut(&ticket) {
             Some(coordinator) => {
                 coordinator.borrowed.push(keyspace);
-                self.ask_next(ticket);
+                self.granted(ticket);
+                self.lend_to_next();
             }
             None => self.send_home(keyspace),
         }
+    }
+
+    fn granted(&mut self, ticket: u64) {
+        if let Some(coordinator) = self.coordinators.get_mut(&ticket) {
+            coordinator.granted += 1;
+        }
+        self.ask_next(ticket);
     }
 
     fn send_home(&mut self, keyspace: Box<Keyspace>) {
@@ -133,52 +223,114 @@ impl Worker {
         let Some(mut coordinator) = self.coordinators.remove(&ticket) else {
             return;
         };
-        for keyspace in &mut coordinator.borrowed {
-            keyspace.set_now_ms(self.now_ms);
-            keyspace.durable(self.log.durable_lsn());
+        if self.wants_seal() {
+            // What this thread's turn wrote is a batch of its own.
+            self.seal();
         }
-        // All of them live at the latest time that one of them has seen.
-        let now_ms = coordinator
-            .borrowed
-            .iter()
-            .map(|keyspace| keyspace.now_ms())
-            .max();
-        for keyspace in &mut coordinator.borrowed {
-            keyspace.set_now_ms(now_ms.unwrap_or(self.now_ms));
+        let mut keyspaces = std::mem::take(&mut coordinator.borrowed);
+        let own = coordinator.shards.ids().binary_search(&self.id).ok();
+        if let Some(index) = own {
+            let keyspace = self.keyspace.take();
+            keyspaces.insert(
+                index,
+                keyspace.expect("a shard that is set aside stays at home"),
+            );
         }
-        let mut reply = Vec::new();
-        let Some(wait) = self.run_job(&mut coordinator, &mut reply) else {
+        self.agree_on_time(&mut keyspaces);
+        let mut held = Held {
+            shards: coordinator.shards.clone(),
+            keyspaces,
+            commands_left: LENT_COMMANDS_MAX.saturating_sub(coordinator.commands),
+        };
+        let answered = self.run_errands(&mut coordinator.errands, &mut held.keyspaces);
+        let stalled = !coordinator.errands.is_empty();
+        let mut keyspaces = self.go_on_with(held, if stalled { &[] } else { &answered });
+        self.seal_borrowed(&mut keyspaces);
+        if let Some(index) = own {
+            self.keyspace = Some(keyspaces.remove(index));
+            self.set_aside = stalled;
+        }
+        if stalled {
+            coordinator.borrowed = keyspaces;
             self.coordinators.insert(ticket, coordinator);
             self.stalled.push(ticket);
             self.wants_space = true;
             return;
-        };
-        let wait = self.seal_borrowed(&mut coordinator.borrowed, wait);
-        for keyspace in std::mem::take(&mut coordinator.borrowed) {
-            self.send_home(keyspace);
         }
-        let place = match coordinator.job {
-            Job::Work(_, place) | Job::Watch(_, place) => place,
-            Job::Unwatch(_) => return,
-        };
-        if let Some(mut conn) = self.take(coordinator.conn) {
-            conn.barrier = None;
-            conn.fill(place, &reply, wait);
-            self.watch_gate(&mut conn);
-            self.attention.push(conn.id);
-            self.put_back(conn);
+        for keyspace in keyspaces {
+            self.send_home(keyspace);
         }
     }
 
-    /// Queues the effects of all borrowed shards as one batch.
-    fn seal_borrowed(&mut self, borrowed: &mut [Box<Keyspace>], wait: Wait) -> Wait {
+    /// All of them live at the latest time that one of them has seen.
+    fn agree_on_time(&self, keyspaces: &mut [Box<Keyspace>]) {
+        let durable_lsn = self.log.durable_lsn();
+        let seen = keyspaces.iter().map(|keyspace| keyspace.now_ms()).max();
+        let now_ms = seen.map_or(self.now_ms, |seen| seen.max(self.now_ms));
+        for keyspace in keyspaces {
+            keyspace.durable(durable_lsn);
+            keyspace.set_now_ms(now_ms);
+        }
+    }
+
+    /// Runs errands until the log has no room for one; returns the connections that got a reply.
+    fn run_errands(
+        &mut self,
+        errands: &mut VecDeque<Errand>,
+        keyspaces: &mut [Box<Keyspace>],
+    ) -> Vec<ConnId> {
+        let mut answered = Vec::new();
+        while let Some(errand) = errands.pop_front() {
+            let mut reply = Vec::new();
+            let Some(wait) = self.run_errand(&errand, keyspaces, &mut reply) else {
+                errands.push_front(errand);
+                break;
+            };
+            let (Job::Work(_, place) | Job::Watch(_, place)) = errand.job else {
+                continue;
+            };
+            if let Some(mut conn) = self.take(errand.conn) {
+                conn.barrier = None;
+                conn.fill(place, &reply, wait);
+                self.wait_for_turn(&mut conn);
+                self.watch_gate(&mut conn);
+                self.attention.push(conn.id);
+                answered.push(conn.id);
+                self.put_back(conn);
+            }
+        }
+        answered
+    }
+
+    /// Lets the pipelines of these connections go on while the shards are here.
+    fn go_on_with(&mut self, held: Held, conns: &[ConnId]) -> Vec<Box<Keyspace>> {
+        self.held = Some(held);
+        for id in conns {
+            if self
+                .held
+                .as_ref()
+                .is_none_or(|held| held.commands_left == 0)
+            {
+                break;
+            }
+            if self.conn(*id).is_some_and(|conn| conn.has_input()) {
+                self.resume(*id);
+            }
+        }
+        self.held
+            .take()
+            .map_or_else(Vec::new, |held| held.keyspaces)
+    }
+
+    /// Queues the effects of all borrowed shards as one batch, for which the replies wait.
+    fn seal_borrowed(&mut self, borrowed: &mut [Box<Keyspace>]) {
         let mut batch = BatchBuilder::default();
         let mut changed: Vec<&mut Box<Keyspace>> = borrowed
             .iter_mut()
             .filter(|keyspace| keyspace.has_effects())
             .collect();
         if changed.is_empty() {
-            return wait;
+            return;
         }
         for keyspace in &mut changed {
             keyspace.seal(&mut batch);
@@ -196,14 +348,18 @@ impl Worker {
             }
         }
         self.metrics.batches.add(1);
-        Wait::lsn(wait.sealed_at(lsn))
+        self.sealed(lsn);
     }
 
-    /// Runs the job; nothing if the log had no room for it yet.
-    fn run_job(&mut self, coordinator: &mut Coordinator, out: &mut Vec<u8>) -> Option<Wait> {
-        let context = coordinator.context;
-        let keyspaces = &mut coordinator.borrowed[..];
-        match &coordinator.job {
+    /// Runs one errand; nothing if the log had no room for it yet.
+    fn run_errand(
+        &mut self,
+        errand: &Errand,
+        keyspaces: &mut [Box<Keyspace>],
+        out: &mut Vec<u8>,
+    ) -> Option<Wait> {
+        let context = errand.context;
+        match &errand.job {
             Job::Work(Work::Command(id, args), _) => {
                 let row = table().row(*id);
                 let owners = Owners::Several(keyspaces);
@@ -217,14 +373,14 @@ impl Worker {
                 }
             }
             Job::Work(Work::Block(block), _) => {
-                self.run_block(coordinator.conn, keyspaces, block, context, out)
+                self.run_block(errand.conn, keyspaces, block, context, out)
             }
             Job::Watch(keys, _) => {
                 let mut txn = Txn::new(Owners::Several(keyspaces), context.database);
                 let watched: Vec<WatchedKey> =
                     keys.iter().map(|key| txn.watch(&txn.key(key))).collect();
                 let wait = txn.commit();
-                match self.conn(coordinator.conn) {
+                match self.conn(errand.conn) {
                     Some(conn) => conn.session.watched.extend(watched),
                     None => end_watches(keyspaces, &watched, context),
                 }

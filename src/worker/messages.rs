@@ -55,7 +55,7 @@ impl Worker {
                         break;
                     }
                 }
-                Message::Lend { to, ticket } => self.lend(to, ticket),
+                Message::Lend { to, ticket } => self.lends.push_back((to, ticket)),
                 Message::Sweep(step, reply) => self.sweep(step, &reply),
                 Message::Replace(keyspace) => self.replace(keyspace),
                 Message::Horizon(horizon_ms) => {
@@ -73,6 +73,7 @@ impl Worker {
                 other => self.message(other),
             }
         }
+        self.lend_to_next();
         self.metrics.mailbox_depth.set(self.waiting.len() as u64);
         if self.keyspace.is_some() && self.waiting.is_empty() {
             self.attention.append(&mut self.waiting_conns);
@@ -166,10 +167,7 @@ impl Worker {
         }
         self.watch_gate(&mut conn);
         self.attention.push(id);
-        if conn.queue.waits_for_turn() && !conn.in_turn {
-            conn.in_turn = true;
-            self.turn_conns.push(id);
-        }
+        self.wait_for_turn(&mut conn);
         self.put_back(conn);
     }
 

@@ -18,19 +18,22 @@ use crate::config::Reader;
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::owned::KeyspaceStats;
 use crate::keyspace::{Keyspace, Wait};
-use crate::log::{Batch, Log};
+use crate::limits::LOG_BLOCK_BYTES;
+use crate::log::{Batch, Log, alone_bytes};
 use crate::metrics::ShardMetrics;
 use crate::route::Routes;
 use crate::session::{Client, Session, Shared};
 use crate::shard::mailbox::{Answers, ConnId, Message, ShardId};
 use crate::shard::{Room, Space};
 use crate::worker::conn::Conn;
-use crate::worker::lending::Coordinator;
+use crate::worker::lending::{Coordinator, Held};
 use crate::worker::sweep::Sweeping;
 
 mod blocks;
 pub mod conn;
 mod lending;
+#[cfg(test)]
+mod lending_tests;
 mod messages;
 mod requests;
 mod residency;
@@ -48,6 +51,13 @@ pub enum Control {
     Shutdown {
         /// Without a last checkpoint.
         no_save: bool,
+        /// Who asked.
+        asker: (ShardId, ConnId),
+    },
+    /// Copy the data folder, and tell the connection.
+    Backup {
+        /// The new folder.
+        target: std::path::PathBuf,
         /// Who asked.
         asker: (ShardId, ConnId),
     },
@@ -115,7 +125,15 @@ pub struct Worker {
     credit: Vec<usize>,
     /// Connections that wait for credit.
     credit_conns: Vec<ConnId>,
+    /// What this turn needs several shards for; asked for when it ends.
+    gathered: Vec<Coordinator>,
     coordinators: HashMap<u64, Coordinator>,
+    /// Who asked for this thread's shard, and the coordinator there.
+    lends: VecDeque<(ShardId, u64)>,
+    /// The shard waits at home for a coordinator of this thread; nobody else gets it.
+    set_aside: bool,
+    /// Shards that a running coordinator has.
+    held: Option<Held>,
     /// Coordinators that wait for room in the log.
     stalled: Vec<u64>,
     next_ticket: u64,
@@ -143,6 +161,8 @@ struct Allowance {
 
 /// Bytes that logging an expired key takes, roughly.
 const EXPIRY_EFFECT_BYTES: u64 = 128;
+/// What a record takes beside its payload, at most: headers, and padding to whole blocks.
+const RECORD_BYTES: u64 = 2 * LOG_BLOCK_BYTES;
 /// Slots of deleted keys that are cleaned up per tick, and while memory is short.
 const RECLAIM_SLOTS: usize = 64;
 const RECLAIM_SLOTS_SHORT: usize = 512;
@@ -153,6 +173,28 @@ const ALLOWANCE_BYTES_MAX: u64 = 256 * 1024;
 
 impl Space for Allowance {
     fn take(&mut self, bytes: u64, urgent: bool) -> Room {
+        // The first of a turn takes what a record needs beside its payload.
+        let bytes = match self.used {
+            0 => bytes.saturating_add(RECORD_BYTES),
+            _ => bytes,
+        };
+        let room = self.obtain(bytes, urgent);
+        if room == Room::Granted {
+            self.left -= bytes;
+            self.used += bytes;
+        }
+        room
+    }
+
+    fn give_back(&mut self, bytes: u64) {
+        self.used -= bytes;
+        self.left += bytes;
+    }
+}
+
+impl Allowance {
+    /// Sees that there are so many bytes left.
+    fn obtain(&mut self, bytes: u64, urgent: bool) -> Room {
         if bytes > self.left {
             let more = (bytes - self.left).max(RESERVE_BYTES);
             match self.log.try_reserve(more, urgent) {
@@ -169,20 +211,13 @@ impl Space for Allowance {
                 }
             }
         }
-        self.left -= bytes;
-        self.used += bytes;
         Room::Granted
     }
 
-    fn give_back(&mut self, bytes: u64) {
-        self.used -= bytes;
-        self.left += bytes;
-    }
-}
-
-impl Allowance {
-    /// The room for a batch of `bytes`, from what its commands took.
+    /// The room for a batch of `bytes`, from what its commands took: of a whole record, which it
+    /// gets if nobody else writes.
     fn hand_over(&mut self, bytes: u64) -> u64 {
+        let bytes = alone_bytes(bytes);
         let held = self.left + self.used;
         self.used = 0;
         if bytes > held {
@@ -240,7 +275,11 @@ impl Worker {
             timed_conns: Vec::new(),
             credit: vec![(mailbox / shards).max(1); shards],
             credit_conns: Vec::new(),
+            gathered: Vec::new(),
             coordinators: HashMap::new(),
+            lends: VecDeque::new(),
+            set_aside: false,
+            held: None,
             stalled: Vec::new(),
             next_ticket: 0,
             allowance,
@@ -388,6 +427,14 @@ impl Worker {
         Err(std::io::ErrorKind::OutOfMemory.into())
     }
 
+    /// Makes sure that the connection is told when the running turn is queued.
+    fn wait_for_turn(&mut self, conn: &mut Conn) {
+        if !conn.in_turn && conn.queue.waits_for_turn() {
+            conn.in_turn = true;
+            self.turn_conns.push(conn.id);
+        }
+    }
+
     /// Makes sure that the connection is looked at when its next held bytes are released.
     fn watch_gate(&mut self, conn: &mut Conn) {
         let Some(lsn) = conn.queue.gate().next_lsn() else {
@@ -407,6 +454,7 @@ impl Worker {
     pub fn wants_seal(&self) -> bool {
         !self.answers.is_empty()
             || !self.monitor_lines.is_empty()
+            || !self.gathered.is_empty()
             || self
                 .keyspace
                 .as_ref()
@@ -455,6 +503,7 @@ impl Worker {
                     .push((shard, Message::Monitor(line.clone(), wait)));
             }
         }
+        self.ask_for_shards();
         self.publish();
     }
 
@@ -657,6 +706,8 @@ impl Worker {
     /// Whether nothing is under way here any more: no coordinator, no message, shard at home.
     pub fn is_quiet(&self) -> bool {
         self.coordinators.is_empty()
+            && self.gathered.is_empty()
+            && self.lends.is_empty()
             && self.waiting.is_empty()
             && self.keyspace.is_some()
             && self.outbox.is_empty()

@@ -21,6 +21,7 @@ use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId, Work};
 use crate::shard::{Context, Ended, execute};
 use crate::worker::Worker;
 use crate::worker::conn::{Barrier, Conn, Fan};
+use crate::worker::lending::runs_while_held;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +78,7 @@ impl Worker {
     /// What has to happen after requests of a connection were run.
     fn after(&mut self, mut conn: Box<Conn>) {
         self.send_outgoing(&mut conn);
-        if !conn.in_turn && conn.queue.waits_for_turn() {
-            conn.in_turn = true;
-            self.turn_conns.push(conn.id);
-        }
+        self.wait_for_turn(&mut conn);
         if let Some(Barrier::Fan(fan)) = &conn.barrier
             && fan.wait == Wait::TURN
             && !conn.in_turn
@@ -196,9 +194,15 @@ impl Worker {
         if conn.barrier.is_some() || self.shared.stopping.load(Ordering::Relaxed) {
             return false;
         }
-        if self.keyspace.is_none() || !self.waiting.is_empty() {
-            self.waiting_conns.push(conn.id);
-            return false;
+        match &self.held {
+            // It is looked at again when the shards are home.
+            Some(held) if held.commands_left == 0 => return false,
+            Some(_) => {}
+            None if self.keyspace.is_none() || !self.waiting.is_empty() => {
+                self.waiting_conns.push(conn.id);
+                return false;
+            }
+            None => {}
         }
         if conn.queue.places() >= PLACES_MAX {
             return false;
@@ -229,7 +233,7 @@ impl Worker {
     }
 
     fn route_request(&mut self, conn: &mut Conn, args: Args<'_>) -> Flow {
-        let id = match table().find(args) {
+        let id = match table().find_again(&mut conn.last_found, args) {
             Ok(id) => id,
             Err(reject) => {
                 self.abort_block(conn);
@@ -270,6 +274,9 @@ impl Worker {
             self.timed_conns.push(conn.id);
             return Flow::Again;
         }
+        if self.held.is_some() && !runs_while_held(row) {
+            return Flow::Again;
+        }
         // These speak of everything before them, which has to have arrived.
         if matches!(row.spec.name, "wait" | "waitaof") && conn.queue.places() > 0 {
             self.send_outgoing(conn);
@@ -304,17 +311,30 @@ impl Worker {
     fn key_command(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>) -> Flow {
         let row = table().row(id);
         let need = self.routes.need(row, args);
-        let short = match &need {
-            Ok(Need::One(shard)) => self.waits_for_memory(row, *shard),
-            Ok(Need::Several(shards)) => {
-                let mut shards = shards.ids().iter();
-                shards.any(|shard| self.waits_for_memory(row, *shard))
-            }
-            _ => false,
-        };
+        let short = self.held.is_none()
+            && match &need {
+                Ok(Need::One(shard)) => self.waits_for_memory(row, *shard),
+                Ok(Need::Several(shards)) => {
+                    let mut shards = shards.ids().iter();
+                    shards.any(|shard| self.waits_for_memory(row, *shard))
+                }
+                _ => false,
+            };
         if short {
             self.timed_conns.push(conn.id);
             return Flow::Again;
+        }
+        if let (Some(held), Ok(need)) = (&self.held, &need) {
+            let covered = match need {
+                Need::Nothing => false,
+                Need::One(shard) => held.covers(&[*shard]),
+                Need::Several(shards) => held.covers(shards.ids()),
+            };
+            return if covered {
+                self.run_here(conn, id, args)
+            } else {
+                Flow::Again
+            };
         }
         match need {
             Err(reject) => {
@@ -351,13 +371,17 @@ impl Worker {
     fn run_here(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>) -> Flow {
         let context = self.context(conn);
         let suppressed = Worker::is_suppressed(conn);
-        let Some(keyspace) = &mut self.keyspace else {
-            return Flow::Again;
+        let owners = match (&mut self.held, &mut self.keyspace) {
+            (Some(held), _) => {
+                held.commands_left = held.commands_left.saturating_sub(1);
+                Owners::Several(&mut held.keyspaces)
+            }
+            (None, Some(keyspace)) => Owners::One(keyspace),
+            (None, None) => return Flow::Again,
         };
         let allowance = &mut self.allowance;
         let ended = conn.queue.reply(|out| {
             let start = out.len();
-            let owners = Owners::One(keyspace);
             let ended = execute(owners, table().row(id), args, context, allowance, out);
             let wait = match ended {
                 Ended::Done { wait, failed } => {

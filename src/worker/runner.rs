@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
@@ -54,41 +54,77 @@ const TICK_MS: u64 = 25;
 /// Reads of one connection before others have their turn.
 const READS_PER_POLL: usize = 4;
 
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+/// The half of a socket that its task reads.
+enum Incoming {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
 }
 
-impl Socket {
-    fn open(accepted: Accepted) -> io::Result<Socket> {
-        match accepted {
-            Accepted::Tcp(stream) => {
-                stream.set_nonblocking(true)?;
-                stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(TcpStream::from_std(stream)?))
-            }
-            Accepted::Unix(stream) => {
-                stream.set_nonblocking(true)?;
-                Ok(Socket::Unix(UnixStream::from_std(stream)?))
-            }
+/// The half of a socket that whoever has released bytes writes.
+enum Outgoing {
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
+}
+
+fn open(accepted: Accepted) -> io::Result<(Incoming, Outgoing)> {
+    match accepted {
+        Accepted::Tcp(stream) => {
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            let (read, write) = TcpStream::from_std(stream)?.into_split();
+            Ok((Incoming::Tcp(read), Outgoing::Tcp(write)))
+        }
+        Accepted::Unix(stream) => {
+            stream.set_nonblocking(true)?;
+            let (read, write) = UnixStream::from_std(stream)?.into_split();
+            Ok((Incoming::Unix(read), Outgoing::Unix(write)))
         }
     }
+}
 
+impl Incoming {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         let polled = match self {
-            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Incoming::Tcp(half) => Pin::new(half).poll_read(cx, &mut buffer),
+            Incoming::Unix(half) => Pin::new(half).poll_read(cx, &mut buffer),
         };
         polled.map_ok(|()| buffer.filled().len())
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Whether there is more to read right now; if not, whoever polls is woken when there is.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Incoming::Tcp(half) => half.as_ref().poll_read_ready(cx),
+            Incoming::Unix(half) => half.as_ref().poll_read_ready(cx),
         }
     }
+}
+
+impl Outgoing {
+    /// Writes what the socket takes right now.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Outgoing::Tcp(half) => half.try_write(bytes),
+            Outgoing::Unix(half) => half.try_write(bytes),
+        }
+    }
+
+    /// Whether the socket takes more; if not, whoever polls is woken when it does.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Outgoing::Tcp(half) => half.as_ref().poll_write_ready(cx),
+            Outgoing::Unix(half) => half.as_ref().poll_write_ready(cx),
+        }
+    }
+}
+
+/// What a thread keeps of a connection beside the worker.
+#[derive(Default)]
+struct ConnPlace {
+    /// Of the task that serves it.
+    waker: Option<Waker>,
+    outgoing: Option<(Rc<Outgoing>, Arc<Client>)>,
 }
 
 struct Local {
@@ -96,7 +132,7 @@ struct Local {
     worker: RefCell<Worker>,
     shared: Arc<Shared>,
     peers: Vec<Mailbox>,
-    wakers: RefCell<Vec<Option<Waker>>>,
+    places: RefCell<Vec<ConnPlace>>,
     scratch: RefCell<Vec<u8>>,
     seal: Notify,
     log: Subscription,
@@ -122,7 +158,7 @@ pub fn run(parts: Parts, inbox: mpsc::UnboundedReceiver<Envelope>, peers: Vec<Ma
         id: parts.id,
         shared: parts.shared.clone(),
         peers,
-        wakers: RefCell::new(Vec::new()),
+        places: RefCell::new(Vec::new()),
         scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
         seal: Notify::new(),
         log: log.subscribe({
@@ -174,6 +210,7 @@ async fn follow_log(local: Rc<Local>, durable: Arc<Notify>) {
                 worker.space_changed();
             }
         }
+        local.send_released();
         local.after();
     }
 }
@@ -251,22 +288,48 @@ impl Local {
                 let _ = told.send(());
             }
         }
-        let wakers = self.wakers.borrow();
         for id in attention {
-            if let Some(Some(waker)) = wakers.get(id.index as usize) {
-                waker.wake_by_ref();
-            }
+            self.wake(id);
         }
-        drop(wakers);
         if sleep_us > 0 {
             // DEBUG SLEEP is meant to block everything here.
             std::thread::sleep(Duration::from_micros(sleep_us));
         }
     }
 
+    fn wake(&self, id: ConnId) {
+        if let Some(place) = self.places.borrow().get(id.index as usize)
+            && let Some(waker) = &place.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Sends what the disk has just released. Only connections that have something else to do, or
+    /// whose socket is full, have their task woken for it.
+    fn send_released(&self) {
+        let attention = self.worker.borrow_mut().take_attention();
+        for id in attention {
+            let places = self.places.borrow();
+            let place = places.get(id.index as usize);
+            let sent =
+                place
+                    .and_then(|place| place.outgoing.as_ref())
+                    .is_some_and(|(socket, client)| {
+                        let killed = client.killed.load(Ordering::Relaxed);
+                        !killed && matches!(self.write(id, client, socket), Ok(Sent::All))
+                    });
+            drop(places);
+            let idle = |worker: &mut Worker| worker.conn(id).is_some_and(|conn| conn.is_idle());
+            if !sent || !idle(&mut self.worker.borrow_mut()) {
+                self.wake(id);
+            }
+        }
+    }
+
     fn accept(self: &Rc<Self>, accepted: Accepted, client: Arc<Client>) {
-        let socket = match Socket::open(accepted) {
-            Ok(socket) => socket,
+        let (incoming, outgoing) = match open(accepted) {
+            Ok((incoming, outgoing)) => (incoming, Rc::new(outgoing)),
             Err(error) => {
                 tracing::debug!("connection {} is gone already: {error}", client.id);
                 return;
@@ -277,12 +340,16 @@ impl Local {
         client.set_wake(Some(Arc::new(move || {
             let _ = mailbox.send(Envelope::Message(Message::Wake(id)));
         })));
-        let mut wakers = self.wakers.borrow_mut();
-        if wakers.len() <= id.index as usize {
-            wakers.resize(id.index as usize + 1, None);
+        let mut places = self.places.borrow_mut();
+        if places.len() <= id.index as usize {
+            places.resize_with(id.index as usize + 1, ConnPlace::default);
         }
-        drop(wakers);
-        tokio::task::spawn_local(serve(self.clone(), id, socket, client));
+        places[id.index as usize] = ConnPlace {
+            waker: None,
+            outgoing: Some((outgoing.clone(), client.clone())),
+        };
+        drop(places);
+        tokio::task::spawn_local(serve(self.clone(), id, (incoming, outgoing), client));
     }
 
     fn close_idle(&self, now_ms: u64) {
@@ -301,9 +368,7 @@ impl Local {
                 client.blocked.load(Ordering::Relaxed) || conn.session.monitor || conn.is_busy();
             if idle_ms > timeout_ms && !waits {
                 client.killed.store(true, Ordering::Relaxed);
-                if let Some(Some(waker)) = self.wakers.borrow().get(id.index as usize) {
-                    waker.wake_by_ref();
-                }
+                self.wake(id);
             }
         }
     }
@@ -311,13 +376,14 @@ impl Local {
     /// One step of a connection: runs what is there, sends what may leave, reads what has come.
     fn poll_conn(
         &self,
-        (id, client, socket): (ConnId, &Client, &mut Socket),
+        (id, client): (ConnId, &Client),
+        (incoming, outgoing): (&mut Incoming, &Outgoing),
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         self.keep_waker(id, cx);
         if client.killed.load(Ordering::Relaxed) {
             // What is released already is sent as far as the socket takes it.
-            let _ = self.write(id, client, socket, cx);
+            let _ = self.write(id, client, outgoing);
             return Poll::Ready(());
         }
         let mut worker = self.worker.borrow_mut();
@@ -336,7 +402,7 @@ impl Local {
                 break;
             }
             let mut scratch = self.scratch.borrow_mut();
-            match socket.poll_read(cx, &mut scratch) {
+            match incoming.poll_read(cx, &mut scratch) {
                 Poll::Pending => break,
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(0)) => {
@@ -351,15 +417,23 @@ impl Local {
                         continue;
                     }
                     // The socket was emptied; this registers for what comes next.
-                    if let Poll::Ready(Ok(())) = self.poll_more(socket, cx) {
+                    if let Poll::Ready(Ok(())) = incoming.poll_ready(cx) {
                         continue;
                     }
                     break;
                 }
             }
         }
-        if self.write(id, client, socket, cx).is_err() {
-            return Poll::Ready(());
+        loop {
+            match self.write(id, client, outgoing) {
+                Err(_) => return Poll::Ready(()),
+                Ok(Sent::All) => break,
+                Ok(Sent::Part) => match outgoing.poll_ready(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok(())) => {}
+                },
+            }
         }
         self.after();
         let done = self
@@ -370,60 +444,61 @@ impl Local {
         if done { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Whether the socket has more to read right now.
-    fn poll_more(&self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match socket {
-            Socket::Tcp(stream) => stream.poll_read_ready(cx),
-            Socket::Unix(stream) => stream.poll_read_ready(cx),
-        }
-    }
-
     fn keep_waker(&self, id: ConnId, cx: &Context<'_>) {
-        let mut wakers = self.wakers.borrow_mut();
-        let place = &mut wakers[id.index as usize];
-        if !place
+        let waker = &mut self.places.borrow_mut()[id.index as usize].waker;
+        if !waker
             .as_ref()
             .is_some_and(|waker| waker.will_wake(cx.waker()))
         {
-            *place = Some(cx.waker().clone());
+            *waker = Some(cx.waker().clone());
         }
     }
 
     /// Sends released bytes as far as the socket takes them.
-    fn write(
-        &self,
-        id: ConnId,
-        client: &Client,
-        socket: &mut Socket,
-        cx: &mut Context<'_>,
-    ) -> io::Result<()> {
+    fn write(&self, id: ConnId, client: &Client, socket: &Outgoing) -> io::Result<Sent> {
         let mut worker = self.worker.borrow_mut();
         loop {
             let Some(released) = worker.output(id) else {
-                return Ok(());
+                return Ok(Sent::All);
             };
             if released.bytes().is_empty() {
                 worker.hold_watch(id);
-                return Ok(());
+                return Ok(Sent::All);
             }
-            match socket.poll_write(cx, released.bytes()) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(bytes)) => {
+            match socket.try_write(released.bytes()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => {
                     client.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     worker.sent(id, bytes);
                 }
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => return worker.check_unread(id),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    worker.check_unread(id)?;
+                    return Ok(Sent::Part);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 }
 
-async fn serve(local: Rc<Local>, id: ConnId, mut socket: Socket, client: Arc<Client>) {
-    poll_fn(|cx| local.poll_conn((id, &client, &mut socket), cx)).await;
+/// How far released bytes went.
+enum Sent {
+    /// Nothing is left.
+    All,
+    /// The socket takes no more for now.
+    Part,
+}
+
+async fn serve(
+    local: Rc<Local>,
+    id: ConnId,
+    (mut incoming, outgoing): (Incoming, Rc<Outgoing>),
+    client: Arc<Client>,
+) {
+    poll_fn(|cx| local.poll_conn((id, &client), (&mut incoming, &outgoing), cx)).await;
     client.set_wake(None);
-    if let Some(place) = local.wakers.borrow_mut().get_mut(id.index as usize) {
-        *place = None;
+    if let Some(place) = local.places.borrow_mut().get_mut(id.index as usize) {
+        *place = ConnPlace::default();
     }
     local.worker.borrow_mut().disconnect(id);
     local.after();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::keyspace::codec::{put_field, put_value};
 use crate::keyspace::owned::Retired;
 use crate::keyspace::sweep::{SweepCursor, Swept};
-use crate::keyspace::{Keyspace, ValueRef};
+use crate::keyspace::{Field, Keyspace, ValueRef};
 use crate::shard::mailbox::{SweepSlice, SweepStep};
 use crate::store::checkpoint::{RowChange, Slice};
 use crate::store::row::{DeadlineOf, KeyOf, RowKey};
@@ -181,7 +181,7 @@ impl Gathered {
                 Bytes::from(value)
             });
             self.rows.push(RowChange { key, value });
-            let due_ms = field.map_or(0, |field| field.expires_at_ms);
+            let due_ms = field.map_or(0, Field::due_ms);
             self.add_deadline(
                 due_ms,
                 &of,
@@ -256,7 +256,9 @@ fn retired_row(keyspace: &Keyspace, retired: &Retired) -> Option<RowChange> {
         key,
         generation,
     } = retired;
-    let live = keyspace.tables().get(*database, &keyspace.key(key));
+    let live = keyspace
+        .tables()
+        .get(*database, &keyspace.key_of(*database, key));
     if let Some(ValueRef::Hash(hash)) = live.map(|entry| entry.value())
         && hash.generation() == *generation
     {

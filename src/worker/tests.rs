@@ -52,16 +52,17 @@ impl Engine for NoEngine {
 
 /// A client: a connection of one of the threads.
 #[derive(Clone, Copy)]
-struct Peer {
-    shard: usize,
-    id: ConnId,
+pub(super) struct Peer {
+    pub(super) shard: usize,
+    pub(super) id: ConnId,
 }
 
 /// A server on one thread.
-struct Village {
+pub(super) struct Village {
     disk: Arc<SimDisk>,
+    log: Log,
     manual: Manual,
-    workers: Vec<Worker>,
+    pub(super) workers: Vec<Worker>,
     clients: u64,
 }
 
@@ -69,11 +70,11 @@ const SEED: u64 = 11;
 
 impl Village {
     /// Starts on what the disk has.
-    fn start(disk: &Arc<SimDisk>, shards: usize) -> Village {
+    pub(super) fn start(disk: &Arc<SimDisk>, shards: usize) -> Village {
         Village::start_with(disk, shards, 256 * 1024)
     }
 
-    fn start_with(disk: &Arc<SimDisk>, shards: usize, segment_bytes: u64) -> Village {
+    pub(super) fn start_with(disk: &Arc<SimDisk>, shards: usize, segment_bytes: u64) -> Village {
         let time_us = Arc::new(AtomicU64::new(0));
         let mut options = Options::new(SEED, {
             Arc::new(move || time_us.fetch_add(10, Ordering::Relaxed))
@@ -122,13 +123,14 @@ impl Village {
         let workers = workers.collect();
         Village {
             disk: disk.clone(),
+            log,
             manual,
             workers,
             clients: 0,
         }
     }
 
-    fn connect(&mut self, shard: usize) -> Peer {
+    pub(super) fn connect(&mut self, shard: usize) -> Peer {
         self.clients += 1;
         let names = ("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned());
         let client = Client::new(self.clients, shard, names, 0, false, 0);
@@ -136,14 +138,14 @@ impl Village {
         Peer { shard, id }
     }
 
-    fn send(&mut self, peer: Peer, lines: &str) {
+    pub(super) fn send(&mut self, peer: Peer, lines: &str) {
         self.workers[peer.shard].begin_turn();
         self.workers[peer.shard].receive(peer.id, lines.replace('\n', "\r\n").as_bytes());
         self.deliver();
     }
 
     /// Passes messages on until there are none, and lets connections go on.
-    fn deliver(&mut self) {
+    pub(super) fn deliver(&mut self) {
         loop {
             let mut any = false;
             for shard in 0..self.workers.len() {
@@ -168,7 +170,7 @@ impl Village {
     }
 
     /// Ends the turn of one thread.
-    fn seal(&mut self, shard: usize) {
+    pub(super) fn seal(&mut self, shard: usize) {
         if self.workers[shard].wants_seal() {
             self.workers[shard].seal();
         }
@@ -176,7 +178,7 @@ impl Village {
     }
 
     /// Ends every turn, until nobody has anything to hand over.
-    fn seal_all(&mut self) {
+    pub(super) fn seal_all(&mut self) {
         while self.workers.iter().any(Worker::wants_seal) {
             for shard in 0..self.workers.len() {
                 self.seal(shard);
@@ -185,8 +187,19 @@ impl Village {
     }
 
     /// The disk takes what is queued.
-    fn sync(&mut self) {
+    pub(super) fn sync(&mut self) {
         self.manual.run().expect("the disk works");
+        self.durable();
+        self.deliver();
+    }
+
+    /// The disk takes one thing of what is queued.
+    pub(super) fn disk_step(&mut self) -> bool {
+        self.manual.step().is_ok()
+    }
+
+    /// Threads are told what is durable, and nothing else happens.
+    pub(super) fn durable(&mut self) {
         for worker in &mut self.workers {
             worker.begin_turn();
             worker.durable();
@@ -194,10 +207,14 @@ impl Village {
                 worker.space_changed();
             }
         }
-        self.deliver();
     }
 
-    fn settle(&mut self) {
+    /// Position of the last batch.
+    pub(super) fn last_lsn(&self) -> u64 {
+        self.log.last_lsn()
+    }
+
+    pub(super) fn settle(&mut self) {
         for _ in 0..3 {
             self.seal_all();
             self.sync();
@@ -205,7 +222,7 @@ impl Village {
     }
 
     /// What may be sent to a client by now.
-    fn output(&mut self, peer: Peer) -> String {
+    pub(super) fn output(&mut self, peer: Peer) -> String {
         let worker = &mut self.workers[peer.shard];
         let Some(released) = worker.output(peer.id) else {
             return String::new();
@@ -217,14 +234,14 @@ impl Village {
     }
 
     /// Sends a request and waits for everything.
-    fn call(&mut self, peer: Peer, lines: &str) -> String {
+    pub(super) fn call(&mut self, peer: Peer, lines: &str) -> String {
         self.send(peer, lines);
         self.settle();
         self.output(peer)
     }
 
     /// The power goes; what the disk had not synced is kept as `keep` says.
-    fn crash(self, keep: Keep) -> Arc<SimDisk> {
+    pub(super) fn crash(self, keep: Keep) -> Arc<SimDisk> {
         self.disk.crash(keep);
         self.disk.clone()
     }
@@ -259,7 +276,7 @@ fn shared(shards: usize) -> Arc<Shared> {
 }
 
 /// A key for each shard.
-fn keys(shards: usize) -> Vec<String> {
+pub(super) fn keys(shards: usize) -> Vec<String> {
     let routes = Routes::new(shards);
     (0..shards)
         .map(|shard| {
@@ -410,6 +427,33 @@ fn a_full_disk_refuses_writes_and_lets_space_be_freed() {
         "+OK\r\n",
         "writing resumes by itself"
     );
+}
+
+#[test]
+fn small_writes_one_by_one_fill_the_disk_and_never_end_the_log() {
+    for shards in [1, 3] {
+        let disk = SimDisk::new(1);
+        let mut village = Village::start_with(&disk, shards, 256 * 1024);
+        let peer = village.connect(0);
+        disk.set_space(Some(disk.used_bytes() + 300_000));
+        // Each is a turn, and so a record, of its own.
+        let write = |village: &mut Village, what: &str| {
+            (0..2_000)
+                .map(|number| village.call(peer, &what.replace('#', &number.to_string())))
+                .take_while(|reply| !reply.starts_with("-NOSPACE"))
+                .count()
+        };
+        let written = write(&mut village, "SET key# value\n");
+        assert!((10..2_000).contains(&written), "{written} were written");
+        let deleted = write(&mut village, "DEL key#\n");
+        assert!(deleted >= 5, "{deleted} were deleted");
+        assert!(deleted < written, "what is set aside has an end as well");
+        disk.set_space(None);
+        village.call(peer, "SET again 1\n");
+        village.settle();
+        assert_eq!(village.call(peer, "SET again 1\n"), "+OK\r\n");
+        assert_eq!(write(&mut village, "SET key# value\n"), 2_000);
+    }
 }
 
 /// Random increments by several clients over several shards, through a crash at a random moment.

@@ -101,6 +101,64 @@ fn a_pipeline_keeps_its_order() {
 }
 
 #[test]
+fn a_transaction_over_shards_is_whole() {
+    let server = Server::start(&["--shards", "3"]);
+    for protocol in PROTOCOLS {
+        let mut client = server.connect(protocol);
+        let () = redis::cmd("FLUSHALL").query(&mut client).unwrap();
+        let replies: (i64, i64, Option<String>, Vec<Option<i64>>) = redis::pipe()
+            .atomic()
+            .incr("a", 1)
+            .incr("b", 2)
+            .get("c")
+            .mget(&["a", "b", "c"])
+            .query(&mut client)
+            .unwrap();
+        assert_eq!(replies, (1, 2, None, vec![Some(1), Some(2), None]));
+        // A command that fails does not undo the others; one that is refused stops the block.
+        let () = client.set("text", "abc").unwrap();
+        let mut pipe = redis::pipe();
+        pipe.atomic().incr("a", 1).incr("text", 1).incr("b", 1);
+        assert!(pipe.query::<()>(&mut client).is_err());
+        assert_eq!(client.get::<_, i64>("b"), Ok(3));
+        let mut pipe = redis::pipe();
+        pipe.atomic().incr("a", 1).cmd("NOSUCH");
+        assert!(pipe.query::<()>(&mut client).is_err());
+        assert_eq!(client.get::<_, i64>("a"), Ok(2));
+    }
+}
+
+#[test]
+fn transactions_that_watch_lose_no_update() {
+    const PER_THREAD: i64 = 25;
+    let server = Server::start(&["--shards", "3"]);
+    for protocol in PROTOCOLS {
+        let mut client = server.connect(protocol);
+        let () = redis::cmd("FLUSHALL").query(&mut client).unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let mut client = server.connect(protocol);
+                let keys = [["x", "y"], ["y", "x"]][number % 2];
+                scope.spawn(move || {
+                    for _ in 0..PER_THREAD {
+                        // Asks again until nobody else was faster.
+                        let () = redis::transaction(&mut client, &keys, |client, pipe| {
+                            let x: i64 = client.get::<_, Option<i64>>("x")?.unwrap_or(0);
+                            let y: i64 = client.get::<_, Option<i64>>("y")?.unwrap_or(0);
+                            pipe.set("x", x + 1).ignore().set("y", y - 1).ignore();
+                            pipe.query::<Option<()>>(client)
+                        })
+                        .unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(client.get::<_, i64>("x"), Ok(4 * PER_THREAD));
+        assert_eq!(client.get::<_, i64>("y"), Ok(-4 * PER_THREAD));
+    }
+}
+
+#[test]
 fn scan_finds_every_key() {
     let server = Server::start(&["--shards", "2"]);
     for protocol in PROTOCOLS {

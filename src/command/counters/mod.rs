@@ -11,6 +11,8 @@ use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
 
 mod increx;
+#[cfg(test)]
+mod model;
 
 /// The family's commands.
 pub const COMMANDS: &[Row] = &[

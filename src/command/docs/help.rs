@@ -87,6 +87,7 @@ fn syntax(doc: &ArgDoc) -> String {
     };
     let whole = match (doc.token, value.is_empty()) {
         (Some(token), true) => token.to_owned(),
+        (Some(token), false) if doc.kind == Type::OneOf => format!("{token} <{value}>"),
         (Some(token), false) => format!("{token} {value}"),
         (None, _) => value,
     };

@@ -2,8 +2,8 @@
 
 use rand::{Rng, RngExt};
 
-use crate::command::Row;
-use crate::command::spec::{ArgDoc, Type};
+use crate::command::spec::{ArgDoc, Group, Keys, Type, flag};
+use crate::command::{Row, table};
 
 /// Groups of a repeated argument, at most.
 const GROUPS_MAX: u32 = 3;
@@ -18,7 +18,33 @@ pub fn random_call(row: &Row, keys: &[&[u8]], now_ms: u64, rng: &mut impl Rng) -
         now_ms,
     };
     call.arguments(&(row.docs)(), rng);
+    if row.spec.group == Group::Once {
+        guard_a_write(&mut call, rng);
+    }
     call.words
+}
+
+/// Gives ONCE a write of its key in place of random words.
+fn guard_a_write(call: &mut Call<'_>, rng: &mut impl Rng) {
+    // ONCE key id EX seconds command ...
+    const COMMAND: usize = 5;
+    let key = call.words[1].clone();
+    let writes_it = |row: &&Row| {
+        let one = matches!(
+            row.spec.keys,
+            Keys::Range {
+                first: 1,
+                last: 1,
+                ..
+            }
+        );
+        one && row.has(flag::WRITE) && row.spec.group != Group::Once
+    };
+    let writes: Vec<&Row> = table().rows().iter().filter(writes_it).collect();
+    let write = writes[rng.random_range(0..writes.len())];
+    call.words.truncate(COMMAND);
+    let guarded = random_call(write, &[&key], call.now_ms, rng);
+    call.words.extend(guarded);
 }
 
 struct Call<'a> {
@@ -117,7 +143,6 @@ mod tests {
     use rand_xoshiro::Xoshiro256PlusPlus;
 
     use super::*;
-    use crate::command::table;
     use crate::resp::decode::OwnedArgs;
 
     #[test]
@@ -136,5 +161,10 @@ mod tests {
             table().find(args.args()).is_ok()
         });
         assert!(found.count() * 10 >= calls.len() * 9);
+        let once = calls.iter().find(|call| call[0] == b"once");
+        let once = once.expect("a call of every command");
+        let inner = OwnedArgs::from_slices(once[5..].iter().map(Vec::as_slice));
+        let row = table().row(table().find(inner.args()).expect("a known command"));
+        assert!(row.has(flag::WRITE) && once[6] == once[1]);
     }
 }

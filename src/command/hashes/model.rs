@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::command::transcript::Transcript;
+use crate::command::transcript::{Transcript, cases};
 
 /// A call, or what happens to the server between calls.
 #[derive(Clone, Debug)]
@@ -292,14 +292,18 @@ fn pairs(pairs: &[(u8, Text)]) -> String {
 
 fn line(step: &Step) -> String {
     match step {
-        Step::HSet(key, data) => format!("HSET h{key}{}", pairs(data)),
-        Step::HSetNx(key, name, text) => format!("HSETNX h{key} f{name} {text}"),
-        Step::HDel(key, fields) => format!("HDEL h{key}{}", names(fields)),
-        Step::HGet(key, name) => format!("HGET h{key} f{name}"),
-        Step::HLen(key) => format!("HLEN h{key}"),
-        Step::HIncrBy(key, name, by) => format!("HINCRBY h{key} f{name} {by}"),
+        Step::HSet(key, data) => format!("HSET {{t}}{key}{}", pairs(data)),
+        Step::HSetNx(key, name, text) => format!("HSETNX {{t}}{key} f{name} {text}"),
+        Step::HDel(key, fields) => format!("HDEL {{t}}{key}{}", names(fields)),
+        Step::HGet(key, name) => format!("HGET {{t}}{key} f{name}"),
+        Step::HLen(key) => format!("HLEN {{t}}{key}"),
+        Step::HIncrBy(key, name, by) => format!("HINCRBY {{t}}{key} f{name} {by}"),
         Step::HGetDel(key, fields) => {
-            format!("HGETDEL h{key} FIELDS {}{}", fields.len(), names(fields))
+            format!(
+                "HGETDEL {{t}}{key} FIELDS {}{}",
+                fields.len(),
+                names(fields)
+            )
         }
         Step::HGetEx(key, expiry, fields) => {
             let expiry = match expiry {
@@ -308,7 +312,7 @@ fn line(step: &Step) -> String {
                 Some(Expiry::Keep) => "PERSIST ".to_owned(),
             };
             format!(
-                "HGETEX h{key} {expiry}FIELDS {}{}",
+                "HGETEX {{t}}{key} {expiry}FIELDS {}{}",
                 fields.len(),
                 names(fields)
             )
@@ -321,25 +325,29 @@ fn line(step: &Step) -> String {
                 Some(Expiry::Keep) => "KEEPTTL ".to_owned(),
             };
             format!(
-                "HSETEX h{key} {exist}{expiry}FIELDS {}{}",
+                "HSETEX {{t}}{key} {exist}{expiry}FIELDS {}{}",
                 data.len(),
                 pairs(data)
             )
         }
         Step::HExpire(key, condition, in_ms, fields) => {
             format!(
-                "HPEXPIRE h{key} {in_ms} {condition} FIELDS {}{}",
+                "HPEXPIRE {{t}}{key} {in_ms} {condition} FIELDS {}{}",
                 fields.len(),
                 names(fields)
             )
         }
         Step::HPersist(key, fields) => {
-            format!("HPERSIST h{key} FIELDS {}{}", fields.len(), names(fields))
+            format!(
+                "HPERSIST {{t}}{key} FIELDS {}{}",
+                fields.len(),
+                names(fields)
+            )
         }
         Step::HPTtl(key, fields) => {
-            format!("HPTTL h{key} FIELDS {}{}", fields.len(), names(fields))
+            format!("HPTTL {{t}}{key} FIELDS {}{}", fields.len(), names(fields))
         }
-        Step::Set(key) => format!("SET h{key} text"),
+        Step::Set(key) => format!("SET {{t}}{key} text"),
         Step::Advance(_) | Step::Recover => unreachable!("no command"),
     }
 }
@@ -380,7 +388,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..30_u64).prop_map(Step::Advance),
         2 => Just(Step::Recover),
     ];
-    prop::collection::vec(step, 1..60)
+    prop::collection::vec(step, 1..30)
 }
 
 /// All names and values with their deadlines, as the server tells them.
@@ -389,25 +397,27 @@ fn check_whole(t: &mut Transcript, model: &Model) {
     assert_eq!(t.keyspace().tables().count_db(0), keys as u64);
     for (key, fields) in &model.hashes {
         assert_eq!(
-            t.run(&format!("HLEN h{key}")).trim_end(),
+            t.run(&format!("HLEN {{t}}{key}")).trim_end(),
             integer(fields.len() as i64)
         );
         for (name, (text, at_ms)) in fields {
             assert_eq!(
-                t.run(&format!("HGET h{key} f{name}")).trim_end(),
+                t.run(&format!("HGET {{t}}{key} f{name}")).trim_end(),
                 bulk(Some(text))
             );
             let told = if *at_ms == 0 { -1 } else { *at_ms as i64 };
-            let reply = t.run(&format!("HPEXPIRETIME h{key} FIELDS 1 f{name}"));
+            let reply = t.run(&format!("HPEXPIRETIME {{t}}{key} FIELDS 1 f{name}"));
             assert_eq!(reply.trim_end(), format!("1) (integer) {told}"));
         }
     }
 }
 
 proptest! {
+    #![proptest_config(cases())]
+
     #[test]
     fn hashes_do_what_the_model_says(steps in steps(), timer: bool) {
-        let mut t = Transcript::new();
+        let mut t = Transcript::of_tag();
         t.keyspace().set_active_expiry(timer);
         let mut model = Model { now_ms: t.now_ms(), ..Model::default() };
         for step in &steps {

@@ -4,6 +4,7 @@
 //! it. Commands on whole databases run on all shards at once.
 
 mod acl;
+mod backup;
 mod config;
 mod debug;
 mod info;
@@ -51,6 +52,7 @@ pub const COMMANDS: &[Row] = &[
     Row::session::<BgSave>(),
     Row::session::<LastSave>(),
     Row::session::<BgRewriteAof>(),
+    Row::session::<backup::Backup>(),
     Row::session::<Wait>(),
     Row::session::<WaitAof>(),
     Row::container(&slowlog::SLOWLOG),

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::command::KeyCommand;
 use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry};
 use crate::command::spec::{Arg, Group, Spec, Type, Word, flag};
-use crate::command::states::{Current, deadline_ms, may_be_set, token};
-use crate::keyspace::{Cell, Txn};
+use crate::command::states::{Current, may_be_set};
+use crate::keyspace::{Cell, Txn, tokens};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
 
@@ -120,7 +120,7 @@ impl KeyCommand for SetIfIdle {
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let now_ms = txn.now_ms();
-        let given_ms = deadline_ms(self.expiry, now_ms, "SETIFIDLE")?;
+        let given_ms = self.expiry.future_ms(now_ms, "SETIFIDLE")?;
         let key = txn.key(args.word(self.key));
         let shared = |word: Word| Bytes::copy_from_slice(args.word(word));
         let found = Current::at(txn, &key)?;
@@ -235,7 +235,7 @@ impl KeyCommand for SetIdle {
             "the token that SETIFIDLE gave",
             Type::Integer,
             |c: &mut SetIdle, text, _| {
-                c.token = token(text).ok_or(Reject::fixed(
+                c.token = tokens::parse(text).ok_or(Reject::fixed(
                     "ERR SETIDLE: token must be an integer from 0 to 9007199254740991",
                 ))?;
                 Ok(())
@@ -266,7 +266,7 @@ impl KeyCommand for SetIdle {
     ];
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
-        let given_ms = deadline_ms(self.expiry, txn.now_ms(), "SETIDLE")?;
+        let given_ms = self.expiry.future_ms(txn.now_ms(), "SETIDLE")?;
         let key = txn.key(args.word(self.key));
         let found = Current::at(txn, &key)?;
         let current_token = found.as_ref().map_or(0, |current| current.cell.token);
@@ -325,7 +325,7 @@ impl KeyCommand for Renew {
             "the token that you hold",
             Type::Integer,
             |c: &mut Renew, text, _| {
-                c.token = token(text).ok_or(Reject::fixed(
+                c.token = tokens::parse(text).ok_or(Reject::fixed(
                     "ERR RENEW: token must be an integer from 0 to 9007199254740991",
                 ))?;
                 Ok(())
@@ -345,7 +345,7 @@ impl KeyCommand for Renew {
     ];
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
-        let given_ms = deadline_ms(self.expiry, txn.now_ms(), "RENEW")?;
+        let given_ms = self.expiry.future_ms(txn.now_ms(), "RENEW")?;
         let key = txn.key(args.word(self.key));
         let ours = Current::at(txn, &key)?.is_some_and(|current| {
             self.token != 0 && current.cell.token == self.token && !current.cell.done

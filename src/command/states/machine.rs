@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::command::KeyCommand;
 use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry};
 use crate::command::spec::{Arg, Group, Spec, Type, Word, Words, flag};
-use crate::command::states::{Current, IDLE, deadline_ms, may_be_set, token};
-use crate::keyspace::{Cell, Txn};
+use crate::command::states::{Current, IDLE, may_be_set};
+use crate::keyspace::{Cell, Txn, tokens};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
 
@@ -78,7 +78,7 @@ impl KeyCommand for SetState {
             "the token that it must have now",
             Type::Integer,
             |c: &mut SetState, text, _| {
-                let token = token(text).ok_or(Reject::fixed(
+                let token = tokens::parse(text).ok_or(Reject::fixed(
                     "ERR SETSTATE: IFTOKEN must be an integer from 0 to 9007199254740991",
                 ))?;
                 c.if_token = Some(token);
@@ -102,7 +102,7 @@ impl KeyCommand for SetState {
     ];
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
-        let given_ms = deadline_ms(self.expiry, txn.now_ms(), "SETSTATE")?;
+        let given_ms = self.expiry.future_ms(txn.now_ms(), "SETSTATE")?;
         let key = txn.key(args.word(self.key));
         let current = Current::at(txn, &key)?;
         let current_token = current.as_ref().map_or(0, |current| current.cell.token);

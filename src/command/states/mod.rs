@@ -16,10 +16,7 @@ mod tests;
 use bytes::Bytes;
 
 use crate::command::Row;
-use crate::command::expiry::Expiry;
-use crate::keyspace::tokens::TOKEN_END;
 use crate::keyspace::{Cell, Key, Txn, Value, ValueRef};
-use crate::number::parse_i64;
 use crate::reply::Reject;
 
 /// The family's commands.
@@ -95,23 +92,4 @@ fn ordinary(state: Bytes) -> Cell {
 /// Whether a state may be set: an empty one is a forgotten argument, `idle` is what SETIDLE does.
 fn may_be_set(state: &[u8]) -> bool {
     !state.is_empty() && state != IDLE
-}
-
-/// A token as an argument; 0 is that of an ordinary string.
-fn token(text: &[u8]) -> Option<u64> {
-    let token = u64::try_from(parse_i64(text)?).ok()?;
-    (token < TOKEN_END).then_some(token)
-}
-
-/// The absolute deadline in ms, if one was given to `command`.
-///
-/// # Errors
-/// A time that is no time, or that has passed: a lease that ends before it begins helps nobody.
-fn deadline_ms(expiry: Expiry, now_ms: u64, command: &str) -> Result<Option<u64>, Reject> {
-    let deadline_ms = expiry.deadline_ms(now_ms, command)?;
-    if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
-        let text = format!("{command}: the deadline of EXAT or PXAT has passed");
-        return Err(Reject::err(text));
-    }
-    Ok(deadline_ms)
 }

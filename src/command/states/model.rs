@@ -5,13 +5,10 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use proptest::test_runner::Config;
 
-use crate::command::transcript::Transcript;
+use crate::command::transcript::{Transcript, cases};
 use crate::keyspace::tokens::TOKEN_END;
 
-/// Cases of a run, unless `PROPTEST_CASES` says otherwise.
-const CASES: u32 = 10_000;
 const KEYS: u8 = 2;
 /// States, results and ordinary strings; the last one only where it may be.
 const TEXTS: [&str; 5] = ["a", "b", "41", "long-state", "idle"];
@@ -369,21 +366,21 @@ impl Model {
                 let owner = owner.map_or(String::new(), |owner| format!(" OWNER o{owner}"));
                 let fp = fingerprint.map_or(String::new(), |fp| format!(" FP f{fp}"));
                 let expiry = self.options(*expiry);
-                format!("SETIFIDLE {key} {}{owner}{expiry}{fp}", text(*state))
+                format!("SETIFIDLE {{t}}{key} {}{owner}{expiry}{fp}", text(*state))
             }
             Step::SetIdle(key, which, result) => {
                 let result = result.map(|(result, expiry)| {
                     format!(" RESULT {}{}", text(result), self.options(expiry))
                 });
                 let token = self.which(*key, *which);
-                format!("SETIDLE {key} {token}{}", result.unwrap_or_default())
+                format!("SETIDLE {{t}}{key} {token}{}", result.unwrap_or_default())
             }
             Step::Renew(key, which, ms) => {
                 let expiry = self.options(Expiry::In(*ms));
-                format!("RENEW {key} {}{expiry}", self.which(*key, *which))
+                format!("RENEW {{t}}{key} {}{expiry}", self.which(*key, *which))
             }
             Step::SetState(key, state, from, if_token, expiry) => {
-                let mut line = format!("SETSTATE {key} {}", text(*state));
+                let mut line = format!("SETSTATE {{t}}{key} {}", text(*state));
                 line += &self.options(*expiry);
                 if !from.is_empty() {
                     let from: Vec<String> = from.iter().map(|index| text(*index)).collect();
@@ -394,17 +391,17 @@ impl Model {
                 }
                 line
             }
-            Step::GetState(key) => format!("GETSTATE {key}"),
+            Step::GetState(key) => format!("GETSTATE {{t}}{key}"),
             Step::Set(key, to, expiry) => {
-                format!("SET {key} {}{}", text(*to), self.options(*expiry))
+                format!("SET {{t}}{key} {}{}", text(*to), self.options(*expiry))
             }
-            Step::Append(key) => format!("APPEND {key} 1"),
-            Step::Incr(key) => format!("INCR {key}"),
-            Step::PExpire(key, ms) => format!("PEXPIRE {key} {}", u64::from(*ms) + 1),
-            Step::Persist(key) => format!("PERSIST {key}"),
-            Step::Del(key) => format!("DEL {key}"),
-            Step::Rename(key) => format!("RENAME {key} {}", (key + 1) % KEYS),
-            Step::Copy(key) => format!("COPY {key} {} REPLACE", (key + 1) % KEYS),
+            Step::Append(key) => format!("APPEND {{t}}{key} 1"),
+            Step::Incr(key) => format!("INCR {{t}}{key}"),
+            Step::PExpire(key, ms) => format!("PEXPIRE {{t}}{key} {}", u64::from(*ms) + 1),
+            Step::Persist(key) => format!("PERSIST {{t}}{key}"),
+            Step::Del(key) => format!("DEL {{t}}{key}"),
+            Step::Rename(key) => format!("RENAME {{t}}{key} {{t}}{}", (key + 1) % KEYS),
+            Step::Copy(key) => format!("COPY {{t}}{key} {{t}}{} REPLACE", (key + 1) % KEYS),
             Step::FlushAll | Step::Advance(_) | Step::Recover => String::new(),
         }
     }
@@ -457,7 +454,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn compare(steps: &[Step], timer: bool) -> Result<(), TestCaseError> {
-    let mut server = Transcript::new();
+    let mut server = Transcript::of_tag();
     server.keyspace().set_active_expiry(timer);
     let mut model = Model {
         grew: true,
@@ -490,21 +487,14 @@ fn compare(steps: &[Step], timer: bool) -> Result<(), TestCaseError> {
     }
     server.recover();
     for key in 0..KEYS {
-        let reply = server.run(&format!("GETSTATE {key}"));
+        let reply = server.run(&format!("GETSTATE {{t}}{key}"));
         prop_assert_eq!(reply.trim_end(), model.state(key), "key {}", key);
     }
     Ok(())
 }
 
-fn config() -> Config {
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => Config::default(),
-        None => Config::with_cases(CASES),
-    }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(cases())]
 
     #[test]
     fn cells_do_what_the_model_says(

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::states::token;
 use crate::command::transcript::Transcript;
+use crate::keyspace::tokens;
 use crate::keyspace::tokens::TOKEN_END;
 
 const WRONG_TYPE: &str =
@@ -538,10 +538,10 @@ fn bad_arguments_are_named_and_change_nothing() {
 
 #[test]
 fn a_token_is_an_integer_that_javascript_reads_exactly() {
-    assert_eq!(token(b"0"), Some(0));
-    assert_eq!(token(b"9007199254740991"), Some(TOKEN_END - 1));
+    assert_eq!(tokens::parse(b"0"), Some(0));
+    assert_eq!(tokens::parse(b"9007199254740991"), Some(TOKEN_END - 1));
     for text in ["", "-1", "9007199254740992", "1.0", "+1", "01", "x"] {
-        assert_eq!(token(text.as_bytes()), None, "{text}");
+        assert_eq!(tokens::parse(text.as_bytes()), None, "{text}");
     }
 }
 

@@ -10,6 +10,7 @@ use super::sim_disk::{Call, Keep, SimDisk};
 use super::*;
 use crate::limits::{LOG_EVERYSEC_US, LOG_WITNESS_AFTER_US};
 
+mod copy;
 mod model;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
