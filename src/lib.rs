@@ -26,8 +26,10 @@
 //! 6. The reply is in the connection's buffer already, behind the gate ([`conn`]): its bytes leave
 //!    when the last write of every key that the command looked at is durable.
 //! 7. Later, a checkpoint takes the dirty entries of all shards, in the store's order, into the
-//!    [`store`], and trims the log behind its position. A start ([`recovery`]) reads the store's
-//!    rows and replays the log behind that position.
+//!    [`store`], and trims the log behind its position. A start ([`recovery`]) reads how many keys
+//!    there are, and replays the log behind that position.
+//! 8. Clean entries are evicted when memory is short. A key that the tables do not know is as the
+//!    store has it, and is read from there ([`residency`]) before a command looks at it.
 //!
 //! # Threads
 //!
@@ -68,7 +70,8 @@
 //! - [`shard`]: runs commands and blocks on keyspaces; the messages of mailboxes. Imports
 //!   `command`, `keyspace`, `reply`, `resp`, `session`, `conn`, `store` (its rows).
 //! - [`worker`]: the core of a shard thread, and its runner. Imports all above.
-//! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`, `limits`.
+//! - [`residency`]: from rows to keys that hibernate. Imports `keyspace`, `store`.
+//! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`, `residency`.
 //! - [`check`]: reads a whole data folder. Imports `keyspace` (its codecs), `log`, `store`,
 //!   `limits`.
 //! - [`backup`]: copies one, while it is used too. Imports `check`, `log`, `store`, `limits`.
@@ -131,6 +134,7 @@ pub mod number;
 mod readme;
 pub mod recovery;
 pub mod reply;
+pub mod residency;
 pub mod resp;
 pub mod route;
 pub mod server;

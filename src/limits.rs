@@ -206,3 +206,21 @@ pub const SCAN_WHOLE_FIELDS_MAX: usize = 128;
 /// Longest reply of HRANDFIELD with a negative count, which no hash bounds, in bytes.
 pub const RANDOM_REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const _: () = assert!((RANDOM_REPLY_BYTES_MAX as u64) < OUTPUT_BYTES_MAX);
+
+/// Keys that a walk over the keyspace reads at once, in memory or from the store.
+pub const WALK_PAGE_KEYS_MAX: usize = 1024;
+/// Entries that eviction passes after a turn.
+pub const EVICT_ENTRIES_PER_TURN: usize = 2048;
+/// The same while a shard is over its bound: a millisecond or two.
+pub const EVICT_ENTRIES_PRESSED: usize = 16_384;
+/// Eviction keeps one part in so many of a shard's memory free, for the next turn.
+pub const MEMORY_SLACK_SHARE: usize = 16;
+/// What the process may take besides its keys before the keys' share becomes smaller: code, stacks,
+/// buffers, the store's cache, what the allocator holds back.
+pub const MEMORY_BESIDES_BYTES: u64 = 80 * 1024 * 1024;
+/// Deadlines that are read from the store at once.
+pub const DEADLINE_HINTS_PER_PAGE: usize = 4096;
+/// Deadlines of hibernating keys that owners are told ahead of their time, about.
+pub const DEADLINE_HINTS_AHEAD_MAX: usize = 512 * 1024;
+/// A shard may always keep so many bytes of keys in memory, however small `maxmemory` is.
+pub const RESIDENT_BYTES_MIN: usize = 4 * 1024;

@@ -10,7 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::tail::{Tail, digest};
 use super::{Counts, Fault, Parts, Progress, Step};
 use crate::keyspace::codec::{self, Stored};
-use crate::keyspace::key::{Key, field_hash32};
+use crate::keyspace::databases::{is_shadow, visible};
+use crate::keyspace::key::{Key, field_hash32, slot_of as key_slot_of};
 use crate::limits::{CHECK_DEADLINES_MAX, SLOTS};
 use crate::store::row::{DEADLINE_MS_END, DeadlineOf, KeyOf, RowKey, deadlines, everything};
 use crate::store::{Meta, Store};
@@ -86,11 +87,11 @@ impl<'a> Rows<'a> {
         counts: &mut Counts,
     ) -> Result<(), Fault> {
         if let Some(id) = row.database() {
-            if id >= self.tail.databases.next() {
+            if visible(id) >= self.tail.databases.next() {
                 let what = format!("database id {id} was never given out");
                 return Err(self.bad_row(key, what));
             }
-            if !self.tail.databases.ids().contains(&id) {
+            if !self.tail.databases.is_live(id) {
                 counts.dead_rows += 1;
                 return Ok(());
             }
@@ -126,9 +127,14 @@ impl<'a> Rows<'a> {
                 counts.dead_rows += 1;
                 self.check_place(key, &of)?;
             }
-            RowKey::Deadline { key: of, slot, .. } => {
+            RowKey::Deadline {
+                key: of,
+                slot,
+                database,
+                ..
+            } => {
                 counts.deadlines += 1;
-                if Key::new(of, 0).slot != slot {
+                if key_slot_of(database, of) != slot {
                     return Err(self.bad_row(key, "the key belongs to another slot"));
                 }
             }
@@ -183,7 +189,7 @@ impl<'a> Rows<'a> {
 
     /// The row lies in the slot and under the hash that its key has.
     fn check_place(&self, row: &[u8], of: &KeyOf<'_>) -> Result<(), Fault> {
-        let key = Key::new(of.key, self.parts.identity.hash_seed);
+        let key = Key::of_database(of.database, of.key, self.parts.identity.hash_seed);
         if key.slot != of.slot {
             let what = format!("its key belongs to slot {}", key.slot);
             return Err(self.bad_row(row, what));
@@ -273,9 +279,8 @@ impl<'a> Rows<'a> {
         }
         let mut said = std::mem::take(&mut self.said);
         said.extend(self.tail.counts.drain());
-        let live = self.tail.databases.ids();
         let mut places: Vec<(u16, u32)> = said.keys().chain(self.found.keys()).copied().collect();
-        places.retain(|(_, database)| live.contains(database));
+        places.retain(|(_, database)| self.tail.databases.is_live(*database));
         places.sort_unstable();
         places.dedup();
         for place in places {
@@ -289,7 +294,9 @@ impl<'a> Rows<'a> {
                 );
                 return Err(Fault::new(self.parts.store, what));
             }
-            counts.keys += found;
+            if !is_shadow(place.1) {
+                counts.keys += found;
+            }
         }
         Ok(())
     }
@@ -302,8 +309,7 @@ impl<'a> Rows<'a> {
 
 fn slot_of(row: &RowKey<'_>) -> Option<u16> {
     match row {
-        RowKey::Count { slot, .. } => Some(*slot),
         RowKey::Main(of) | RowKey::Field { of, .. } | RowKey::Retired { of, .. } => Some(of.slot),
-        RowKey::Deadline { .. } | RowKey::Meta => None,
+        RowKey::Count { .. } | RowKey::Deadline { .. } | RowKey::Meta => None,
     }
 }

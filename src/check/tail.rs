@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::keyspace::codec::{Mutation, Mutations, Stored, Undecodable};
 use crate::keyspace::databases::Databases;
-use crate::keyspace::key::Key;
+use crate::keyspace::key::slot_of;
 use crate::keyspace::{FieldValue, Value};
 use crate::store::Meta;
 
@@ -75,7 +75,7 @@ impl Tail {
                 }
                 Mutation::Delete { database, key } => self.touch(database, &key, false),
                 // Of a key that may not be there: it changes no key's presence.
-                Mutation::Deadline { .. } => {}
+                Mutation::Deadline { .. } | Mutation::Retired { .. } => {}
                 Mutation::Count {
                     slot,
                     database,
@@ -112,7 +112,7 @@ impl Tail {
     fn touch(&mut self, database: u32, key: &[u8], is_there: bool) {
         let touched = Touched {
             // The seed only makes the stored hash, which is not asked for.
-            slot: Key::new(key, 0).slot,
+            slot: slot_of(database, key),
             database,
             is_there,
         };

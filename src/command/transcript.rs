@@ -1,17 +1,25 @@
 //! Transcripts: a test speaks like a user in redis-cli, against one shard with everything in
 //! memory. Only for tests.
 
+use std::sync::Arc;
+
 use crate::command::{Run, table};
 use crate::keyspace::codec::{BatchBuilder, Mutations};
 use crate::keyspace::owned::{Keyspace, Origin};
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::txn::{Owners, Txn};
-use crate::keyspace::{self, Cell, Databases, FieldValue, ValueRef, Wait};
+use crate::keyspace::{self, Cell, Cold, Databases, FieldValue, ValueRef, Wait};
 use crate::limits::SLOTS;
 use crate::reply::Reply;
+use crate::residency::{StoredKeys, counts, due_rows};
 use crate::resp::Protocol;
 use crate::resp::decode::{DecodeLimits, Decoded, Decoder, OwnedArgs};
 use crate::resp::value::Value;
+use crate::shard::mailbox::SweepSlice;
+use crate::store::checkpoint::{self, Sweep};
+use crate::store::row::deadlines;
+use crate::store::{MapStore, Meta};
+use crate::worker::sweep::Sweeping;
 
 /// Cases of a family's property test, unless `PROPTEST_CASES` says otherwise.
 const CASES: u32 = 10_000;
@@ -33,6 +41,8 @@ pub struct Transcript {
     lsn: u64,
     log: Vec<bytes::Bytes>,
     recover_always: bool,
+    /// With a store, every key is written there and leaves memory after each command.
+    store: Option<Arc<MapStore>>,
 }
 
 impl Transcript {
@@ -58,7 +68,7 @@ impl Transcript {
         };
         let mut keyspace = Keyspace::new(origin.clone());
         keyspace.set_now_ms(1_700_000_000_000);
-        Transcript {
+        let transcript = Transcript {
             keyspace,
             origin,
             protocol: Protocol::Resp2,
@@ -66,6 +76,12 @@ impl Transcript {
             lsn: 0,
             log: Vec::new(),
             recover_always: false,
+            store: None,
+        };
+        // So that every suite can be run in this mode too.
+        match std::env::var_os("TALLYMAN_TEST_HIBERNATE") {
+            Some(_) => transcript.hibernating(),
+            None => transcript,
         }
     }
 
@@ -75,10 +91,13 @@ impl Transcript {
         self
     }
 
-    /// Runs a script twice: as it is, and rebuilding the keyspace from the log after every command.
+    /// Runs a script as it is; rebuilding the keyspace from the log after every command; with every
+    /// key leaving memory after every command; and both.
     pub fn in_both_modes(script: impl Fn(&mut Transcript)) {
         script(&mut Transcript::new());
         script(&mut Transcript::new().recovering());
+        script(&mut Transcript::new().hibernating());
+        script(&mut Transcript::new().hibernating().recovering());
     }
 
     /// Uses another database from now on.
@@ -89,6 +108,14 @@ impl Transcript {
     /// Rebuilds the keyspace from the log after every command, so that what is not logged shows.
     pub fn recovering(mut self) -> Transcript {
         self.recover_always = true;
+        self
+    }
+
+    /// Writes everything to a store after every command, and keeps nothing in memory.
+    pub fn hibernating(mut self) -> Transcript {
+        let store = Arc::new(MapStore::new());
+        self.keyspace.set_cold(cold(&store));
+        self.store = Some(store);
         self
     }
 
@@ -178,14 +205,52 @@ impl Transcript {
             self.keyspace.sealed(self.lsn);
             self.log.push(batch.finish().concat().into());
             self.keyspace.durable(self.lsn);
+            self.hibernate();
             if self.recover_always {
                 self.recover();
             }
         }
+        self.evict();
         assert_eq!(self.keyspace.turn().wait_for_all(), Wait::NONE);
     }
 
-    /// Restarts from the log alone.
+    /// Writes everything to the store, if there is one.
+    fn hibernate(&mut self) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let mut sweep = OneSweep {
+            keyspace: &mut self.keyspace,
+            sweeping: None,
+            complete: false,
+        };
+        let deep = &mut |_| checkpoint::Deep::Proceed;
+        checkpoint::run(&*store, &mut sweep, Vec::new(), deep).expect("memory is never full");
+        while !self.keyspace.tables_mut().reclaim(usize::from(SLOTS)) {}
+    }
+
+    /// Lets everything leave memory that the store has.
+    fn evict(&mut self) {
+        if self.store.is_some() {
+            self.keyspace.evict(0, usize::MAX, true);
+            assert_eq!(self.keyspace.tables().live(), 0, "what is stored can leave");
+            self.keyspace.forget_hints();
+        }
+    }
+
+    /// Reads the deadlines of what is asleep, as far as they are due.
+    fn read_deadlines(&mut self) {
+        if let Some(store) = &self.store {
+            let until_ms = self.keyspace.now_ms() + 1;
+            let (from, _) = deadlines(0, until_ms);
+            let due = due_rows(&**store, &from, until_ms, usize::MAX, self.origin.seed);
+            let due = due.expect("memory has no damage");
+            self.keyspace.set_horizon_ms(until_ms);
+            self.keyspace.take_hints(&due.hints, until_ms);
+        }
+    }
+
+    /// Restarts from the log alone; with a store, replays all of the log over it.
     pub fn recover(&mut self) {
         let now_ms = self.keyspace.now_ms();
         let mut keyspace = Keyspace::new(Origin {
@@ -193,13 +258,24 @@ impl Transcript {
             ..self.origin.clone()
         });
         keyspace.set_now_ms(now_ms);
+        if let Some(store) = &self.store {
+            keyspace.set_cold(cold(store));
+            let counts = counts(&**store).expect("memory has no damage");
+            keyspace.begin_replay(counts.into_iter());
+        }
         for batch in &self.log {
             for mutation in Mutations::of(batch.clone()) {
                 keyspace.apply(mutation.expect("what was written can be read"));
             }
         }
+        if self.store.is_some() {
+            keyspace.end_replay().expect("log and store fit");
+            keyspace.inherit(&mut self.keyspace);
+        }
         self.keyspace = keyspace;
         self.lsn = 0;
+        self.hibernate();
+        self.evict();
     }
 
     /// Runs a command line and compares the reply with what redis-cli would print.
@@ -213,6 +289,7 @@ impl Transcript {
     pub fn advance_ms(&mut self, milliseconds: u64) {
         let now_ms = self.keyspace.now_ms() + milliseconds;
         self.keyspace.set_now_ms(now_ms);
+        self.read_deadlines();
         while !self.keyspace.expire(16) {}
         self.seal();
     }
@@ -235,6 +312,45 @@ impl Transcript {
     /// Bytes that the last command put into the log.
     pub fn last_batch_bytes(&self) -> usize {
         self.log.last().map_or(0, |batch| batch.len())
+    }
+}
+
+fn cold(store: &Arc<MapStore>) -> Arc<dyn Cold> {
+    Arc::new(StoredKeys::new(store.clone()))
+}
+
+/// A checkpoint of one keyspace.
+struct OneSweep<'a> {
+    keyspace: &'a mut Keyspace,
+    sweeping: Option<Sweeping>,
+    complete: bool,
+}
+
+impl Sweep for OneSweep<'_> {
+    fn begin(&mut self) -> Result<Meta, String> {
+        self.sweeping = Some(Sweeping::begin(self.keyspace));
+        Ok(Meta::default())
+    }
+
+    fn next(&mut self) -> Result<Option<checkpoint::Slice>, String> {
+        if self.complete {
+            return Ok(None);
+        }
+        let mut slice = SweepSlice::default();
+        let sweeping = self.sweeping.as_mut().expect("it has begun");
+        sweeping.next(self.keyspace, &mut slice);
+        self.complete = slice.complete;
+        Ok(Some(slice.slice))
+    }
+
+    fn wait_durable(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn finished(&mut self, ok: bool) {
+        if let Some(sweeping) = self.sweeping.take() {
+            sweeping.finish(self.keyspace, ok);
+        }
     }
 }
 

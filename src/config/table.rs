@@ -243,7 +243,8 @@ pub const ROWS: &[Row] = &[
         Group::Memory,
         "0",
         bytes(0, 1 << 50, |s| &mut s.maxmemory_bytes),
-        "Kept for clients that read or set it, and not enforced: every key stays in memory.",
+        "Most memory for keys; 0: no bound. Beyond it, keys that were not used for long hibernate \
+         on disk. The process takes up to 128 MiB more.",
     ),
     setting(
         Change::Never,
@@ -251,7 +252,7 @@ pub const ROWS: &[Row] = &[
         Group::Memory,
         "noeviction",
         Kind::Fact("noeviction"),
-        "No key is ever deleted to free memory.",
+        "No key is ever deleted to free memory: eviction here means that it hibernates on disk.",
     ),
     setting(
         Change::Live,

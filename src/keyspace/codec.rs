@@ -40,6 +40,7 @@ const FIELDS: u8 = 5;
 const COUNT: u8 = 6;
 const DATABASES: u8 = 7;
 const TOKEN_CEILING: u8 = 8;
+const RETIRED: u8 = 16;
 
 const FIELD_PUT: u8 = 1;
 const FIELD_DELETE: u8 = 2;
@@ -124,6 +125,15 @@ pub enum Mutation {
         database: u32,
         /// Keys.
         keys: u64,
+    },
+    /// The key's hash of this generation is gone for good: nobody reads its field rows any more.
+    Retired {
+        /// Database id.
+        database: u32,
+        /// The key.
+        key: Bytes,
+        /// Generation of the hash.
+        generation: u64,
     },
     /// The map of databases.
     Databases {
@@ -250,6 +260,12 @@ impl BatchBuilder {
         put_u64(&mut self.tail, u64::from(slot));
         put_u64(&mut self.tail, u64::from(database));
         put_u64(&mut self.tail, keys);
+    }
+
+    /// A hash is gone for good.
+    pub fn retired(&mut self, database: u32, key: &[u8], generation: u64) {
+        self.head(RETIRED, database, key);
+        put_u64(&mut self.tail, generation);
     }
 
     /// The map of databases.
@@ -410,6 +426,11 @@ fn mutation(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
     let database = take_u32(rest)?;
     let key = take_bytes(rest)?;
     Ok(match tag {
+        RETIRED => Mutation::Retired {
+            database,
+            key,
+            generation: take_u64(rest)?,
+        },
         PUT => {
             let (stored, deadline_ms) = stored(rest)?;
             Mutation::Put {

@@ -143,6 +143,17 @@ impl Bucket {
             .find_map(|(segment, number)| Some((number, segment.find(key)? as u32)))
     }
 
+    /// Entries, tombstones included.
+    pub(super) fn len(&self) -> usize {
+        self.segments().map(Segment::len).sum()
+    }
+
+    /// Drops the further segments that are empty.
+    pub(super) fn drop_empty(&mut self) {
+        self.more.retain(|segment| segment.len() > 0);
+        self.more.shrink_to_fit();
+    }
+
     fn is_full(&self) -> bool {
         self.segments().all(Segment::is_full)
     }
@@ -399,6 +410,7 @@ impl Tally {
         self.live = self.live + after.live - before.live;
         self.dirty = self.dirty + after.dirty - before.dirty;
         self.bytes = self.bytes + after.bytes - before.bytes;
+        self.asleep = self.asleep + after.asleep - before.asleep;
     }
 }
 
@@ -412,8 +424,7 @@ fn settle_bucket(bucket: &mut Bucket) {
             segment.change_hash(offset, |hash| hash.end_flight());
         }
     }
-    bucket.more.retain(|segment| segment.len() > 0);
-    bucket.more.shrink_to_fit();
+    bucket.drop_empty();
 }
 
 fn fail_bucket(bucket: &mut Bucket) {

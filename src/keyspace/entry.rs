@@ -122,6 +122,8 @@ pub(super) const DIRTY: u8 = 0x08;
 pub(super) const IN_FLIGHT: u8 = 0x10;
 const DEADLINE: u8 = 0x20;
 pub(super) const BOXED: u8 = 0x40;
+/// Used since eviction came by.
+pub(super) const REFERENCED: u8 = 0x80;
 
 /// Key length of an entry whose key lies in its box.
 const KEY_LEN_BOXED: u8 = u8::MAX;
@@ -271,8 +273,14 @@ impl Shape<'_> {
             Body::Boxed(kind, _) => kind | BOXED,
         };
         let deadline = if self.deadline_ms != 0 { DEADLINE } else { 0 };
+        // What was written is in use; what was loaded is, once a command looks at it.
+        let used = if self.flags & DIRTY != 0 {
+            REFERENCED
+        } else {
+            0
+        };
         target[..META].copy_from_slice(&self.hash32.to_le_bytes());
-        target[META] = self.flags | kind | deadline;
+        target[META] = self.flags | kind | deadline | used;
         target[STAMP] = self.stamp;
         target[KEY_LEN] = self.key.map_or(KEY_LEN_BOXED, |key| key.len() as u8);
         let mut rest = &mut target[HEADER_BYTES..];
@@ -301,6 +309,7 @@ pub(super) fn set_flags(raw: &mut [u8], set: u8, clear: u8) {
 #[inline]
 pub(super) fn set_stamp(raw: &mut [u8], stamp: u8) {
     raw[STAMP] = stamp;
+    raw[META] |= REFERENCED;
 }
 
 /// Overwrites the deadline of a packed entry that has one.

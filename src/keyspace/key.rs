@@ -70,6 +70,11 @@ impl<'a> Key<'a> {
     }
 }
 
+/// The stored 32-bit hash of a key; `seed` is the data folder's.
+pub fn key_hash32(key: &[u8], seed: u64) -> u32 {
+    (xxh3_64_with_seed(key, seed) >> 32) as u32
+}
+
 /// The stored 32-bit hash of a field name; `seed` is the data folder's.
 pub fn field_hash32(field: &[u8], seed: u64) -> u32 {
     (xxh3_64_with_seed(field, seed) >> 32) as u32

@@ -2,6 +2,7 @@
 
 pub mod cell;
 pub mod codec;
+pub mod cold;
 pub mod databases;
 pub mod deadlines;
 pub mod entry;
@@ -25,14 +26,18 @@ pub mod watched;
 mod arena;
 mod boxes;
 mod directory;
+mod evict;
 mod scan;
+mod walk;
 
 #[cfg(test)]
 mod model;
 
 pub use cell::Cell;
+pub use cold::Cold;
 pub use databases::Databases;
 pub use entry::{EntryRef, EntryState};
+pub use evict::Evicted;
 pub use field::{Field, FieldValue};
 pub use hash::{Hash, HashMut, HashRef};
 pub use hold::Hold;

@@ -6,6 +6,7 @@
 //! counts, deadline hints, watches and the turn's touches in step with the tables.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -13,17 +14,18 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::keyspace::codec::{BatchBuilder, Mutation, Stored, write_part};
+use crate::keyspace::cold::{Cold, Unreadable};
 use crate::keyspace::databases::{Databases, is_shadow, shadow_of};
 use crate::keyspace::deadlines::{Deadlines, Hint};
 use crate::keyspace::field::Field;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::hold::end_at_deadline;
 use crate::keyspace::key::{Key, field_hash32};
-use crate::keyspace::slot::{Database, Tables};
+use crate::keyspace::slot::{Database, Presence, Tables};
 use crate::keyspace::tokens::{TokenSource, Tokens};
 use crate::keyspace::turn::{Touch, Turn, What};
 use crate::keyspace::undo::Undo;
-use crate::keyspace::value::{Value, ValueRef};
+use crate::keyspace::value::{Kind, Value, ValueRef};
 use crate::keyspace::watched::Watched;
 use crate::limits::FIELDS_EXPIRED_AT_ONCE_MAX;
 use crate::sim::{self, Fault};
@@ -54,6 +56,10 @@ pub struct KeyspaceStats {
     pub expired: u64,
     /// Hash fields deleted at their deadline.
     pub expired_fields: u64,
+    /// Keys that left memory; the store has them.
+    pub evicted: u64,
+    /// Keys that were read from the store.
+    pub woken: u64,
 }
 
 /// The keys of a shard.
@@ -76,6 +82,15 @@ pub struct Keyspace {
     dropped: Vec<Database>,
     /// Hashes that are gone, and whose field rows the store may still have.
     retired: Vec<Retired>,
+    /// Hashes that went in the running turn, which still has to log that.
+    retiring: Vec<Retired>,
+    /// Where keys lie that are not in memory.
+    pub(super) cold: Option<Arc<dyn Cold>>,
+    /// Something could not be read from there.
+    pub(super) unreadable: Option<Unreadable>,
+    /// During replay: how many keys the slots of each database have.
+    pub(super) totals: Option<HashMap<(u32, u16), u64>>,
+    pump: Pump,
     /// During replay: hashes that the store has and the log took away, by generation.
     parked: HashMap<u64, Box<Hash>>,
 }
@@ -94,6 +109,24 @@ pub struct Retired {
     /// Generation of the hash.
     pub generation: u64,
 }
+
+/// How far the store's deadline rows have been read.
+#[derive(Debug, Default)]
+struct Pump {
+    /// What is due before this may have been read: hints before it are kept, whatever they lead to.
+    horizon_ms: u64,
+    /// What is due before this was read, and is among the hints.
+    read_ms: u64,
+    /// Due, but the store could not be read.
+    stuck: Vec<Hint>,
+    /// When to try them again.
+    retry_ms: u64,
+    /// Hints are weeded out when there are so many.
+    weed_at: usize,
+}
+
+/// What is stuck is tried again after so long.
+const STUCK_RETRY_MS: u64 = 1_000;
 
 /// Hints are weeded out when there are more than so many, and than twice the last time.
 const DEADLINE_HINTS_WEED_MIN: usize = 1 << 16;
@@ -121,6 +154,11 @@ impl Keyspace {
             listpack_limits: LISTPACK_LIMITS_DEFAULT,
             dropped: Vec::new(),
             retired: Vec::new(),
+            retiring: Vec::new(),
+            cold: None,
+            unreadable: None,
+            totals: None,
+            pump: Pump::default(),
             parked: HashMap::new(),
         }
     }
@@ -175,6 +213,17 @@ impl Keyspace {
     /// The turn and the positions of earlier ones.
     pub fn turn(&self) -> &Turn {
         &self.turn
+    }
+
+    /// Memory besides the tables, in bytes, roughly.
+    pub fn bytes_besides_tables(&self) -> usize {
+        self.deadlines.len() * size_of::<Hint>() + self.turn.bytes() + self.undo.bytes()
+    }
+
+    /// By how many ms the expiry in the background is behind.
+    pub fn expiry_late_ms(&self) -> u64 {
+        let next_ms = self.next_deadline_ms().unwrap_or(u64::MAX);
+        self.now_ms.saturating_sub(next_ms)
     }
 
     /// Keys with a deadline, roughly: the number of hints.
@@ -245,7 +294,7 @@ impl Keyspace {
         if let Some((Value::Hash(hash), _)) = before
             && fresh != Some(hash.generation())
         {
-            self.retired.push(Retired {
+            self.retiring.push(Retired {
                 slot: key.slot,
                 database,
                 hash32: key.hash32(),
@@ -257,18 +306,21 @@ impl Keyspace {
 
     /// A deletion or replacement of a hash is taken back: it lives on.
     pub(super) fn unretire(&mut self, generation: u64) {
-        if let Some(place) = self
-            .retired
-            .iter()
-            .rposition(|retired| retired.generation == generation)
-        {
-            self.retired.remove(place);
+        for retired in [&mut self.retiring, &mut self.retired] {
+            let place = retired
+                .iter()
+                .rposition(|retired| retired.generation == generation);
+            if let Some(place) = place {
+                retired.remove(place);
+                return;
+            }
         }
     }
 
     /// The hashes that are gone since the last call, in the order of their rows.
     pub fn take_retired(&mut self) -> Vec<Retired> {
         let mut retired = std::mem::take(&mut self.retired);
+        retired.append(&mut self.retiring);
         retired.sort_unstable_by(|a, b| {
             let order = |retired: &Retired| {
                 (
@@ -324,17 +376,21 @@ impl Keyspace {
             slot: key.slot,
         };
         self.deadlines.add(hint);
-        let hints = self.deadlines.len();
-        if hints >= DEADLINE_HINTS_WEED_MIN && hints.is_power_of_two() {
+        if self.deadlines.len() >= self.pump.weed_at.max(DEADLINE_HINTS_WEED_MIN) {
             self.weed_hints();
+            self.pump.weed_at = 2 * self.deadlines.len();
         }
     }
 
     /// Drops hints that lead to no deadline any more.
     fn weed_hints(&mut self) {
-        let tables = &self.tables;
+        let (tables, horizon_ms) = (&self.tables, self.pump.horizon_ms);
         let mut known = hashbrown::HashSet::new();
         self.deadlines.retain(|hint| {
+            // What is due later and asleep has a row in the store that is still to be read.
+            if hint.at_ms < horizon_ms && tables.sleeps(hint.database, hint.slot) {
+                return true;
+            }
             // They come in order: the first of a key is the one that counts.
             if !known.insert((hint.database, hint.slot, hint.hash32)) {
                 return false;
@@ -354,7 +410,11 @@ impl Keyspace {
         sim::flushed(&self.databases);
         for key in self.watched.of(dead) {
             let key = Key::of_database(dead, &key, self.seed);
-            if self.tables.slots().contains(&key.slot) && self.tables.get(dead, &key).is_some() {
+            if !self.tables.slots().contains(&key.slot) {
+                continue;
+            }
+            self.wake(dead, &key);
+            if self.tables.get(dead, &key).is_some() {
                 self.watched.written(dead, key.bytes);
             }
         }
@@ -378,6 +438,10 @@ impl Keyspace {
         self.active_expiry = old.active_expiry;
         self.stats = old.stats;
         self.retired.append(&mut old.retired);
+        self.retired.append(&mut old.retiring);
+        // Hints prove nothing, and the rows that they were read from are not read again.
+        self.deadlines = std::mem::take(&mut old.deadlines);
+        self.pump = std::mem::take(&mut old.pump);
     }
 
     /// Tables of flushed databases, to be freed where it does not disturb.
@@ -402,10 +466,19 @@ impl Keyspace {
             return true;
         }
         sim::expired(self.slots(), self.now_ms, budget);
+        if self.pump.retry_ms <= self.now_ms {
+            for hint in std::mem::take(&mut self.pump.stuck) {
+                self.deadlines.add(hint);
+            }
+        }
         for _ in 0..budget {
             let Some(hint) = self.deadlines.due(self.now_ms) else {
                 return true;
             };
+            if !self.wake_due(&hint) {
+                self.pump.retry_ms = self.now_ms + STUCK_RETRY_MS;
+                self.pump.stuck.push(hint);
+            }
             let mut keys: Vec<(Bytes, u64)> = Vec::new();
             self.tables
                 .scan_slot(hint.database, hint.slot, hint.hash32, 1, |entry| {
@@ -426,6 +499,57 @@ impl Keyspace {
             }
         }
         false
+    }
+
+    /// Wakes the keys that a due hint may mean; false if they could not be read.
+    fn wake_due(&mut self, hint: &Hint) -> bool {
+        let page = self.sleepers(hint.database, hint.slot, hint.hash32, 1);
+        for sleeper in page.keys {
+            if sleeper.hash32 != hint.hash32 {
+                break;
+            }
+            let key = Key::of_database(hint.database, &sleeper.key, self.seed);
+            let due = sleeper.deadline_ms != 0 && sleeper.deadline_ms <= self.now_ms;
+            if due || sleeper.kind == Kind::Hash {
+                self.wake(hint.database, &key);
+            } else if !matches!(self.tables.presence(hint.database, &key), Presence::Live(_))
+                && sleeper.deadline_ms < self.pump.horizon_ms
+            {
+                // Its row was read before it was written, perhaps.
+                self.hint(hint.database, &key, 0, sleeper.deadline_ms);
+            }
+        }
+        self.take_unreadable().is_none()
+    }
+
+    /// The rows of what is due before `horizon_ms` are going to be read: from now on no hint
+    /// before it is dropped.
+    pub fn set_horizon_ms(&mut self, horizon_ms: u64) {
+        self.pump.horizon_ms = self.pump.horizon_ms.max(horizon_ms);
+    }
+
+    /// Hints from the store's rows; all that is due before `read_ms` was given by now.
+    pub fn take_hints(&mut self, hints: &[Hint], read_ms: u64) {
+        let slots = self.tables.slots();
+        for hint in hints.iter().filter(|hint| slots.contains(&hint.slot)) {
+            self.deadlines.add(*hint);
+        }
+        self.pump.read_ms = self.pump.read_ms.max(read_ms);
+    }
+
+    /// Forgets all hints: the store's rows must do.
+    #[cfg(test)]
+    pub(crate) fn forget_hints(&mut self) {
+        self.deadlines = Deadlines::default();
+    }
+
+    /// Everything that was due before this has expired.
+    pub fn expired_until_ms(&self) -> u64 {
+        let stuck = self.pump.stuck.iter().map(|hint| hint.at_ms).min();
+        [self.deadlines.next_ms(), stuck]
+            .into_iter()
+            .flatten()
+            .fold(self.pump.read_ms.min(self.now_ms), u64::min)
     }
 
     /// Deletes a key that is past its deadline, or about `limit` fields of it that are past theirs.
@@ -519,6 +643,12 @@ impl Keyspace {
                 batch.count(slot, database, self.tables.count(slot, database));
             }
         }
+        for retired in &self.retiring {
+            if self.databases.is_live(retired.database) {
+                batch.retired(retired.database, &retired.key, retired.generation);
+            }
+        }
+        self.retired.append(&mut self.retiring);
     }
 
     /// The turn was queued at `lsn`.
@@ -542,6 +672,35 @@ impl Keyspace {
 
     // ---- replay ------------------------------------------------------------------------------
 
+    /// A replay over a store begins: these slots and databases have so many keys there.
+    pub fn begin_replay(&mut self, counts: impl Iterator<Item = (u16, u32, u64)>) {
+        let totals = counts.map(|(slot, database, keys)| ((database, slot), keys));
+        self.totals = Some(totals.collect());
+        self.tables.begin_uncounted();
+    }
+
+    /// The replay is over: what is not in memory is asleep.
+    ///
+    /// # Errors
+    /// More keys were replayed than there are, or something could not be read.
+    pub fn end_replay(&mut self) -> Result<(), Unreadable> {
+        self.tables.end_uncounted();
+        for ((database, slot), keys) in self.totals.take().unwrap_or_default() {
+            if self.databases.is_live(database) && !self.tables.set_count(database, slot, keys) {
+                return Err(Unreadable(format!(
+                    "slot {slot} of database {database} should have {keys} keys and has more"
+                )));
+            }
+        }
+        self.forget_turn();
+        self.take_unreadable().map_or(Ok(()), Err)
+    }
+
+    /// The server's tokens, once they are known.
+    pub fn set_tokens(&mut self, tokens: TokenSource) {
+        self.tokens = Tokens::new(tokens);
+    }
+
     /// Applies an effect that was read back from the log; the entry is dirty afterwards.
     /// Effects on keys of other shards' slots are ignored, as are database map and ceilings.
     pub fn apply(&mut self, mutation: Mutation) {
@@ -562,6 +721,9 @@ impl Keyspace {
                 let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
                     self.take_away(database, &key, None);
+                    if self.tables.sleeps(database, key.slot) {
+                        self.tables.bury(database, &key);
+                    }
                 }
             }
             Mutation::Deadline {
@@ -571,6 +733,7 @@ impl Keyspace {
             } => {
                 let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
+                    self.wake(database, &key);
                     self.tables.set_deadline(database, &key, deadline_ms);
                     self.hint(database, &key, 0, deadline_ms);
                 }
@@ -600,8 +763,38 @@ impl Keyspace {
                     self.apply_fields(database, &key, (deadline_ms, generation), fields);
                 }
             }
-            Mutation::Count { .. } | Mutation::Databases { .. } | Mutation::TokenCeiling(_) => {}
+            Mutation::Count {
+                slot,
+                database,
+                keys,
+            } => {
+                if let Some(totals) = self.totals.as_mut().filter(|_| slots.contains(&slot)) {
+                    totals.insert((database, slot), keys);
+                }
+            }
+            Mutation::Retired {
+                database,
+                key,
+                generation,
+            } => {
+                let key = Key::of_database(database, &key, self.seed);
+                if slots.contains(&key.slot) {
+                    self.note_retired(database, &key, generation);
+                }
+            }
+            Mutation::Databases { .. } | Mutation::TokenCeiling(_) => {}
         }
+    }
+
+    /// A hash that the log says is gone.
+    fn note_retired(&mut self, database: u32, key: &Key<'_>, generation: u64) {
+        self.retired.push(Retired {
+            slot: key.slot,
+            database,
+            hash32: key.hash32(),
+            key: key.bytes.into(),
+            generation,
+        });
     }
 
     /// Removes a key during replay. A hash that the store has is kept aside: an older effect may
@@ -617,14 +810,20 @@ impl Keyspace {
     }
 
     /// The empty hash of a generation, as it was before the effects that follow in the log.
-    fn revived(&mut self, generation: u64) -> Box<Hash> {
-        match self.parked.remove(&generation) {
-            Some(mut hash) => {
+    fn revived(&mut self, database: u32, key: &Key<'_>, generation: u64) -> Box<Hash> {
+        if let Some(mut hash) = self.parked.remove(&generation) {
+            hash.clear();
+            self.unretire(generation);
+            return hash;
+        }
+        // The store may be ahead of the log, and have fields that the log takes away again.
+        let stored = self.totals.is_some().then(|| self.look_up(database, key));
+        match stored.flatten() {
+            Some((Value::Hash(mut hash), _)) if hash.generation() == generation => {
                 hash.clear();
-                self.unretire(generation);
                 hash
             }
-            None => Box::new(Hash::new(generation)),
+            _ => Box::new(Hash::new(generation)),
         }
     }
 
@@ -633,7 +832,7 @@ impl Keyspace {
             Stored::Value(value) => value,
             Stored::Hash { generation, .. } => {
                 self.take_away(database, key, Some(generation));
-                Value::Hash(self.revived(generation))
+                Value::Hash(self.revived(database, key, generation))
             }
         };
         let before = self.tables.set(database, key, value, deadline_ms);
@@ -649,6 +848,7 @@ impl Keyspace {
         bytes: &[u8],
         total: usize,
     ) {
+        self.wake(database, key);
         let edited = self.tables.edit_string(database, key, |string| {
             write_part(string, offset, bytes, total);
         });
@@ -668,6 +868,7 @@ impl Keyspace {
         (deadline_ms, generation): (u64, u64),
         fields: Vec<(Bytes, Option<(crate::keyspace::FieldValue, u64)>)>,
     ) {
+        self.wake(database, key);
         let present = match self.tables.get(database, key).map(|entry| entry.value()) {
             Some(ValueRef::Hash(hash)) => Some(hash.generation()),
             _ => None,
@@ -678,7 +879,7 @@ impl Keyspace {
         }
         if present != Some(generation) {
             self.take_away(database, key, Some(generation));
-            let hash = Value::Hash(self.revived(generation));
+            let hash = Value::Hash(self.revived(database, key, generation));
             self.tables.put(database, key, hash, deadline_ms);
         }
         let seed = self.seed;
@@ -701,8 +902,8 @@ impl Keyspace {
 
     /// Puts a key that the store has; `deadline_ms` 0: none. Not dirty.
     pub fn load(&mut self, database: u32, key: &Key<'_>, value: Value, deadline_ms: u64) {
+        self.stats.woken += 1;
         self.tables.load(database, key, value, deadline_ms);
-        self.hint_loaded(database, key);
     }
 
     fn hint_loaded(&mut self, database: u32, key: &Key<'_>) {
@@ -716,6 +917,7 @@ impl Keyspace {
     /// After replay: what was read back needs no logging.
     pub fn forget_turn(&mut self) {
         self.turn = Turn::default();
+        self.retired.append(&mut self.retiring);
         self.parked = HashMap::new();
         self.databases_changed = false;
     }

@@ -11,7 +11,8 @@ use super::arena::{Arena, OFFSET_LIMIT, size_class};
 use super::boxes::{Boxed, Boxes};
 use super::entry::{
     BOXED, Body, CELL, COUNTER, DIRTY, HASH, IN_FLIGHT, INLINE_KEY_BYTES_MAX,
-    INLINE_TEXT_BYTES_MAX, Raw, STRING, Shape, TOMBSTONE, set_deadline, set_flags, set_stamp,
+    INLINE_TEXT_BYTES_MAX, REFERENCED, Raw, STRING, Shape, TOMBSTONE, set_deadline, set_flags,
+    set_stamp,
 };
 use super::{Hash, Key, Value, ValueRef};
 
@@ -48,6 +49,8 @@ pub(super) struct Tally {
     pub(super) live: usize,
     pub(super) dirty: usize,
     pub(super) bytes: usize,
+    /// Keys that exist in the store alone; only tables know, segments have none.
+    pub(super) asleep: u64,
 }
 
 #[derive(Default)]
@@ -71,6 +74,7 @@ impl Segment {
             bytes: self.cells.len() * size_of::<u32>()
                 + self.arena.heap_bytes()
                 + self.boxes.heap_bytes(),
+            asleep: 0,
         }
     }
 
@@ -430,10 +434,23 @@ impl Segment {
 
     /// Drops the entries for which `keep` is false, without a trace.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(Raw<'_>) -> bool) {
+        let going: Vec<u32> = self
+            .places()
+            .map(|(_, offset)| offset)
+            .filter(|offset| !keep(self.raw_at(*offset)))
+            .collect();
+        if !going.is_empty() {
+            self.drop_places(going);
+        }
+    }
+
+    /// Drops the entries at these places of the arena, without a trace.
+    pub(super) fn drop_places(&mut self, mut going: Vec<u32>) {
+        going.sort_unstable();
         let cells = std::mem::take(&mut self.cells);
-        let mut kept = Vec::with_capacity(cells.len());
+        let mut kept = Vec::with_capacity(cells.len() - going.len());
         for cell in cells.iter().copied().filter(|cell| *cell != EMPTY) {
-            if keep(self.raw_at(cell & OFFSET_LIMIT)) {
+            if going.binary_search(&(cell & OFFSET_LIMIT)).is_err() {
                 kept.push(cell);
             } else {
                 self.release(cell & OFFSET_LIMIT);
@@ -447,6 +464,16 @@ impl Segment {
         self.cells = kept.into_boxed_slice();
         self.rebuild_cells(cells_for(self.len.into()));
         self.collect_garbage();
+    }
+
+    /// Takes the mark of use from the entries for which `wanted` is true.
+    pub(super) fn unmark_used(&mut self, wanted: impl Fn(Raw<'_>) -> bool) {
+        for cell in self.cells.iter().copied().filter(|cell| *cell != EMPTY) {
+            let raw = self.arena.at_mut(cell & OFFSET_LIMIT);
+            if wanted(Raw(raw)) {
+                set_flags(raw, 0, REFERENCED);
+            }
+        }
     }
 
     /// Moves every entry out: `target` gets an entry's hash and what moves it into a segment.

@@ -1,7 +1,9 @@
 //! The tables of a shard: one directory of segments per (database id, slot).
 //!
-//! Always true: what a database counts is the sum over its slots. A deleted key stays as a
-//! tombstone, invisible to `get`, scans and counts, until the store has seen its deletion.
+//! Always true: what a database counts is the sum over its slots: the keys that are here, and those
+//! that are asleep, in the store alone. A deleted key stays as a tombstone, invisible to `get`,
+//! scans and counts, until the store has seen its deletion. So a key that the table does not know
+//! is as the store has it, and where nothing is asleep there is no such key.
 
 use std::ops::Range;
 
@@ -10,6 +12,7 @@ use rand::Rng;
 
 use super::directory::{Place, SlotTable};
 use super::entry::{DIRTY, TOMBSTONE};
+use super::evict::Hand;
 use super::segment::{Given, Segment, Tally};
 use super::{EntryRef, EntryState, HashMut, Key, Value, parse_counter};
 
@@ -26,11 +29,21 @@ pub enum Presence<'a> {
     Absent,
 }
 
+/// What a draw of a key gives.
+pub enum Drawn<'a> {
+    /// An entry that is here.
+    Here(EntryRef<'a>),
+    /// Some key of this slot that is not here.
+    Asleep(u16),
+}
+
 /// The tables of one database. A dropped one is handed out, and freed where it is dropped.
 pub struct Database {
     pub(super) id: DatabaseId,
     pub(super) tables: Box<[Option<Box<SlotTable>>]>,
     pub(super) tally: Tally,
+    /// Bytes that stay when everything else is evicted.
+    skeleton_bytes: usize,
 }
 
 /// All entries of a contiguous range of slots.
@@ -46,6 +59,9 @@ pub struct Tables {
     pub(super) unsettled: Vec<(DatabaseId, u16)>,
     /// The same for the sweep that runs.
     pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16)>,
+    /// Nobody knows yet what is asleep: any key that is not here may be.
+    uncounted: bool,
+    pub(super) hand: Hand,
 }
 
 impl Tables {
@@ -59,6 +75,8 @@ impl Tables {
             sweep_runs: false,
             unsettled: Vec::new(),
             unsettled_by_sweep: Vec::new(),
+            uncounted: false,
+            hand: Hand::default(),
         }
     }
 
@@ -106,16 +124,64 @@ impl Tables {
         }
     }
 
-    /// Live entries of a slot in a database.
+    /// Keys of a slot in a database, here or asleep.
     pub fn count(&self, slot: u16, database: DatabaseId) -> u64 {
+        self.table(database, slot)
+            .map_or(0, |table| table.tally.live as u64 + table.tally.asleep)
+    }
+
+    /// Keys of a database, here or asleep.
+    pub fn count_db(&self, database: DatabaseId) -> u64 {
+        self.database(database).map_or(0, |database| {
+            database.tally.live as u64 + database.tally.asleep
+        })
+    }
+
+    /// Live entries of a slot in a database that are here.
+    pub(super) fn live_in_slot(&self, slot: u16, database: DatabaseId) -> u64 {
         self.table(database, slot)
             .map_or(0, |table| table.tally.live as u64)
     }
 
-    /// Live entries of a database.
-    pub fn count_db(&self, database: DatabaseId) -> u64 {
-        self.database(database)
-            .map_or(0, |database| database.tally.live as u64)
+    /// Live entries that are here, of all databases.
+    pub fn live(&self) -> u64 {
+        self.databases
+            .iter()
+            .map(|database| database.tally.live as u64)
+            .sum()
+    }
+
+    // ---- what is asleep ----------------------------------------------------------------------
+
+    /// Whether a key of this slot that is not here may be in the store.
+    #[inline]
+    pub fn sleeps(&self, database: DatabaseId, slot: u16) -> bool {
+        self.uncounted
+            || self
+                .table(database, slot)
+                .is_some_and(|table| table.tally.asleep > 0)
+    }
+
+    /// From now on nobody knows what is asleep.
+    pub(super) fn begin_uncounted(&mut self) {
+        self.uncounted = true;
+    }
+
+    /// From now on exactly what `set_count` says is asleep.
+    pub(super) fn end_uncounted(&mut self) {
+        self.uncounted = false;
+    }
+
+    /// A slot has so many keys of a database, here or asleep; false if more than that are here.
+    pub(super) fn set_count(&mut self, database: DatabaseId, slot: u16, keys: u64) -> bool {
+        let live = self.live_in_slot(slot, database);
+        let Some(asleep) = keys.checked_sub(live) else {
+            return false;
+        };
+        if keys > 0 {
+            self.with_table(database, slot, |table| table.tally.asleep = asleep);
+        }
+        true
     }
 
     /// The ids that have entries or tombstones (or had some since they were last dropped),
@@ -169,23 +235,28 @@ impl Tables {
         None
     }
 
-    /// A live entry of the database, each with the same probability.
-    pub fn random<R: Rng + ?Sized>(
-        &self,
-        database: DatabaseId,
-        rng: &mut R,
-    ) -> Option<EntryRef<'_>> {
+    /// A key of the database, each with the same probability: an entry that is here, or the slot
+    /// of one that is asleep.
+    pub fn random<R: Rng + ?Sized>(&self, database: DatabaseId, rng: &mut R) -> Option<Drawn<'_>> {
         let database = self.database(database)?;
-        let live = database.tally.live as u64;
-        if live == 0 {
+        let keys = database.tally.live as u64 + database.tally.asleep;
+        if keys == 0 {
             return None;
         }
-        let mut place = ((u128::from(rng.next_u64()) * u128::from(live)) >> 64) as usize;
-        for table in database.tables.iter().flatten() {
-            if place < table.tally.live {
-                return table.nth(place, self.running_sweep());
+        let mut place = ((u128::from(rng.next_u64()) * u128::from(keys)) >> 64) as u64;
+        for (slot, table) in self.slots.clone().zip(&database.tables) {
+            let Some(table) = table else {
+                continue;
+            };
+            let live = table.tally.live as u64;
+            if place < live {
+                let entry = table.nth(place as usize, self.running_sweep())?;
+                return Some(Drawn::Here(entry));
             }
-            place -= table.tally.live;
+            if place < live + table.tally.asleep {
+                return Some(Drawn::Asleep(slot));
+            }
+            place -= live + table.tally.asleep;
         }
         None
     }
@@ -195,6 +266,14 @@ impl Tables {
         self.databases
             .iter()
             .map(|database| database.tally.bytes)
+            .sum()
+    }
+
+    /// What of them stays when everything is evicted, in bytes.
+    pub fn skeleton_bytes(&self) -> usize {
+        self.databases
+            .iter()
+            .map(|database| database.skeleton_bytes)
             .sum()
     }
 
@@ -263,6 +342,7 @@ impl Tables {
         let stamp = self.stamp;
         self.with_table(database, key.slot, |table| {
             table.insert(key, Given::from(value), deadline_ms, 0, stamp);
+            table.tally.asleep = table.tally.asleep.saturating_sub(1);
         });
         true
     }
@@ -362,7 +442,11 @@ impl Tables {
             Some(entry) if entry.state() == EntryState::Clean => {}
             _ => return false,
         }
-        self.change_live(database, key, Segment::erase).is_some()
+        if self.change_live(database, key, Segment::erase).is_none() {
+            return false;
+        }
+        self.with_table(database, key.slot, |table| table.tally.asleep += 1);
+        true
     }
 
     /// Takes a database out, for the caller to free where it does not disturb.
@@ -425,6 +509,7 @@ impl Tables {
         let table = database.tables[index].get_or_insert_with(|| {
             let table = Box::new(SlotTable::new());
             database.tally.add(table.tally);
+            database.skeleton_bytes += table.tally.bytes;
             table
         });
         let before = table.tally;
@@ -487,6 +572,7 @@ impl Database {
         Database {
             id,
             tables,
+            skeleton_bytes: bytes,
             tally: Tally {
                 bytes,
                 ..Tally::default()
@@ -673,7 +759,10 @@ mod tests {
         }
         let mut drawn = HashMap::new();
         for _ in 0..10_000 {
-            let key = tables.random(0, &mut rng).map(|entry| entry.key().to_vec());
+            let key = match tables.random(0, &mut rng) {
+                Some(Drawn::Here(entry)) => Some(entry.key().to_vec()),
+                _ => None,
+            };
             *drawn.entry(key).or_insert(0) += 1;
         }
         assert!(drawn.len() == 10 && drawn.values().all(|count| (800..1200).contains(count)));

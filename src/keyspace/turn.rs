@@ -131,6 +131,9 @@ impl Hasher for Passed {
     }
 }
 
+/// A position's place in the map, with its share of what is empty.
+const POSITION_BYTES: usize = 20;
+
 type Positions = HashMap<u64, u64, BuildHasherDefault<Passed>>;
 
 /// The touched keys of the running turn and the positions of earlier ones.
@@ -374,6 +377,15 @@ impl Turn {
         if self.touches.is_empty() && self.young_lsn_max <= lsn && !self.young.is_empty() {
             self.young.clear();
         }
+    }
+
+    /// Memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        let positions = self.young.capacity() + self.old.capacity();
+        positions * POSITION_BYTES
+            + self.touches.capacity() * size_of::<Touch>()
+            + self.keys.capacity()
+            + self.counts.capacity() * size_of::<(u16, u32)>()
     }
 
     /// The last position that this shard was given.

@@ -16,7 +16,7 @@ use crate::keyspace::key::{self, Key, field_hash32};
 use crate::keyspace::owned::{Keyspace, due_ms};
 use crate::keyspace::turn::Wait;
 use crate::keyspace::undo::{Before, Undo};
-use crate::keyspace::value::{Value, ValueRef};
+use crate::keyspace::value::{Kind, Value, ValueRef};
 use crate::limits::STRING_BYTES_MAX;
 use crate::number;
 use crate::reply::{Reject, Reply};
@@ -134,7 +134,9 @@ impl<'a> Txn<'a> {
         let database = first.databases.id(number);
         let undo = std::mem::take(&mut first.undo);
         for index in 0..owners.count() {
-            owners.nth(index).turn.begin();
+            let owner = owners.nth(index);
+            owner.turn.begin();
+            owner.unreadable = None;
         }
         Txn {
             owners,
@@ -180,6 +182,14 @@ impl<'a> Txn<'a> {
         } else {
             self.wait
         }
+    }
+
+    /// Something that the command looked at could not be read from the store: it has to be taken
+    /// back, and this is its reply.
+    pub fn unreadable(&mut self) -> Option<Reject> {
+        (0..self.owners.count())
+            .find_map(|index| self.owners.nth(index).take_unreadable())
+            .map(|error| Reject::new(error.0))
     }
 
     /// What the reply has to wait for so far.
@@ -261,6 +271,9 @@ impl<'a> Txn<'a> {
             self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
         }
         let now_ms = owner.now_ms;
+        if owner.tables.get(database, key).is_none() {
+            owner.wake(database, key);
+        }
         if let Some(entry) = owner.tables.get(database, key) {
             let due_ms = due_ms(&entry.value(), entry.deadline_ms());
             if due_ms != 0 && due_ms <= now_ms {
@@ -343,10 +356,12 @@ impl<'a> Txn<'a> {
         self.look(key);
         let value_bytes = value.heap_bytes();
         let database = self.database;
-        let before = self
-            .owners
-            .of(key.slot)
-            .put(database, key, value, deadline_ms);
+        let owner = self.owners.of(key.slot);
+        if owner.unreadable.is_some() {
+            // The store has something there that nobody can read: it is not written over.
+            return;
+        }
+        let before = owner.put(database, key, value, deadline_ms);
         self.undo.push(database, key, Before::Entry(before));
         self.wrote(key, value_bytes);
     }
@@ -507,7 +522,7 @@ impl<'a> Txn<'a> {
         &mut self,
         (slot, hash32): (u16, u32),
         budget: usize,
-        mut visit: impl FnMut(EntryRef<'_>),
+        mut visit: impl FnMut(&[u8], Kind),
     ) -> (u16, u32) {
         self.look_at_all();
         let database = self.database;
@@ -516,25 +531,9 @@ impl<'a> Txn<'a> {
         for index in 0..self.owners.count() {
             let owner = self.owners.nth(index);
             let slots = owner.slots();
-            if at.0 >= slots.end || left == 0 {
-                continue;
-            }
-            let from = if at.0 < slots.start {
-                (slots.start, 0)
-            } else {
-                at
-            };
-            let now_ms = owner.now_ms;
-            let next = owner.tables.scan(database, from.0, from.1, left, |entry| {
-                left = left.saturating_sub(1);
-                let deadline_ms = entry.deadline_ms();
-                if deadline_ms == 0 || deadline_ms > now_ms {
-                    visit(entry);
-                }
-            });
-            match next {
-                Some(next) => return next,
-                None => at = (slots.end, 0),
+            if at.0 < slots.end && left > 0 {
+                let from = at.max((slots.start, 0));
+                at = owner.walk(database, from, &mut left, &mut visit);
             }
         }
         at
@@ -559,13 +558,9 @@ impl<'a> Txn<'a> {
                     place -= count;
                     continue;
                 }
-                let owner = self.owners.nth(index);
-                let now_ms = owner.now_ms;
-                let Keyspace { tables, rng, .. } = owner;
-                let entry = tables.random(database, rng)?;
-                let deadline_ms = entry.deadline_ms();
-                if deadline_ms == 0 || deadline_ms > now_ms {
-                    return Some(entry.key().to_vec());
+                let key = self.owners.nth(index).random_key(database);
+                if key.is_some() {
+                    return key;
                 }
                 break;
             }

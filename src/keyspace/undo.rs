@@ -87,6 +87,11 @@ impl Undo {
         self.steps.is_empty()
     }
 
+    /// Memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.steps.capacity() * size_of::<Step>() + self.keys.capacity()
+    }
+
     /// The writes stay.
     pub fn clear(&mut self) {
         self.steps.clear();

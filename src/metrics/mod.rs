@@ -30,6 +30,8 @@ pub struct Metrics {
     pub net_input_bytes_per_second: Rate,
     pub net_output_bytes_per_second: Rate,
     pub log_groups_per_second: Rate,
+    /// Bytes that the process takes besides keys, beyond what it is given for that.
+    pub memory_besides_bytes: Gauge,
 }
 
 impl Metrics {
@@ -46,6 +48,7 @@ impl Metrics {
             net_input_bytes_per_second: Rate::default(),
             net_output_bytes_per_second: Rate::default(),
             log_groups_per_second: Rate::default(),
+            memory_besides_bytes: Gauge::default(),
         }
     }
 
@@ -172,6 +175,11 @@ pub struct ShardMetrics {
     /// Keys of the shard in memory now, and their bytes.
     pub resident_keys: Gauge,
     pub resident_bytes: Gauge,
+    /// 1 while writes wait because nothing can be evicted.
+    pub memory_short: Gauge,
+    /// Keys that left memory, and keys that were read from the store.
+    pub evicted_keys: Counter,
+    pub woken_keys: Counter,
     /// Replies that the output gate holds now.
     pub gate_replies: Gauge,
     /// Replies that the output gate held, and for how many nanoseconds each.
@@ -208,6 +216,9 @@ impl ShardMetrics {
             keys: Gauge::default(),
             resident_keys: Gauge::default(),
             resident_bytes: Gauge::default(),
+            memory_short: Gauge::default(),
+            evicted_keys: Counter::default(),
+            woken_keys: Counter::default(),
             gate_replies: Gauge::default(),
             gate_waits: Counter::default(),
             gate_wait_ns: Histogram::default(),

@@ -18,7 +18,7 @@ use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
 use crate::sim::{self, Fault};
 use crate::store::checkpoint::{self, Deep, Slice, Sweep};
 use crate::store::janitor::dead_rows;
-use crate::store::row::{KeyOf, RowKey, RowKind, deadlines, fields, kind_in_slot, slots};
+use crate::store::row::{KeyOf, RowKey, RowKind, counts, deadlines, fields, kind_in_slot, slots};
 use crate::store::{Meta, Store, StoreError};
 use crate::worker::runner::{Envelope, Mailbox};
 
@@ -121,6 +121,8 @@ pub struct Tools<S> {
     pub databases: DatabaseMap,
     /// The store may have rows of hashes that are gone.
     pub retired: bool,
+    /// What was due before this had expired when the last checkpoint began.
+    pub expired_until_ms: u64,
     /// What others may read.
     pub progress: Arc<Progress>,
 }
@@ -323,13 +325,19 @@ impl<S: Shards> Tools<S> {
             tools: self,
             shard: 0,
             retired,
+            expired_until_ms: u64::MAX,
         };
         let store = sweep.tools.store.clone();
         let outcome = checkpoint::run(&*store, &mut sweep, dead, &mut deep);
-        let retired = sweep.retired;
+        let Sweeper {
+            retired,
+            expired_until_ms,
+            ..
+        } = sweep;
         match outcome {
             Ok(outcome) => {
                 self.retired = retired;
+                self.expired_until_ms = expired_until_ms;
                 Ok((outcome, more))
             }
             Err(error) => Err(error.to_string()),
@@ -347,7 +355,7 @@ impl<S: Shards> Tools<S> {
         let mut more = false;
         self.past_deadlines(&mut keys)?;
         if !dead_ids.is_empty() {
-            let (from, to) = slots(0, SLOTS);
+            let (from, to) = (slots(0, SLOTS).0, counts().1);
             let is_dead = |row: &RowKey<'_>| {
                 row.database()
                     .is_some_and(|id| dead_ids.binary_search(&visible(id)).is_ok())
@@ -368,9 +376,10 @@ impl<S: Shards> Tools<S> {
         Ok((keys, more))
     }
 
-    /// Deadline rows whose time has come: their keys were deleted, or have a later row.
+    /// Deadline rows whose time has come: their keys were deleted, or have a later row, and the
+    /// store knows that.
     fn past_deadlines(&self, keys: &mut Vec<Vec<u8>>) -> Result<(), StoreError> {
-        let (from, to) = deadlines(0, self.clock.now_ms());
+        let (from, to) = deadlines(0, self.expired_until_ms);
         for next in self.store.scan(&from, &to) {
             if keys.len() >= DEAD_ROWS_MAX {
                 break;
@@ -422,6 +431,8 @@ struct Sweeper<'a, S> {
     shard: usize,
     /// Rows of hashes that are gone are left, or were given.
     retired: bool,
+    /// What is due before this has expired in all shards.
+    expired_until_ms: u64,
 }
 
 impl<S: Shards> Sweep for Sweeper<'_, S> {
@@ -431,6 +442,7 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         let time_ms = self.tools.clock.now_ms();
         for shard in 0..self.tools.shards.count() {
             let slice = self.tools.shards.ask(shard, SweepStep::Begin)?;
+            self.expired_until_ms = self.expired_until_ms.min(slice.expired_until_ms);
             if let Some((ids, next)) = slice.databases
                 && shard == 0
             {
@@ -462,7 +474,8 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
             if complete {
                 self.shard += 1;
             }
-            if !slice.rows.is_empty() || !slice.deadlines.is_empty() {
+            let empty = slice.rows.is_empty() && slice.deadlines.is_empty();
+            if !empty || !slice.counts.is_empty() {
                 return Ok(Some(slice));
             }
         }

@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 use crate::backup::backup;
 use crate::check::Step;
 use crate::clock::Clock;
+use crate::command::server::process::resident_bytes;
 use crate::config::{Live, Settings};
+use crate::limits::MEMORY_BESIDES_BYTES;
 use crate::log::{Log, SyncMode};
 use crate::logging::{Ready, announce};
 use crate::server::checkpoints::{Checkpoints, Request};
@@ -26,6 +28,7 @@ use crate::worker::Control;
 use crate::worker::runner::{Envelope, Mailbox};
 
 pub mod checkpoints;
+mod due;
 mod engine;
 mod listen;
 mod start;
@@ -93,6 +96,7 @@ pub(crate) struct Server {
     mailboxes: Vec<Mailbox>,
     threads: Vec<JoinHandle<()>>,
     checkpoints: Checkpoints,
+    due: due::Due,
     recovered_keys: u64,
     reload: start::Reload,
     next_shard: usize,
@@ -154,7 +158,14 @@ impl Server {
     fn look_after(&mut self) {
         self.shared.metrics.sample(self.clock.now_ns());
         let settings = self.shared.settings.settings();
-        if self.log.bytes_since_trim() > settings.checkpoint_bytes as u64 {
+        self.watch_memory();
+        let mut bytes_max = settings.checkpoint_bytes;
+        if settings.maxmemory_bytes > 0 {
+            // What is dirty cannot leave memory: it must not become most of it.
+            bytes_max = bytes_max.min(settings.maxmemory_bytes / 4);
+        }
+        let short = self.shared.metrics.level(|shard| &shard.memory_short) > 0;
+        if short || self.log.bytes_since_trim() > bytes_max as u64 {
             self.checkpoints.ask(Request::Checkpoint(Vec::new()));
         }
         let mode = start::sync_mode(settings.appendfsync);
@@ -164,6 +175,22 @@ impl Server {
                 self.log.request_sync();
             }
         }
+    }
+
+    /// Tells the shards how much of the memory bound is taken by other things than their keys.
+    fn watch_memory(&self) {
+        let metrics = &self.shared.metrics;
+        let keys = metrics.level(|shard| &shard.resident_bytes);
+        let besides = resident_bytes().saturating_sub(keys + MEMORY_BESIDES_BYTES);
+        // By and by: memory that was freed is given back to the system a little later.
+        let before = metrics.memory_besides_bytes.level();
+        let step = before.abs_diff(besides).div_ceil(8);
+        let after = if besides > before {
+            before + step
+        } else {
+            before - step
+        };
+        metrics.memory_besides_bytes.set(after);
     }
 
     /// Carries out what a connection asked for.
@@ -307,6 +334,7 @@ impl Server {
             let _ = thread.join();
         }
         self.checkpoints.end();
+        self.due.end();
         self.log.close().map_err(|fatal| fatal.to_string())?;
         tracing::info!("stopped; everything is on disk");
         Ok(())

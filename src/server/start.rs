@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::recovery::{Plan, Recovered, recover};
 use crate::route::Routes;
 use crate::server::checkpoints::{Checkpoints, DatabaseMap, Progress, Tools};
+use crate::server::due::{self, Due};
 use crate::server::engine::Room;
 use crate::server::{Fatal, Server, absolute};
 use crate::session::{Clients, KeyCounts, Shared};
@@ -53,7 +54,7 @@ impl Reload {
             .meta()
             .map_err(|error| text(&error))?
             .unwrap_or_default();
-        let loaded = crate::recovery::load(&*self.store, &meta, self.plan, self.tokens.clone());
+        let loaded = crate::recovery::load(&self.store, &meta, self.plan, self.tokens.clone());
         loaded.map_err(|error| text(&error))
     }
 
@@ -93,7 +94,8 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         random_seed: random,
     };
     let mut progress = Reporter::new();
-    let recovered = recover(&*store, &meta, &mut recovery, plan, &mut |text| {
+    let store: Arc<dyn Store> = store;
+    let recovered = recover(&store, &meta, &mut recovery, plan, &mut |text| {
         progress.report(&text)
     });
     let recovered = recovered.map_err(Fatal::new)?;
@@ -101,7 +103,6 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     let clock = Clock::start(recovered.time_ms);
     let map = recovered.keyspaces[0].databases();
     log_ceiling(&log, (&recovered.tokens, map), &clock)?;
-    let store: Arc<dyn Store> = store;
     let shared = share(live, &log, &store, &clock, &folder, routes.shards());
     let reload = Reload {
         store: store.clone(),
@@ -259,6 +260,13 @@ fn run_threads(
     progress
         .lsn
         .store(meta.lsn, std::sync::atomic::Ordering::Relaxed);
+    let due = Due::start(due::Tools {
+        store: store.clone(),
+        clock: clock.clone(),
+        routes: plan.routes,
+        seed: plan.seed,
+        mailboxes: mailboxes.clone(),
+    });
     let checkpoints = Checkpoints::start(Tools {
         store,
         log: log.clone(),
@@ -267,6 +275,7 @@ fn run_threads(
         tokens: recovered.tokens,
         databases,
         retired: true,
+        expired_until_ms: 0,
         progress,
     });
     Server {
@@ -276,6 +285,7 @@ fn run_threads(
         mailboxes,
         threads,
         checkpoints,
+        due,
         recovered_keys: recovered.keys,
         reload,
         next_shard: 0,

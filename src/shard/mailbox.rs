@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::command::RowId;
 use crate::conn::reply_queue::Place;
+use crate::keyspace::deadlines::Hint;
 use crate::keyspace::{Keyspace, Wait};
 use crate::resp::decode::OwnedArgs;
 use crate::shard::{BlockCall, Context};
@@ -84,6 +85,8 @@ pub struct SweepSlice {
     pub complete: bool,
     /// Rows of hashes that are gone are among them.
     pub retired: bool,
+    /// At the beginning: everything that was due before this has expired.
+    pub expired_until_ms: u64,
     /// At the beginning: the shard's map of databases, and the next unused id.
     pub databases: Option<(Vec<u32>, u32)>,
 }
@@ -128,6 +131,11 @@ pub enum Message {
     Replace(Box<Keyspace>),
     /// Part of a checkpoint.
     Sweep(SweepStep, std::sync::mpsc::Sender<SweepSlice>),
+    /// The store's deadline rows before this are going to be read.
+    Horizon(u64),
+    /// Hints from the store's deadline rows; all that is due before this was read. The answer says
+    /// by how many ms the expiry here is behind.
+    Hints(Vec<Hint>, u64, std::sync::mpsc::Sender<u64>),
     /// What a connection asked of the server is done; an error text if it failed.
     Done(ConnId, Result<(), String>),
 }

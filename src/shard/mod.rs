@@ -106,6 +106,10 @@ fn run_command(
     };
     let mut txn = Txn::new(owners, context.database);
     let result = run(&mut txn, args, &mut reply);
+    let result = match txn.unreadable() {
+        Some(reject) => Err(reject),
+        None => result,
+    };
     let reject = match result {
         Ok(()) => match room(&txn, row, space) {
             Room::Granted => {
@@ -148,7 +152,14 @@ pub struct BlockCall {
 }
 
 /// Whether a block may run, and what its reply depends on by then.
-pub fn block_may_run(owners: Owners<'_>, block: &BlockCall, context: Context) -> (bool, Wait) {
+///
+/// # Errors
+/// Something that it depends on cannot be read.
+pub fn block_may_run(
+    owners: Owners<'_>,
+    block: &BlockCall,
+    context: Context,
+) -> (Result<bool, Reject>, Wait) {
     let mut txn = Txn::new(owners, context.database);
     // Every watch is looked at, so that a refusal waits for the write that caused it.
     let unchanged = block
@@ -174,6 +185,7 @@ pub fn block_may_run(owners: Owners<'_>, block: &BlockCall, context: Context) ->
     for watched in &block.watched {
         txn.unwatch(watched);
     }
+    let run = txn.unreadable().map_or(Ok(run), Err);
     (run, txn.commit())
 }
 
@@ -206,14 +218,21 @@ pub fn execute_block(
     let scene = sim::scene(&Owners::Several(keyspaces));
     let block_start = out.len();
     let (run, mut wait) = block_may_run(Owners::Several(keyspaces), block, context);
-    sim::block(scene, context, block, run);
-    if !run {
-        Reply::new(out, context.protocol).null_array();
-        sim::block_done(context, &out[block_start..]);
-        return Ended::Done {
-            wait,
-            failed: false,
-        };
+    sim::block(scene, context, block, run == Ok(true));
+    match run {
+        Ok(true) => {}
+        Ok(false) => {
+            Reply::new(out, context.protocol).null_array();
+            sim::block_done(context, &out[block_start..]);
+            return Ended::Done {
+                wait,
+                failed: false,
+            };
+        }
+        Err(reject) => {
+            Reply::new(out, context.protocol).error(&reject);
+            return Ended::Done { wait, failed: true };
+        }
     }
     Reply::new(out, context.protocol).array(block.calls.len());
     for (id, args) in &block.calls {

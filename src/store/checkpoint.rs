@@ -40,6 +40,9 @@ pub struct Slice {
     pub rows: Vec<RowChange>,
     /// Deadline rows, in any order; where one is both set and removed, it is set.
     pub deadlines: Vec<RowChange>,
+    /// Counts, ascending, and all behind those of earlier slices. There are at most as many as
+    /// slots and databases.
+    pub counts: Vec<RowChange>,
 }
 
 /// The shards' side of a checkpoint.
@@ -160,6 +163,7 @@ fn run_bounded(
             bytes_max: deadline_bytes_max,
             ..Deadlines::default()
         },
+        counts: Vec::new(),
         outcome: Outcome {
             meta,
             ..Outcome::default()
@@ -200,6 +204,7 @@ struct Checkpoint<'a> {
     sweep: &'a mut dyn Sweep,
     dead: Peekable<vec::IntoIter<Vec<u8>>>,
     deadlines: Deadlines,
+    counts: Vec<RowChange>,
     outcome: Outcome,
 }
 
@@ -228,8 +233,8 @@ impl Checkpoint<'_> {
         while let Some(slice) = self.sweep.next().map_err(CheckpointError::Sweep)? {
             for change in slice.rows {
                 assert!(
-                    change.key.as_slice() < row::DEADLINES_BEGIN,
-                    "a deadline row among a slot's rows"
+                    change.key.as_slice() < row::COUNTS_BEGIN,
+                    "a count or deadline row among a slot's rows"
                 );
                 self.give_dead_before(rows, &change.key)?;
                 self.give(rows, &change.key, change.value.as_deref())?;
@@ -237,9 +242,14 @@ impl Checkpoint<'_> {
             for change in slice.deadlines {
                 self.deadlines.push(&change);
             }
+            self.counts.extend(slice.counts);
             if self.deadlines.is_full() {
                 self.ingest_deadlines_alone()?;
             }
+        }
+        for change in std::mem::take(&mut self.counts) {
+            self.give_dead_before(rows, &change.key)?;
+            self.give(rows, &change.key, change.value.as_deref())?;
         }
         let mut deadlines = std::mem::take(&mut self.deadlines);
         for (key, set) in deadlines.sorted() {

@@ -80,15 +80,21 @@ fn remove(key: Vec<u8>) -> RowChange {
     RowChange { key, value: None }
 }
 
+fn count_row(slot: u16) -> Vec<u8> {
+    RowKey::Count { slot, database: 0 }.encode()
+}
+
 fn two_slices() -> Vec<Slice> {
     vec![
         Slice {
             rows: vec![set(main_row(1, b"a")), set(main_row(1, b"b"))],
             deadlines: vec![set(deadline(9, b"b")), remove(deadline(3, b"b"))],
+            counts: vec![set(count_row(1))],
         },
         Slice {
             rows: vec![remove(main_row(2, b"c"))],
             deadlines: vec![remove(deadline(5, b"x")), set(deadline(5, b"x"))],
+            counts: vec![set(count_row(2))],
         },
     ]
 }
@@ -111,7 +117,11 @@ fn rows_and_deadlines_arrive_with_their_position() {
     let old = [set(main_row(2, b"c")), set(deadline(3, b"b"))].to_vec();
     let (rows, deadlines) = (old[..1].to_vec(), old[1..].to_vec());
     let mut sweep = TestSweep {
-        slices: vec![Slice { rows, deadlines }],
+        slices: vec![Slice {
+            rows,
+            deadlines,
+            counts: Vec::new(),
+        }],
         ..TestSweep::default()
     };
     run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
@@ -125,12 +135,14 @@ fn rows_and_deadlines_arrive_with_their_position() {
     let expected = [
         main_row(1, b"a"),
         main_row(1, b"b"),
+        count_row(1),
+        count_row(2),
         deadline(5, b"x"),
         deadline(9, b"b"),
     ];
     assert_eq!(keys(&store), expected);
     assert_eq!(store.meta().unwrap().unwrap().lsn, 42);
-    assert_eq!((outcome.rows_put, outcome.rows_deleted), (4, 2));
+    assert_eq!((outcome.rows_put, outcome.rows_deleted), (6, 2));
     assert_eq!(
         (sweep.begun, sweep.waited, sweep.finished),
         (1, 1, vec![true])
@@ -149,6 +161,8 @@ fn too_many_deadlines_go_by_themselves_once_the_log_is_durable() {
     let expected = [
         main_row(1, b"a"),
         main_row(1, b"b"),
+        count_row(1),
+        count_row(2),
         deadline(5, b"x"),
         deadline(9, b"b"),
     ];
@@ -168,6 +182,7 @@ fn dead_rows_are_removed_between_the_others_and_give_way_to_them() {
     let slices = vec![Slice {
         rows,
         deadlines: vec![set(deadline(1, b"x"))],
+        counts: Vec::new(),
     }];
     let mut sweep = TestSweep {
         slices,
@@ -190,6 +205,8 @@ fn dead_rows_are_removed_between_the_others_and_give_way_to_them() {
         main_row(1, b"a"),
         main_row(1, b"b"),
         main_row(4, b"y"),
+        count_row(1),
+        count_row(2),
         deadline(5, b"x"),
         deadline(9, b"b"),
     ];
@@ -219,7 +236,7 @@ fn a_failure_leaves_everything_dirty_and_the_next_checkpoint_repairs_it() {
         let visible = fault == Fault::CrashAfterFinish;
         assert_eq!(
             (position, keys(&store).len()),
-            if visible { (Some(42), 4) } else { (None, 0) }
+            if visible { (Some(42), 6) } else { (None, 0) }
         );
 
         let mut sweep = TestSweep {
@@ -227,7 +244,7 @@ fn a_failure_leaves_everything_dirty_and_the_next_checkpoint_repairs_it() {
             ..TestSweep::default()
         };
         run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
-        assert_eq!((keys(&store).len(), sweep.finished), (4, vec![true]));
+        assert_eq!((keys(&store).len(), sweep.finished), (6, vec![true]));
     }
 }
 

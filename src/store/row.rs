@@ -3,17 +3,18 @@
 //! Numbers are big-endian, so that the order of the bytes is the order of the fields:
 //!
 //! ```text
-//! count     slot(2) 0(1) database(4)
 //! main      slot(2) 1(1) database(4) hash(4) length(2) key
 //! field     slot(2) 2(1) database(4) hash(4) length(2) key generation(8) hash(4) field
 //! retired   slot(2) 3(1) database(4) hash(4) length(2) key generation(8)
+//! count     FFFE(2) slot(2) database(4)
 //! deadline  FFFF(2) ms(8) slot(2) database(4) of(1) length(2) key [generation(8) field]
 //! meta      FF × 10
 //! ```
 //!
-//! Always true here: slots are below 16,384, so deadline rows sort after every slot; deadlines are
-//! below 2^63 ms, so the meta row sorts last; a slot's counts come first in it. Encoding asserts
-//! its lengths (they were checked at the edge), decoding trusts nothing.
+//! Always true here: slots are below 16,384, so counts and deadline rows sort after every slot;
+//! deadlines are below 2^63 ms, so the meta row sorts last. All counts lie together: a start reads
+//! them and nothing else. Encoding asserts its lengths (they were checked at the edge), decoding
+//! trusts nothing.
 
 use std::fmt;
 
@@ -24,17 +25,18 @@ pub const META_KEY: [u8; 10] = [0xFF; 10];
 /// Deadlines are below this, in milliseconds since the Unix epoch.
 pub const DEADLINE_MS_END: u64 = 1 << 63;
 
-/// Every deadline row sorts at or after this, every slot's row before.
+/// Every count row sorts at or after this, every slot's row before.
+pub const COUNTS_BEGIN: &[u8] = &COUNT_PREFIX;
+/// Every deadline row sorts at or after this, every slot's row and every count before.
 pub const DEADLINES_BEGIN: &[u8] = &DEADLINE_PREFIX;
 
+const COUNT_PREFIX: [u8; 2] = [0xFF, 0xFE];
 const DEADLINE_PREFIX: [u8; 2] = [0xFF, 0xFF];
 
 /// What a slot's row holds, in the order in which the kinds sort within the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum RowKind {
-    /// The number of keys of one database in this slot.
-    Count = 0,
     /// A key: its value, or what describes it when its parts are rows of their own.
     Main = 1,
     /// One field of a hash.
@@ -45,15 +47,11 @@ pub enum RowKind {
 
 impl RowKind {
     /// All kinds in their order.
-    pub const ALL: [RowKind; 4] = [
-        RowKind::Count,
-        RowKind::Main,
-        RowKind::Field,
-        RowKind::Retired,
-    ];
+    pub const ALL: [RowKind; 3] = [RowKind::Main, RowKind::Field, RowKind::Retired];
 
     fn from_byte(byte: u8) -> Option<RowKind> {
-        RowKind::ALL.get(usize::from(byte)).copied()
+        let place = usize::from(byte).checked_sub(1)?;
+        RowKind::ALL.get(place).copied()
     }
 }
 
@@ -87,7 +85,7 @@ pub enum DeadlineOf<'a> {
 /// A row's key, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RowKey<'a> {
-    /// See [`RowKind::Count`].
+    /// The number of keys of one database in a slot.
     Count {
         /// Hash slot.
         slot: u16,
@@ -143,7 +141,9 @@ impl<'a> RowKey<'a> {
     pub fn encode_to(&self, out: &mut Vec<u8>) {
         match *self {
             RowKey::Count { slot, database } => {
-                put_slot(out, slot, RowKind::Count);
+                assert!(slot < SLOTS, "no such slot");
+                out.extend_from_slice(&COUNT_PREFIX);
+                out.extend_from_slice(&slot.to_be_bytes());
                 out.extend_from_slice(&database.to_be_bytes());
             }
             RowKey::Main(of) => put_key(out, RowKind::Main, of),
@@ -185,14 +185,16 @@ impl<'a> RowKey<'a> {
         if slot.to_be_bytes() == DEADLINE_PREFIX {
             return decode_deadline(reader);
         }
+        if slot.to_be_bytes() == COUNT_PREFIX {
+            let slot = checked_slot(u16::from_be_bytes(reader.array()?))?;
+            let database = u32::from_be_bytes(reader.array()?);
+            reader.end()?;
+            return Ok(RowKey::Count { slot, database });
+        }
         let slot = checked_slot(slot)?;
         let [kind] = reader.array()?;
         let kind = RowKind::from_byte(kind).ok_or(RowError::Kind(kind))?;
         let database = u32::from_be_bytes(reader.array()?);
-        if kind == RowKind::Count {
-            reader.end()?;
-            return Ok(RowKey::Count { slot, database });
-        }
         let hash = u32::from_be_bytes(reader.array()?);
         let key = reader.key()?;
         let of = KeyOf {
@@ -202,7 +204,7 @@ impl<'a> RowKey<'a> {
             key,
         };
         match kind {
-            RowKind::Count | RowKind::Main => {
+            RowKind::Main => {
                 reader.end()?;
                 Ok(RowKey::Main(of))
             }
@@ -220,14 +222,13 @@ impl<'a> RowKey<'a> {
         }
     }
 
-    /// The kind of a slot's row; `None` for deadline rows and the meta row.
+    /// The kind of a slot's row; `None` for counts, deadline rows and the meta row.
     pub fn kind(&self) -> Option<RowKind> {
         match self {
-            RowKey::Count { .. } => Some(RowKind::Count),
             RowKey::Main(_) => Some(RowKind::Main),
             RowKey::Field { .. } => Some(RowKind::Field),
             RowKey::Retired { .. } => Some(RowKind::Retired),
-            RowKey::Deadline { .. } | RowKey::Meta => None,
+            RowKey::Count { .. } | RowKey::Deadline { .. } | RowKey::Meta => None,
         }
     }
 
@@ -287,6 +288,11 @@ pub fn fields_from_hash(of: KeyOf<'_>, generation: u64, hash: u32) -> Span {
     let (mut from, to) = fields(of, generation);
     from.extend_from_slice(&hash.to_be_bytes());
     (from, to)
+}
+
+/// The counts of all slots.
+pub fn counts() -> Span {
+    (COUNTS_BEGIN.to_vec(), DEADLINES_BEGIN.to_vec())
 }
 
 /// The deadline rows from one moment (inclusive) to another (exclusive), in milliseconds.

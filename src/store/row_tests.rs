@@ -30,7 +30,9 @@ fn order<'a>(row: &RowKey<'a>) -> Order<'a> {
     };
     let none: &[u8] = &[];
     match *row {
-        RowKey::Count { slot, database } => (slot, 0, 0, database, 0, 0, none, 0, 0, none),
+        RowKey::Count { slot, database } => {
+            (0xFFFE, slot.into(), 0, database, 0, 0, none, 0, 0, none)
+        }
         RowKey::Main(key) => of(1, key, 0, 0, none),
         RowKey::Field {
             of: key,
@@ -232,7 +234,7 @@ fn wrong_rows_say_what_is_wrong() {
     assert_eq!(RowKey::decode(&[0x40, 0, 1]), Err(RowError::Slot(0x4000)));
     assert_eq!(RowKey::decode(&[0, 0, 9]), Err(RowError::Kind(9)));
     assert_eq!(
-        RowKey::decode(&[0, 0, 0, 0, 0, 0, 1, 7]),
+        RowKey::decode(&[0xFF, 0xFE, 0, 0, 0, 0, 0, 1, 7]),
         Err(RowError::Long(1))
     );
     let mut late = vec![0xFF; 2];

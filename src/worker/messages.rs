@@ -19,7 +19,12 @@ impl Worker {
     /// Takes a message from another thread, or from this one.
     pub fn message(&mut self, message: Message) {
         match message {
-            Message::Calls(_) | Message::Lend { .. } | Message::Sweep(..) | Message::Replace(_) => {
+            Message::Calls(_)
+            | Message::Lend { .. }
+            | Message::Sweep(..)
+            | Message::Replace(_)
+            | Message::Horizon(_)
+            | Message::Hints(..) => {
                 self.waiting.push_back(message);
                 self.drain_waiting();
             }
@@ -53,6 +58,18 @@ impl Worker {
                 Message::Lend { to, ticket } => self.lends.push_back((to, ticket)),
                 Message::Sweep(step, reply) => self.sweep(step, &reply),
                 Message::Replace(keyspace) => self.replace(keyspace),
+                Message::Horizon(horizon_ms) => {
+                    if let Some(keyspace) = &mut self.keyspace {
+                        keyspace.set_horizon_ms(horizon_ms);
+                    }
+                }
+                Message::Hints(hints, read_ms, reply) => {
+                    if let Some(keyspace) = &mut self.keyspace {
+                        keyspace.take_hints(&hints, read_ms);
+                        // Who does not listen any more needs no answer.
+                        let _ = reply.send(keyspace.expiry_late_ms());
+                    }
+                }
                 other => self.message(other),
             }
         }

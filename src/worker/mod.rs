@@ -37,8 +37,9 @@ mod lending;
 mod lending_tests;
 mod messages;
 mod requests;
+mod residency;
 pub mod runner;
-mod sweep;
+pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -141,6 +142,8 @@ pub struct Worker {
     /// Something waits for room in the log.
     wants_space: bool,
     sweeping: Option<Sweeping>,
+    /// Over the memory bound, and nothing can be evicted.
+    short_of_memory: bool,
     monitors: Vec<ConnId>,
     /// What the metrics know of the keyspace's statistics.
     told: KeyspaceStats,
@@ -161,8 +164,9 @@ struct Allowance {
 const EXPIRY_EFFECT_BYTES: u64 = 128;
 /// What a record takes beside its payload, at most: headers, and padding to whole blocks.
 const RECORD_BYTES: u64 = 2 * LOG_BLOCK_BYTES;
-/// Slots of deleted keys that are cleaned up per tick.
+/// Slots of deleted keys that are cleaned up per tick, and while memory is short.
 const RECLAIM_SLOTS: usize = 64;
+const RECLAIM_SLOTS_SHORT: usize = 512;
 /// Room is reserved in pieces of at least so many bytes.
 const RESERVE_BYTES: u64 = 64 * 1024;
 /// More unused room than this goes back.
@@ -282,6 +286,7 @@ impl Worker {
             allowance,
             wants_space: false,
             sweeping: None,
+            short_of_memory: false,
             monitors: Vec::new(),
             told: KeyspaceStats::default(),
             now_ms: 0,
@@ -480,6 +485,7 @@ impl Worker {
             self.metrics.batches.add(1);
             self.sealed(lsn);
         }
+        self.make_room();
         for (to, conn, answers) in std::mem::take(&mut self.answers) {
             self.outbox.push((
                 to,
@@ -540,6 +546,12 @@ impl Worker {
         self.metrics
             .expired_keys
             .add(stats.expired.saturating_sub(told.expired));
+        self.metrics
+            .evicted_keys
+            .add(stats.evicted.saturating_sub(told.evicted));
+        self.metrics
+            .woken_keys
+            .add(stats.woken.saturating_sub(told.woken));
         self.told = stats;
         let mut keys = 0;
         for (number, &id) in keyspace.databases().ids().iter().enumerate() {
@@ -550,10 +562,10 @@ impl Worker {
             self.shared.keyspace.set(self.id, number, count, deadlines);
         }
         self.metrics.keys.set(keys);
-        self.metrics.resident_keys.set(keys);
+        self.metrics.resident_keys.set(keyspace.tables().live());
         self.metrics
             .resident_bytes
-            .set(keyspace.tables().bytes() as u64);
+            .set((keyspace.tables().bytes() + keyspace.bytes_besides_tables()) as u64);
     }
 
     /// The log is durable up to here: held replies may go.
@@ -640,7 +652,12 @@ impl Worker {
                 complete = keyspace.expire(budget);
                 self.allowance.give_back(bytes);
             }
-            keyspace.tables_mut().reclaim(RECLAIM_SLOTS);
+            let slots = if self.short_of_memory {
+                RECLAIM_SLOTS_SHORT
+            } else {
+                RECLAIM_SLOTS
+            };
+            keyspace.tables_mut().reclaim(slots);
             let dropped = keyspace.take_dropped();
             if !dropped.is_empty() {
                 // Freeing millions of keys takes a while; nobody waits for it.
@@ -648,6 +665,7 @@ impl Worker {
                 let _ = freeing.spawn(move || drop(dropped));
             }
         }
+        self.make_room();
         self.check_timed();
         self.publish();
         complete

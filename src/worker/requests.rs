@@ -273,6 +273,10 @@ impl Worker {
         if conn.session.block.is_some() && !row.has(flag::IMMEDIATE) {
             return self.queue_in_block(conn, id, args);
         }
+        if row.spec.name == "exec" && self.block_waits_for_memory(conn) {
+            self.timed_conns.push(conn.id);
+            return Flow::Again;
+        }
         if self.held.is_some() && !runs_while_held(row) {
             return Flow::Again;
         }
@@ -310,6 +314,19 @@ impl Worker {
     fn key_command(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>) -> Flow {
         let row = table().row(id);
         let need = self.routes.need(row, args);
+        let short = self.held.is_none()
+            && match &need {
+                Ok(Need::One(shard)) => self.waits_for_memory(row, *shard),
+                Ok(Need::Several(shards)) => {
+                    let mut shards = shards.ids().iter();
+                    shards.any(|shard| self.waits_for_memory(row, *shard))
+                }
+                _ => false,
+            };
+        if short {
+            self.timed_conns.push(conn.id);
+            return Flow::Again;
+        }
         if let (Some(held), Ok(need)) = (&self.held, &need) {
             let covered = match need {
                 Need::Nothing => false,

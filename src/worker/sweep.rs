@@ -19,7 +19,7 @@ use crate::store::row::{DeadlineOf, KeyOf, RowKey};
 use crate::worker::Worker;
 
 /// A sweep under way.
-pub(super) struct Sweeping {
+pub(crate) struct Sweeping {
     cursor: SweepCursor,
     /// Hashes that are gone, whose rows were not given yet; ascending.
     retired: std::iter::Peekable<std::vec::IntoIter<Retired>>,
@@ -50,15 +50,10 @@ impl Worker {
         let mut slice = SweepSlice::default();
         match step {
             SweepStep::Begin => {
-                let retired_all = keyspace.take_retired();
+                slice.expired_until_ms = keyspace.expired_until_ms();
                 let map = keyspace.databases();
                 slice.databases = Some((map.ids().to_vec(), map.next()));
-                self.sweeping = Some(Sweeping {
-                    cursor: keyspace.tables_mut().sweep_begin(),
-                    retired: retired_all.clone().into_iter().peekable(),
-                    retired_all,
-                    gathered: Gathered::default(),
-                });
+                self.sweeping = Some(Sweeping::begin(keyspace));
             }
             SweepStep::Next => match &mut self.sweeping {
                 Some(sweeping) => {
@@ -70,10 +65,7 @@ impl Worker {
             SweepStep::Finished(stored) => {
                 if let Some(sweeping) = self.sweeping.take() {
                     let clean = stored || sim::fault(Fault::SweepForgotten);
-                    keyspace.tables_mut().sweep_finished(clean);
-                    if !stored {
-                        keyspace.give_back_retired(sweeping.retired_all);
-                    }
+                    sweeping.finish(keyspace, clean);
                 }
             }
         }
@@ -83,7 +75,27 @@ impl Worker {
 }
 
 impl Sweeping {
-    fn next(&mut self, keyspace: &mut Keyspace, slice: &mut SweepSlice) {
+    /// A sweep of all that is dirty now; the running turn was sealed.
+    pub(crate) fn begin(keyspace: &mut Keyspace) -> Sweeping {
+        let retired_all = keyspace.take_retired();
+        Sweeping {
+            cursor: keyspace.tables_mut().sweep_begin(),
+            retired: retired_all.clone().into_iter().peekable(),
+            retired_all,
+            gathered: Gathered::default(),
+        }
+    }
+
+    /// The sweep is over; `stored`: the store has everything.
+    pub(crate) fn finish(self, keyspace: &mut Keyspace, stored: bool) {
+        keyspace.tables_mut().sweep_finished(stored);
+        if !stored {
+            keyspace.give_back_retired(self.retired_all);
+        }
+    }
+
+    /// Gives the next slice.
+    pub(crate) fn next(&mut self, keyspace: &mut Keyspace, slice: &mut SweepSlice) {
         let mut swept = Vec::new();
         let gathered = &mut self.gathered;
         let complete = keyspace
@@ -220,7 +232,7 @@ impl Gathered {
                 database,
             }
             .encode();
-            self.rows.push(RowChange { key, value });
+            slice.slice.counts.push(RowChange { key, value });
         }
         self.rows.extend(
             retired
@@ -229,7 +241,9 @@ impl Gathered {
         );
         self.rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         self.rows.dedup_by(|later, first| later.key == first.key);
-        let Slice { rows, deadlines } = &mut slice.slice;
+        let Slice {
+            rows, deadlines, ..
+        } = &mut slice.slice;
         rows.append(&mut self.rows);
         deadlines.append(&mut self.deadlines);
     }

@@ -19,7 +19,7 @@ use crate::recovery::{Plan, recover};
 use crate::route::Routes;
 use crate::session::{Client, Clients, Engine, KeyCounts, Shared};
 use crate::shard::mailbox::ConnId;
-use crate::store::{MapStore, Meta};
+use crate::store::{MapStore, Meta, Store};
 use crate::worker::{Parts, Worker};
 
 struct NoEngine;
@@ -95,7 +95,7 @@ impl Village {
             next_database_id: 2,
             ..Meta::default()
         };
-        let store = MapStore::new();
+        let store: Arc<dyn Store> = Arc::new(MapStore::new());
         let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {});
         let recovered = recovered.expect("what was written can be read");
         let (log, mut manual) = recovery.finish_manual().expect("the log starts");

@@ -15,7 +15,7 @@ use tallyman::resp::{encode::encode_command, value::Value};
 use tallyman::route::Routes;
 use tallyman::session::{Client, Clients, Engine, KeyCounts, Shared};
 use tallyman::shard::mailbox::ConnId;
-use tallyman::store::{MapStore, Meta};
+use tallyman::store::{MapStore, Meta, Store};
 use tallyman::worker::{Parts, Worker};
 
 use crate::{Outcome, kind_of};
@@ -102,7 +102,7 @@ impl Server {
             next_database_id: 2,
             ..Meta::default()
         };
-        let store = MapStore::new();
+        let store: Arc<dyn Store> = Arc::new(MapStore::new());
         let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {});
         let mut recovered = recovered.expect("what was written can be recovered");
         let (log, mut manual) = recovery.finish_manual().expect("the log starts");

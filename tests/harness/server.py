@@ -89,6 +89,8 @@ class Server:
             options |= {"port": str(free_port()), "bind": "127.0.0.1", "save": "",
                         "appendonly": "yes", "appendfsync": "always",
                         "enable-debug-command": "yes"}
+        elif "TALLYMAN_MAXMEMORY" in os.environ:
+            options["maxmemory"] = os.environ["TALLYMAN_MAXMEMORY"]
         options |= self.options
         if self.kind == "redis":
             options.pop("shards", None)

@@ -56,9 +56,9 @@ impl KeyCommand for KeysMatching {
         let pattern = args.word(self.pattern);
         let keys = reply.deferred_array();
         let mut count = 0;
-        txn.scan((0, 0), usize::MAX, |entry| {
-            if glob_matches(pattern, entry.key(), false) {
-                reply.bulk(entry.key());
+        txn.scan((0, 0), usize::MAX, |key, _| {
+            if glob_matches(pattern, key, false) {
+                reply.bulk(key);
                 count += 1;
             }
         });
@@ -134,11 +134,11 @@ impl KeyCommand for Scan {
         let mut encoded = Vec::new();
         let mut keys = Reply::new(&mut encoded, reply.protocol());
         let mut count = 0;
-        let next = txn.scan(self.from, budget, |entry| {
-            let name = super::type_name(entry.kind()).as_bytes();
+        let next = txn.scan(self.from, budget, |key, kind| {
+            let name = super::type_name(kind).as_bytes();
             let typed = of_type.is_none_or(|of_type| of_type.eq_ignore_ascii_case(name));
-            if typed && pattern.is_none_or(|pattern| glob_matches(pattern, entry.key(), false)) {
-                keys.bulk(entry.key());
+            if typed && pattern.is_none_or(|pattern| glob_matches(pattern, key, false)) {
+                keys.bulk(key);
                 count += 1;
             }
         });

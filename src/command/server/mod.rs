@@ -11,7 +11,7 @@ mod info;
 mod latency;
 mod memory;
 mod object;
-mod process;
+pub mod process;
 mod slowlog;
 mod stats;
 mod table;

@@ -41,6 +41,12 @@ impl Usage {
     }
 }
 
+/// Bytes of memory that the process takes now.
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    kilobytes(&status, "VmRSS:")
+}
+
 /// The bytes on the line that begins so.
 fn kilobytes(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));

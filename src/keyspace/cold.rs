@@ -1,0 +1,144 @@
+//! Keys that hibernate: what a keyspace asks of the place where they lie, and how they wake.
+//!
+//! Always true: a key that the tables do not know is as the store has it. So it may be read at any
+//! time, as long as it is read before anybody writes it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::owned::Keyspace;
+use super::slot::Presence;
+use super::{DatabaseId, Key, Kind, Value};
+
+/// Why a key could not be read from the store: the words of the error reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable(pub String);
+
+/// Where hibernating keys lie.
+pub trait Cold: Send + Sync {
+    /// Value and deadline (0: none) of a key. `exact`: a hash that does not have the fields that
+    /// it should have is damaged; otherwise the log will complete it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn find(
+        &self,
+        database: DatabaseId,
+        key: &Key<'_>,
+        exact: bool,
+    ) -> Result<Option<(Value, u64)>, Unreadable>;
+
+    /// The first keys of a slot from a hash on, in order of their hash: at least `limit` if there
+    /// are so many, all of one hash together.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn page(
+        &self,
+        database: DatabaseId,
+        slot: u16,
+        from_hash32: u32,
+        limit: usize,
+    ) -> Result<Page, Unreadable>;
+}
+
+/// Some keys as the store has them.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// In order of their hash.
+    pub keys: Vec<Sleeper>,
+    /// The hash to go on from; `None` at the end of the slot.
+    pub next: Option<u32>,
+}
+
+/// A key as the store has it.
+#[derive(Clone, Debug)]
+pub struct Sleeper {
+    /// Stored hash.
+    pub hash32: u32,
+    /// The key.
+    pub key: Bytes,
+    /// Which form its value has.
+    pub kind: Kind,
+    /// Its deadline, ms since the Unix epoch; 0: none.
+    pub deadline_ms: u64,
+}
+
+impl Keyspace {
+    /// Keys that are not in memory are looked for there from now on.
+    pub fn set_cold(&mut self, cold: Arc<dyn Cold>) {
+        self.cold = Some(cold);
+    }
+
+    /// Makes sure that a key is in memory if there is one.
+    #[inline]
+    pub(super) fn wake(&mut self, database: DatabaseId, key: &Key<'_>) {
+        if self.tables.sleeps(database, key.slot) {
+            self.wake_slowly(database, key);
+        }
+    }
+
+    fn wake_slowly(&mut self, database: DatabaseId, key: &Key<'_>) {
+        if !matches!(self.tables.presence(database, key), Presence::Absent) {
+            return;
+        }
+        let Some((value, deadline_ms)) = self.look_up(database, key) else {
+            return;
+        };
+        self.stats.woken += 1;
+        self.tables.load(database, key, value, deadline_ms);
+    }
+
+    /// What the store has of a key, whatever the tables know.
+    pub(super) fn look_up(&mut self, database: DatabaseId, key: &Key<'_>) -> Option<(Value, u64)> {
+        let exact = self.totals.is_none();
+        match self.cold.as_ref()?.find(database, key, exact) {
+            Ok(found) => found,
+            Err(error) => {
+                self.unreadable.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// Keys of a slot as the store has them, if any is asleep there.
+    pub(super) fn sleepers(
+        &mut self,
+        database: DatabaseId,
+        slot: u16,
+        from_hash32: u32,
+        limit: usize,
+    ) -> Page {
+        if !self.tables.sleeps(database, slot) {
+            return Page::default();
+        }
+        let Some(cold) = &self.cold else {
+            return Page::default();
+        };
+        match cold.page(database, slot, from_hash32, limit) {
+            Ok(page) => page,
+            Err(error) => {
+                self.unreadable.get_or_insert(error);
+                Page::default()
+            }
+        }
+    }
+
+    /// Why something could not be read since the last call.
+    pub fn take_unreadable(&mut self) -> Option<Unreadable> {
+        self.unreadable.take()
+    }
+
+    /// Makes room: drops clean entries until the tables take at most `bytes_max`, as
+    /// [`super::Tables::evict`] does. Nothing happens within a turn, whose effects are still to be
+    /// read.
+    pub fn evict(&mut self, bytes_max: usize, budget: usize, used_too: bool) -> super::Evicted {
+        if self.cold.is_none() || !self.turn.is_empty() {
+            return super::Evicted::default();
+        }
+        let evicted = self.tables.evict(bytes_max, budget, used_too);
+        self.stats.evicted += evicted.entries;
+        evicted
+    }
+}

@@ -1,0 +1,160 @@
+//! Eviction: entries that the store has as well leave memory, the least recently used first.
+//!
+//! A hand goes round the tables, bucket by bucket. It takes the mark of use from what it passes,
+//! and drops what was not used since it came by the last time: the clock algorithm, so what is hot
+//! stays, however finely. Always true: only clean entries go, and each is counted as asleep from
+//! then on.
+
+use super::directory::{Bucket, SlotTable};
+use super::entry::{DIRTY, IN_FLIGHT, REFERENCED, Raw, TOMBSTONE};
+use super::{DatabaseId, Tables};
+
+/// Where eviction goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hand {
+    database: DatabaseId,
+    slot: u16,
+    /// The next hash; 2^32 behind the last.
+    hash: u64,
+}
+
+/// What a piece of eviction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Entries that left.
+    pub entries: u64,
+    /// The hand went all the way round, and nothing can leave any more.
+    pub exhausted: bool,
+}
+
+/// Once round to take marks of use away, once for what has none, and once for the way to the end
+/// that the hand began in the middle of.
+const ROUNDS_MAX: usize = 3;
+
+impl Tables {
+    /// Drops clean entries until the tables take at most `bytes_max`, or about `budget` entries
+    /// were passed, and at most a bucket more. `used_too`: also those that were just used.
+    pub fn evict(&mut self, bytes_max: usize, budget: usize, used_too: bool) -> Evicted {
+        let mut evicted = Evicted::default();
+        let (mut passed, mut idle_rounds) = (0, 0);
+        while passed < budget && idle_rounds < ROUNDS_MAX {
+            let bytes = self.bytes();
+            if bytes <= bytes_max || self.live() == 0 {
+                evicted.exhausted = bytes > bytes_max;
+                return evicted;
+            }
+            match self.evict_next(bytes - bytes_max, used_too) {
+                Some((entries, steps)) => {
+                    evicted.entries += entries;
+                    passed += steps;
+                    if entries > 0 {
+                        idle_rounds = 0;
+                    }
+                }
+                None => idle_rounds += 1,
+            }
+        }
+        evicted.exhausted = idle_rounds == ROUNDS_MAX;
+        evicted
+    }
+
+    /// Goes over the hand's next bucket and moves the hand on. Returns how many entries left and
+    /// how many it passed; nothing at the end of a round.
+    fn evict_next(&mut self, bytes_wanted: usize, used_too: bool) -> Option<(u64, usize)> {
+        let running_sweep = self.running_sweep();
+        let Some((place, index)) = self.hand_place() else {
+            self.hand = Hand::default();
+            return None;
+        };
+        let slot = self.slots().start + index as u16;
+        let database = &mut self.databases[place];
+        let table = database.tables[index].as_deref_mut()?;
+        let hash32 = u32::try_from(self.hand.hash).unwrap_or(u32::MAX);
+        let before = table.tally;
+        let (number, end) = table.bucket_range(hash32);
+        let passed = table.buckets[number as usize].len();
+        let entries = table.change_bucket(number, |bucket| {
+            let in_flight = bucket.swept == running_sweep && running_sweep != 0;
+            evict_from(bucket, in_flight, used_too, bytes_wanted)
+        });
+        table.tally.asleep += entries;
+        table.shed();
+        database.tally.replace(before, table.tally);
+        let (slot, hash) = match u32::try_from(end) {
+            Ok(_) => (slot, end),
+            Err(_) => (slot + 1, 0),
+        };
+        self.hand = Hand {
+            database: database.id,
+            slot,
+            hash,
+        };
+        Some((entries, passed.max(1)))
+    }
+
+    /// The database and table, by place, that the hand has next; moves it there.
+    fn hand_place(&mut self) -> Option<(usize, usize)> {
+        let start = self.slots().start;
+        let first = self
+            .databases
+            .partition_point(|database| database.id < self.hand.database);
+        for (place, database) in self.databases.iter().enumerate().skip(first) {
+            if database.id != self.hand.database {
+                self.hand = Hand {
+                    database: database.id,
+                    ..Hand::default()
+                };
+            }
+            let from = usize::from(self.hand.slot.saturating_sub(start));
+            let used = |table: &Option<Box<SlotTable>>| {
+                table.as_ref().is_some_and(|table| table.tally.len > 0)
+            };
+            let tables = database.tables.iter().enumerate().skip(from);
+            if let Some((index, _)) = tables.into_iter().find(|(_, table)| used(table)) {
+                if index != from {
+                    self.hand.hash = 0;
+                }
+                return Some((place, index));
+            }
+        }
+        None
+    }
+}
+
+impl SlotTable {
+    /// An empty table gives its directory and buckets back.
+    fn shed(&mut self) {
+        if self.tally.len > 0 || self.buckets.len() == 1 {
+            return;
+        }
+        let asleep = self.tally.asleep;
+        *self = SlotTable::new();
+        self.tally.asleep = asleep;
+    }
+}
+
+fn evict_from(bucket: &mut Bucket, in_flight: bool, used_too: bool, bytes_wanted: usize) -> u64 {
+    let kept = if in_flight { DIRTY | IN_FLIGHT } else { DIRTY };
+    let clean = |raw: Raw<'_>| raw.meta() & kept == 0 && raw.kind() != TOMBSTONE;
+    let (mut entries, mut bytes) = (0, 0);
+    for number in bucket.segment_numbers() {
+        let segment = bucket.segment_mut(number);
+        let mut going = Vec::new();
+        for (_, offset) in segment.places() {
+            let raw = segment.raw_at(offset);
+            if bytes < bytes_wanted && clean(raw) && (used_too || raw.meta() & REFERENCED == 0) {
+                bytes += segment.entry_bytes(raw);
+                going.push(offset);
+            }
+        }
+        if !going.is_empty() {
+            entries += going.len() as u64;
+            segment.drop_places(going);
+        }
+        segment.unmark_used(clean);
+    }
+    if bucket.segments().any(|segment| segment.len() == 0) {
+        bucket.drop_empty();
+    }
+    entries
+}

@@ -1,0 +1,200 @@
+//! From rows to keys: how keys that hibernate are read from the store.
+//!
+//! Always true: a row that cannot be read is an error with its place, never a missing key.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::keyspace::codec::{self, Stored, Undecodable};
+use crate::keyspace::cold::{Cold, Page, Sleeper, Unreadable};
+use crate::keyspace::deadlines::Hint;
+use crate::keyspace::key::key_hash32;
+use crate::keyspace::{DatabaseId, Hash, Key, Kind, Value};
+use crate::store::row::{self, KeyOf, RowKey};
+use crate::store::{Store, StoreError};
+
+/// The keys of a store.
+pub struct StoredKeys {
+    store: Arc<dyn Store>,
+}
+
+impl StoredKeys {
+    /// The keys of `store`.
+    pub fn new(store: Arc<dyn Store>) -> StoredKeys {
+        StoredKeys { store }
+    }
+
+    /// The fields of a hash, as many as it says.
+    fn hash(&self, of: KeyOf<'_>, generation: u64, length: u64, exact: bool) -> Found<Box<Hash>> {
+        let mut hash = Hash::stored(generation);
+        let (from, to) = row::fields(of, generation);
+        for next in self.store.scan(&from, &to) {
+            let (key, mut value) = next?;
+            let RowKey::Field {
+                hash: field_hash,
+                field,
+                ..
+            } = decoded(&key)?
+            else {
+                return Err(damaged(&key, "no field's row").into());
+            };
+            let (value, expires_at_ms) = codec::field(&mut value)
+                .map_err(|error: Undecodable| damaged(&key, &error.to_string()))?;
+            hash.load(field_hash, field, value, expires_at_ms);
+        }
+        if exact && hash.len() as u64 != length {
+            let what = format!("it has {length} fields, {} were found", hash.len());
+            return Err(damaged(of.key, &what).into());
+        }
+        Ok(Box::new(hash))
+    }
+}
+
+type Found<T> = Result<T, Unreadable>;
+
+impl Cold for StoredKeys {
+    fn find(
+        &self,
+        database: DatabaseId,
+        key: &Key<'_>,
+        exact: bool,
+    ) -> Found<Option<(Value, u64)>> {
+        let of = KeyOf {
+            slot: key.slot,
+            database,
+            hash: key.hash32(),
+            key: key.bytes,
+        };
+        let row = RowKey::Main(of).encode();
+        let Some(mut value) = self.store.get(&row)? else {
+            return Ok(None);
+        };
+        let (stored, deadline_ms) =
+            codec::stored(&mut value).map_err(|error| damaged(&row, &error.to_string()))?;
+        let value = match stored {
+            Stored::Value(value) => value,
+            Stored::Hash { generation, length } => {
+                Value::Hash(self.hash(of, generation, length, exact)?)
+            }
+        };
+        Ok(Some((value, deadline_ms)))
+    }
+
+    fn page(&self, database: DatabaseId, slot: u16, from_hash32: u32, limit: usize) -> Found<Page> {
+        let (from, to) = row::main_from_hash(slot, database, from_hash32);
+        let mut page = Page::default();
+        for next in self.store.scan(&from, &to) {
+            let (key, mut value) = next?;
+            let RowKey::Main(of) = decoded(&key)? else {
+                return Err(damaged(&key, "no key's row").into());
+            };
+            let last = page.keys.last().map(|last: &Sleeper| last.hash32);
+            if page.keys.len() >= limit && last != Some(of.hash) {
+                page.next = last.and_then(|last| last.checked_add(1));
+                return Ok(page);
+            }
+            let (stored, deadline_ms) =
+                codec::stored(&mut value).map_err(|error| damaged(&key, &error.to_string()))?;
+            let kind = match &stored {
+                Stored::Value(value) => value.kind(),
+                Stored::Hash { .. } => Kind::Hash,
+            };
+            page.keys.push(Sleeper {
+                hash32: of.hash,
+                key: Bytes::copy_from_slice(of.key),
+                kind,
+                deadline_ms,
+            });
+        }
+        Ok(page)
+    }
+}
+
+/// How many keys each slot has of each database: slot, database id, keys.
+///
+/// # Errors
+/// They cannot be read.
+pub fn counts(store: &dyn Store) -> Result<Vec<(u16, u32, u64)>, StoreError> {
+    let (from, to) = row::counts();
+    let mut counts = Vec::new();
+    for next in store.scan(&from, &to) {
+        let (key, value) = next?;
+        match (RowKey::decode(&key), <[u8; 8]>::try_from(&value[..])) {
+            (Ok(RowKey::Count { slot, database }), Ok(keys)) => {
+                counts.push((slot, database, u64::from_le_bytes(keys)));
+            }
+            _ => return Err(damaged(&key, "no count")),
+        }
+    }
+    Ok(counts)
+}
+
+/// A look at the deadline rows.
+#[derive(Debug, Default)]
+pub struct DueRows {
+    /// Where to look for what is due, in order.
+    pub hints: Vec<Hint>,
+    /// The row to go on from; `None` when all were read.
+    pub next: Option<Vec<u8>>,
+}
+
+/// Reads at most `limit` deadline rows from the row `from` on, of what is due before `to_ms`.
+/// `seed` is the folder's.
+///
+/// # Errors
+/// They cannot be read.
+pub fn due_rows(
+    store: &dyn Store,
+    from: &[u8],
+    to_ms: u64,
+    limit: usize,
+    seed: u64,
+) -> Result<DueRows, StoreError> {
+    let mut due = DueRows::default();
+    let (_, to) = row::deadlines(0, to_ms);
+    for next in store.scan(from, &to) {
+        let (row, _) = next?;
+        if due.hints.len() >= limit {
+            due.next = Some(row.to_vec());
+            break;
+        }
+        let Ok(RowKey::Deadline {
+            at_ms,
+            slot,
+            database,
+            key,
+            ..
+        }) = RowKey::decode(&row)
+        else {
+            return Err(damaged(&row, "no deadline"));
+        };
+        due.hints.push(Hint {
+            at_ms,
+            database,
+            hash32: key_hash32(key, seed),
+            slot,
+        });
+    }
+    Ok(due)
+}
+
+fn decoded(key: &[u8]) -> Result<RowKey<'_>, StoreError> {
+    RowKey::decode(key).map_err(|error| damaged(key, &error.to_string()))
+}
+
+fn damaged(key: &[u8], what: &str) -> StoreError {
+    StoreError::Damaged {
+        file: "store".into(),
+        what: format!("row {}: {what}", key.escape_ascii()),
+    }
+}
+
+impl From<StoreError> for Unreadable {
+    fn from(error: StoreError) -> Unreadable {
+        Unreadable(match error {
+            StoreError::Damaged { .. } => format!("DAMAGED {error}; restore it from a backup"),
+            error => format!("ERR the store cannot be read: {error}"),
+        })
+    }
+}
