@@ -20,7 +20,7 @@ use tallyman::recovery::{Plan, recover};
 use tallyman::route::Routes;
 use tallyman::session::{Client, Clients, Engine, KeyCounts, Shared};
 use tallyman::shard::mailbox::ConnId;
-use tallyman::store::{MapStore, Meta};
+use tallyman::store::{MapStore, Meta, Store};
 use tallyman::worker::{Parts, Worker};
 
 const CLIENTS: usize = 50;
@@ -101,7 +101,8 @@ impl Bench {
             databases: 2,
             random_seed: 5,
         };
-        let recovered = recover(&MapStore::new(), &meta, &mut recovery, plan, &mut |_| {})
+        let store: Arc<dyn Store> = Arc::new(MapStore::new());
+        let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})
             .expect("an empty folder can be read");
         let (log, mut manual) = recovery.finish_manual().expect("the log starts");
         manual.run().expect("the disk works");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::databases::shadow_of;
 use super::owned::Keyspace;
 use super::slot::Presence;
 use super::{DatabaseId, Key, Kind, Value};
@@ -64,6 +65,9 @@ pub struct Sleeper {
     /// Its deadline, ms since the Unix epoch; 0: none.
     pub deadline_ms: u64,
 }
+
+/// Keys that are read at once where all are.
+const SLEEPERS_AT_ONCE: usize = 256;
 
 impl Keyspace {
     /// Keys that are not in memory are looked for there from now on.
@@ -123,6 +127,32 @@ impl Keyspace {
                 Page::default()
             }
         }
+    }
+
+    /// Wakes every key of the live databases, with what is due: for whoever has no other means to
+    /// look at all of them, or to hear of deadlines.
+    ///
+    /// # Errors
+    /// Some could not be read.
+    pub fn wake_everything(&mut self) -> Result<(), Unreadable> {
+        let visible = self.databases.ids().to_vec();
+        let all = visible.iter().flat_map(|&id| [id, shadow_of(id)]);
+        for (database, slot) in all
+            .flat_map(|id| self.slots().map(move |slot| (id, slot)))
+            .collect::<Vec<_>>()
+        {
+            let mut from = Some(0);
+            while let Some(from_hash32) = from {
+                let page = self.sleepers(database, slot, from_hash32, SLEEPERS_AT_ONCE);
+                for sleeper in &page.keys {
+                    let key = Key::of_database(database, &sleeper.key, self.seed);
+                    self.wake(database, &key);
+                    self.hint_loaded(database, &key);
+                }
+                from = page.next;
+            }
+        }
+        self.take_unreadable().map_or(Ok(()), Err)
     }
 
     /// Why something could not be read since the last call.

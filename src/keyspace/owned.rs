@@ -906,7 +906,7 @@ impl Keyspace {
         self.tables.load(database, key, value, deadline_ms);
     }
 
-    fn hint_loaded(&mut self, database: u32, key: &Key<'_>) {
+    pub(super) fn hint_loaded(&mut self, database: u32, key: &Key<'_>) {
         let due = self
             .tables
             .get(database, key)

@@ -606,7 +606,8 @@ impl Oracle {
         let ((expected, _), changed) =
             self.run(at, |owners| block_may_run(owners, &block, context));
         assert_eq!(
-            expected, runs,
+            expected,
+            Ok(runs),
             "whether a block runs that watches {watched:?}"
         );
         let changed = self.note_changes(&changed);

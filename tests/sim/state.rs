@@ -246,6 +246,8 @@ impl LogModel {
                     .retain(|(id, _), _| *id >= next || ids.contains(id));
                 self.map = (ids, next);
             }
+            // Of field rows that nobody can see any more.
+            Mutation::Retired { .. } => {}
             Mutation::TokenCeiling(ceiling) => {
                 self.token_ceiling = self.token_ceiling.max(ceiling);
             }

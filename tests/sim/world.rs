@@ -186,7 +186,12 @@ impl Machine {
             databases: DATABASES,
             random_seed: self.seed ^ 5,
         };
-        let recovered = recover(&*self.store, &meta, &mut recovery, plan, &mut |_| {})?;
+        let store: Arc<dyn Store> = self.store.clone();
+        let mut recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})?;
+        for keyspace in &mut recovered.keyspaces {
+            // What is compared is what is in memory.
+            keyspace.wake_everything().expect("the store works");
+        }
         Ok((recovery, recovered, plan))
     }
 
@@ -342,6 +347,7 @@ impl World {
             tokens: recovered.tokens,
             databases,
             retired: true,
+            expired_until_ms: 0,
             progress: Arc::new(Progress::default()),
         };
         Started { world, checkpoint }
