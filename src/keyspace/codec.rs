@@ -401,17 +401,19 @@ impl Iterator for Mutations {
     }
 }
 
+fn count(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
+    let slot = u16::try_from(take_u64(rest)?).map_err(|_| Undecodable("a slot"))?;
+    Ok(Mutation::Count {
+        slot,
+        database: take_u32(rest)?,
+        keys: take_u64(rest)?,
+    })
+}
+
 fn mutation(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
     let tag = take_u8(rest)?;
     match tag {
-        COUNT => {
-            let slot = u16::try_from(take_u64(rest)?).map_err(|_| Undecodable("a slot"))?;
-            return Ok(Mutation::Count {
-                slot,
-                database: take_u32(rest)?,
-                keys: take_u64(rest)?,
-            });
-        }
+        COUNT => return count(rest),
         DATABASES => {
             let next = take_u32(rest)?;
             let count = take_count(rest)?;

@@ -763,6 +763,14 @@ impl Keyspace {
                     self.apply_fields(database, &key, (deadline_ms, generation), fields);
                 }
             }
+            other => self.apply_besides_keys(other),
+        }
+    }
+
+    /// The effects that change no key.
+    fn apply_besides_keys(&mut self, mutation: Mutation) {
+        let slots = self.tables.slots();
+        match mutation {
             Mutation::Count {
                 slot,
                 database,
@@ -779,22 +787,17 @@ impl Keyspace {
             } => {
                 let key = Key::of_database(database, &key, self.seed);
                 if slots.contains(&key.slot) {
-                    self.note_retired(database, &key, generation);
+                    self.retired.push(Retired {
+                        slot: key.slot,
+                        database,
+                        hash32: key.hash32(),
+                        key: key.bytes.into(),
+                        generation,
+                    });
                 }
             }
-            Mutation::Databases { .. } | Mutation::TokenCeiling(_) => {}
+            _ => {}
         }
-    }
-
-    /// A hash that the log says is gone.
-    fn note_retired(&mut self, database: u32, key: &Key<'_>, generation: u64) {
-        self.retired.push(Retired {
-            slot: key.slot,
-            database,
-            hash32: key.hash32(),
-            key: key.bytes.into(),
-            generation,
-        });
     }
 
     /// Removes a key during replay. A hash that the store has is kept aside: an older effect may
