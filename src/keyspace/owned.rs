@@ -903,10 +903,11 @@ impl Keyspace {
         self.hint_loaded(database, key);
     }
 
-    /// Puts a key that the store has; `deadline_ms` 0: none. Not dirty.
+    /// Puts a key that the store has; `deadline_ms` 0: none. Not dirty, and due in time.
     pub fn load(&mut self, database: u32, key: &Key<'_>, value: Value, deadline_ms: u64) {
         self.stats.woken += 1;
         self.tables.load(database, key, value, deadline_ms);
+        self.hint_loaded(database, key);
     }
 
     pub(super) fn hint_loaded(&mut self, database: u32, key: &Key<'_>) {
