@@ -175,7 +175,8 @@ impl<'a> Rows<'a> {
         value: Bytes,
         counts: &mut Counts,
     ) -> Result<Option<u64>, Fault> {
-        let (field, due_ms) = self.whole(key, value, codec::field)?;
+        let (field, expires_at_ms) = self.whole(key, value, codec::field)?;
+        let due_ms = field.due_ms(expires_at_ms);
         self.tail.see_field(&field);
         let head = self.heads.get_mut(&(of.database, of.key.into()));
         let Some(head) = head.filter(|head| head.generation == generation) else {

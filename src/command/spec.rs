@@ -639,8 +639,12 @@ pub fn parse<C>(
         count: args.len() as u32,
     };
     let mut next = 0;
-    // Required arguments have their places; they come first.
-    while next < grammar.len() && !grammar[next].optional {
+    // Required arguments have their places; they come first. A choice behind which there are only
+    // options may stand among them.
+    let floats = |at: usize| {
+        matches!(grammar[at].set, Set::OneOf) && grammar[at + 1..].iter().all(|arg| arg.optional)
+    };
+    while next < grammar.len() && !grammar[next].optional && !floats(next) {
         parser.value(&grammar[next], command)?;
         next += 1;
     }
@@ -698,7 +702,13 @@ impl Parser<'_> {
                 None => return Err(Reject::syntax()),
             }
         }
-        Ok(())
+        let is_missing = |(index, option): (usize, &Arg<C>)| {
+            !option.optional && chosen.get(index) == Some(&u8::MAX)
+        };
+        match options.iter().enumerate().any(is_missing) {
+            true => Err(Reject::syntax()),
+            false => Ok(()),
+        }
     }
 
     fn take(&mut self) -> Result<Word, Reject> {

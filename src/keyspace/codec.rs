@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::keyspace::FieldValue;
 use crate::keyspace::cell::Cell;
+use crate::keyspace::databases::is_shadow;
 use crate::keyspace::hold::{End, Hold, Sheet};
 use crate::keyspace::value::{Value, ValueRef};
 
@@ -419,7 +420,10 @@ fn mutation(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
             let count = take_count(rest)?;
             let ids = (0..count)
                 .map(|_| take_u32(rest))
-                .collect::<Result<_, _>>()?;
+                .collect::<Result<Vec<_>, _>>()?;
+            if ids.iter().chain([&next]).any(|id| is_shadow(*id)) {
+                return Err(Undecodable("a database id"));
+            }
             return Ok(Mutation::Databases { ids, next });
         }
         TOKEN_CEILING => return Ok(Mutation::TokenCeiling(take_u64(rest)?)),

@@ -99,6 +99,16 @@ impl FieldValue {
         self.hold().filter(|hold| hold.end.is_none())
     }
 
+    /// When something has to happen to a field with this value that is deleted at
+    /// `expires_at_ms` (0: never): that, or an open hold ends; 0: never.
+    pub fn due_ms(&self, expires_at_ms: u64) -> u64 {
+        let hold_ms = self.open_hold().map_or(0, |hold| hold.deadline_ms);
+        match (expires_at_ms, hold_ms) {
+            (0, due_ms) | (due_ms, 0) => due_ms,
+            (expires_at_ms, hold_ms) => expires_at_ms.min(hold_ms),
+        }
+    }
+
     /// The integer, if the value is the canonical decimal of one.
     pub fn counter(&self) -> Option<i64> {
         match self.0 {
@@ -174,11 +184,7 @@ impl Field {
     /// When something has to happen to it; 0: never. The field is deleted or, earlier, an open hold
     /// ends.
     pub fn due_ms(&self) -> u64 {
-        let hold_ms = self.value.open_hold().map_or(0, |hold| hold.deadline_ms);
-        match (self.expires_at_ms, hold_ms) {
-            (0, due_ms) | (due_ms, 0) => due_ms,
-            (expires_at_ms, hold_ms) => expires_at_ms.min(hold_ms),
-        }
+        self.value.due_ms(self.expires_at_ms)
     }
 
     /// Heap bytes behind the field.

@@ -134,7 +134,10 @@ pub(super) fn end_at_deadline(
     }
     let mut ended = hold.clone();
     ended.end = Some(End {
-        charged: after.map_or(0, |_| hold.amount),
+        // Less than the amount only at the end of 64 bits.
+        charged: balance
+            .zip(after)
+            .map_or(0, |(balance, after)| balance - after),
         settled: Sheet::new(after.unwrap_or(0), hash.held()),
     });
     let name = settled_field(id);

@@ -414,7 +414,9 @@ impl Keyspace {
                 continue;
             }
             self.wake(dead, &key);
-            if self.tables.get(dead, &key).is_some() {
+            // What cannot be read was there, as far as its watcher is concerned.
+            let unreadable = self.take_unreadable().is_some();
+            if unreadable || self.tables.get(dead, &key).is_some() {
                 self.watched.written(dead, key.bytes);
             }
         }

@@ -228,9 +228,6 @@ impl Model {
 
     fn reserve(&mut self, key: u8, id: u8, how: &Reserve, reply: &str) -> String {
         let account = self.account(key);
-        if balance(&account).is_none() {
-            return "(error) ERR RESERVE: balance is not an integer".to_owned();
-        }
         let earlier = match account.get(&Place::Hold(id).name()) {
             Some((Value::Open(held), _)) => Some(held),
             Some(_) => {
@@ -242,13 +239,15 @@ impl Model {
                 _ => None,
             },
         };
+        if let Some(earlier) = earlier.filter(|earlier| earlier.amount == how.amount) {
+            return four(1, earlier.token as i64, earlier.sheet);
+        }
+        if balance(&account).is_none() {
+            return "(error) ERR RESERVE: balance is not an integer".to_owned();
+        }
         let (available, held) = sheet(&account);
-        match earlier {
-            Some(earlier) if earlier.amount == how.amount => {
-                return four(1, earlier.token as i64, earlier.sheet);
-            }
-            Some(_) => return four(-1, 0, (available, held)),
-            None => {}
+        if earlier.is_some() {
+            return four(-1, 0, (available, held));
         }
         if available - how.amount < how.lower_bound.unwrap_or(0) {
             return four(0, 0, (available, held));
@@ -269,17 +268,20 @@ impl Model {
 
     fn settle(&mut self, key: u8, id: u8, token: u64, amount: i64, over: Overdraft) -> String {
         let mut account = self.account(key);
-        let Some(before) = balance(&account) else {
-            return "(error) ERR SETTLE: balance is not an integer".to_owned();
-        };
+        let no_integer = || "(error) ERR SETTLE: balance is not an integer".to_owned();
+        let before = balance(&account);
         let hold = match account.get(&Place::Hold(id).name()) {
             Some((Value::Open(held), _)) if held.token == token => held.clone(),
             _ => match account.get(&Place::Settled(id).name()) {
                 Some((Value::Ended(held, charged, sheet), _)) if held.token == token => {
                     return four(1, *charged, *sheet);
                 }
+                _ if before.is_none() => return no_integer(),
                 _ => return four(0, 0, sheet(&account)),
             },
+        };
+        let Some(before) = before else {
+            return no_integer();
         };
         let charged = match over {
             Overdraft::Reject if amount > hold.amount => return four(-1, 0, sheet(&account)),

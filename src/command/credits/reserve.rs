@@ -66,9 +66,9 @@ impl KeyCommand for Reserve {
          cannot be charged. A hold has no field TTL: HTTL answers -1. HDEL of the field, or \
          writing over it, gives the hold back without a record; where a user has written the \
          field, RESERVE of that id is an error. RENAME, MOVE and COPY take holds along, DUMP \
-         refuses an account with open holds or kept ends. At most 1024 open holds per account: one \
-         more is an error. The time of a deadline that has passed, an empty id and a sum of holds \
-         beyond 64 bits are errors.",
+         leaves open holds and kept ends out. At most 1024 open holds per account: one more is an \
+         error. A deadline that has passed (unless the call repeats one), an empty id and a sum of \
+         holds beyond 64 bits are errors.",
     );
     const GRAMMAR: &'static [Arg<Self>] = &[
         Arg::key("key", "the account", |c, word| c.key = word),
@@ -150,19 +150,24 @@ impl KeyCommand for Reserve {
     ];
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
-        let deadline_ms = self.expiry.future_ms(txn.now_ms(), "RESERVE")?.unwrap_or(0);
+        // What is no time at all is an error on a repeat too; that it has passed is none there.
+        let deadline_ms = self.expiry.deadline_ms(txn.now_ms(), "RESERVE")?;
+        let (key, id) = (txn.key(args.word(self.key)), args.word(self.id));
+        let known = earlier(txn, &key, id)?;
+        if let Some(hold) = known.as_ref().filter(|hold| hold.amount == self.amount) {
+            answer(reply, 1, hold.token as i64, hold.reserved);
+            return Ok(());
+        }
+        let account = Account::at(txn, &key, "RESERVE")?;
+        if known.is_some() {
+            answer(reply, -1, 0, account.sheet());
+            return Ok(());
+        }
+        self.expiry.future_ms(txn.now_ms(), "RESERVE")?;
+        let deadline_ms = deadline_ms.unwrap_or(0);
         let keep_ms = self.keep_ms.unwrap_or(SETTLED_KEEP_MS_DEFAULT);
         if deadline_ms.saturating_add(keep_ms) > FIELD_DEADLINE_MS_MAX {
             return Err(TOO_LATE);
-        }
-        let (key, id) = (txn.key(args.word(self.key)), args.word(self.id));
-        let account = Account::at(txn, &key, "RESERVE")?;
-        if let Some(hold) = earlier(txn, &key, id)? {
-            match hold.amount == self.amount {
-                true => answer(reply, 1, hold.token as i64, hold.reserved),
-                false => answer(reply, -1, 0, account.sheet()),
-            }
-            return Ok(());
         }
         if account.available() - i128::from(self.amount) < i128::from(self.lower_bound) {
             answer(reply, 0, 0, account.sheet());

@@ -114,17 +114,17 @@ impl KeyCommand for Settle {
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let (key, id) = (txn.key(args.word(self.key)), args.word(self.id));
-        let account = Account::at(txn, &key, "SETTLE")?;
         let ours = |hold: &Hold| hold.token == self.token;
         let open = txn.field(&key, &hold_field(id))?;
         let open = open.and_then(|field| field.value.open_hold().cloned());
         let Some(mut hold) = open.filter(ours) else {
             match settled(txn, &key, id)?.filter(ours).and_then(|it| it.end) {
                 Some(end) => answer(reply, 1, end.charged, end.settled),
-                None => answer(reply, 0, 0, account.sheet()),
+                None => answer(reply, 0, 0, Account::at(txn, &key, "SETTLE")?.sheet()),
             }
             return Ok(());
         };
+        let account = Account::at(txn, &key, "SETTLE")?;
         let charged = match self.overdraft {
             Overdraft::Reject if self.amount > hold.amount => {
                 answer(reply, -1, 0, account.sheet());

@@ -389,6 +389,55 @@ fn a_wrong_argument_is_named_and_changes_nothing() {
     let reply = t.run_bytes(&[b"RESERVE", b"acc", &long[1..], b"1", b"EX", b"1"]);
     assert!(reply.starts_with("1) (integer) 1"), "{reply}");
     assert_eq!(t.batches(), batches + 1);
-    let error = "(error) ERR the payload has no place for the deadlines";
-    assert!(t.run("DUMP acc").starts_with(error));
+}
+
+#[test]
+fn dump_leaves_holds_out_and_keeps_the_balance() {
+    let mut t = Transcript::new();
+    t.check("HSET acc balance 10 plan gold", "(integer) 2");
+    t.check("DUMP none", "(nil)");
+    let before = t.run("DUMP acc");
+    t.run("RESERVE acc a 3 EX 60");
+    assert_eq!(t.run("DUMP acc"), before);
+    t.check("HDEL acc balance plan", "(integer) 2");
+    t.check("DUMP acc", "(nil)");
+}
+
+#[test]
+fn a_repeat_is_answered_whatever_became_of_deadline_and_balance() {
+    let mut t = Transcript::new();
+    t.check("HSET acc balance 10", "(integer) 1");
+    let at_ms = t.now_ms() + 100;
+    let reserve = format!("RESERVE acc a 3 ONEXPIRE CHARGE PXAT {at_ms}");
+    let first = t.run(&reserve);
+    assert!(first.starts_with("1) (integer) 1"), "{first}");
+    t.advance_ms(200);
+    assert_eq!(t.run(&reserve), first);
+    t.check("HGET acc balance", "\"7\"");
+    t.check("HSET acc balance text", "(integer) 0");
+    assert_eq!(t.run(&reserve), first);
+    let error = "(error) ERR RESERVE: balance is not an integer";
+    t.check(&reserve.replace(" 3 ", " 4 "), error);
+}
+
+#[test]
+fn options_come_in_any_order() {
+    let mut t = Transcript::new();
+    t.check("HSET acc balance 10", "(integer) 1");
+    for (id, options) in [
+        ("a", "KEEP 5 LBOUND -5 EX 60 ONEXPIRE CHARGE"),
+        ("b", "ONEXPIRE REFUND PX 60000"),
+        ("c", "EX 60 LBOUND 0"),
+    ] {
+        let reply = t.run(&format!("RESERVE acc {id} 1 {options}"));
+        assert!(reply.starts_with("1) (integer) 1"), "{options}: {reply}");
+    }
+    t.check(
+        "RESERVE acc d 1 LBOUND 0 KEEP 5",
+        "(error) ERR syntax error",
+    );
+    t.check(
+        "RESERVE acc d 1 EX 5 LBOUND 0 PX 5",
+        "(error) ERR syntax error",
+    );
 }

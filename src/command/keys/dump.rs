@@ -8,7 +8,7 @@ use super::payload::{self, Object, Unreadable};
 use crate::command::KeyCommand;
 use crate::command::spec::{Access, Arg, Group, Spec, Type, Word, flag};
 use crate::keyspace::txn::Text;
-use crate::keyspace::{FieldValue, Hash, Key, Txn, Value, ValueRef};
+use crate::keyspace::{Field, FieldValue, Hash, Key, Txn, Value, ValueRef};
 use crate::limits::{FIELD_BYTES_MAX, STRING_BYTES_MAX};
 use crate::number::parse_i64;
 use crate::reply::{Reject, Reply};
@@ -33,7 +33,8 @@ impl KeyCommand for Dump {
     .reply("Bulk string: the payload; null if there is no key.")
     .notes(
         "The form is that of Redis 7.0 (RDB version 10), which later versions read as well. It \
-         has no place for the deadlines of hash fields: such a hash is refused.",
+         has no place for the deadlines of hash fields: such a hash is refused. Holds of credits and \
+         their kept ends are left out.",
     );
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::key("key", "the key", |c, word| c.key = word)];
 
@@ -41,7 +42,10 @@ impl KeyCommand for Dump {
         let key = txn.key(args.word(self.key));
         match txn.value(&key) {
             None => reply.null(),
-            Some(ValueRef::Hash(hash)) => reply.bulk(&dump_hash(hash)?),
+            Some(ValueRef::Hash(hash)) => match dump_hash(hash)? {
+                Some(payload) => reply.bulk(&payload),
+                None => reply.null(),
+            },
             Some(value) => {
                 let text = Text::of(value).ok_or(Reject::wrong_type())?;
                 reply.bulk(&payload::of_string(text));
@@ -51,8 +55,15 @@ impl KeyCommand for Dump {
     }
 }
 
-fn dump_hash(hash: &Hash) -> Result<Vec<u8>, Reject> {
-    if hash.next_deadline_ms() != 0 {
+/// The payload of a hash without its holds of credits, which are nothing without their owner's
+/// timer: none if nothing else is there.
+fn dump_hash(hash: &Hash) -> Result<Option<Vec<u8>>, Reject> {
+    let plain = |field: &&Field| field.value.hold().is_none();
+    if hash
+        .iter()
+        .filter(plain)
+        .any(|field| field.expires_at_ms != 0)
+    {
         return Err(Reject::fixed(
             "ERR the payload has no place for the deadlines of hash fields; HPERSIST removes them",
         ));
@@ -63,7 +74,14 @@ fn dump_hash(hash: &Hash) -> Result<Vec<u8>, Reject> {
     if field_bytes.sum::<usize>() > STRING_BYTES_MAX {
         return Err(Reject::string_too_long());
     }
-    Ok(payload::of_hash(hash))
+    if hash.iter().all(|field| plain(&field)) {
+        return Ok(Some(payload::of_hash(hash)));
+    }
+    let mut rest = Hash::new(hash.generation());
+    for field in hash.iter().filter(plain) {
+        rest.insert(field.hash, field.name(), field.value.clone(), 0);
+    }
+    Ok((!rest.is_empty()).then(|| payload::of_hash(&rest)))
 }
 
 /// Puts a value back.
