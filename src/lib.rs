@@ -71,7 +71,8 @@
 //!   `command`, `keyspace`, `reply`, `resp`, `session`, `conn`, `store` (its rows).
 //! - [`worker`]: the core of a shard thread, and its runner. Imports all above.
 //! - [`residency`]: from rows to keys that hibernate. Imports `keyspace`, `store`.
-//! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`, `residency`.
+//! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`,
+//!   `residency`.
 //! - [`check`]: reads a whole data folder. Imports `keyspace` (its codecs), `log`, `store`,
 //!   `limits`.
 //! - [`backup`]: copies one, while it is used too. Imports `check`, `log`, `store`, `limits`.

@@ -322,6 +322,7 @@ impl SlotTable {
                 self.change_bucket(number, settle_bucket);
             }
         }
+        self.shed();
     }
 
     /// Makes what the failed sweep took dirty again.

@@ -123,7 +123,7 @@ impl Tables {
 
 impl SlotTable {
     /// An empty table gives its directory and buckets back.
-    fn shed(&mut self) {
+    pub(super) fn shed(&mut self) {
         if self.tally.len > 0 || self.buckets.len() == 1 {
             return;
         }

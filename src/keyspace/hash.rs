@@ -304,14 +304,17 @@ impl Hash {
         self.in_flight = Changes::default();
     }
 
-    /// What was in flight did not reach the store: it counts as changed again.
+    /// What was in flight did not reach the store, or perhaps it did: it counts as changed again.
+    /// By name, also what was taken as a whole: the removal of a field that the store may have has
+    /// to be known.
     pub(super) fn fail_flight(&mut self) {
         let failed = std::mem::take(&mut self.in_flight);
         if failed.whole {
-            self.changed = Changes {
-                whole: true,
-                ..Changes::default()
-            };
+            let fields = self.iter().map(|field| (field.hash, field.name().into()));
+            let all: Vec<(u32, Box<[u8]>)> = fields.collect();
+            for (hash, name) in all {
+                self.changed.add(hash, &name);
+            }
         }
         for (hash, names) in failed.names {
             for name in names {

@@ -222,8 +222,8 @@ impl Keyspace {
 
     /// By how many ms the expiry in the background is behind.
     pub fn expiry_late_ms(&self) -> u64 {
-        let next_ms = self.next_deadline_ms().unwrap_or(u64::MAX);
-        self.now_ms.saturating_sub(next_ms)
+        let next_ms = self.deadlines.next_ms().filter(|_| self.active_expiry);
+        self.now_ms.saturating_sub(next_ms.unwrap_or(u64::MAX))
     }
 
     /// Keys with a deadline, roughly: the number of hints.
@@ -429,9 +429,33 @@ impl Keyspace {
 
     /// Exchanges two database numbers.
     pub(super) fn swap(&mut self, first: usize, second: usize) {
+        let ids = [self.databases.id(first), self.databases.id(second)];
+        if ids[0] != ids[1] {
+            self.touch_watched_of(ids);
+        }
         self.databases.swap(first, second);
         self.databases_changed = true;
         self.turn.touch_other();
+    }
+
+    /// The watchers of a key that is in either of two databases are told of their exchange.
+    fn touch_watched_of(&mut self, ids: [u32; 2]) {
+        for id in ids {
+            for bytes in self.watched.of(id) {
+                let key = Key::new(&bytes, self.seed);
+                if !self.tables.slots().contains(&key.slot) {
+                    continue;
+                }
+                let is_in = |keyspace: &mut Keyspace, id: u32| {
+                    keyspace.wake(id, &key);
+                    let unreadable = keyspace.take_unreadable().is_some();
+                    unreadable || keyspace.tables.get(id, &key).is_some()
+                };
+                if is_in(self, ids[0]) || is_in(self, ids[1]) {
+                    self.watched.written(id, key.bytes);
+                }
+            }
+        }
     }
 
     /// Brings over what a recovery in place must not lose: watches and switches.
@@ -455,11 +479,14 @@ impl Keyspace {
 
     /// When something is due next, ms since the Unix epoch.
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        if self.active_expiry {
-            self.deadlines.next_ms()
-        } else {
-            None
+        if !self.active_expiry {
+            return None;
         }
+        let retry_ms = (!self.pump.stuck.is_empty()).then_some(self.pump.retry_ms);
+        [self.deadlines.next_ms(), retry_ms]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Deletes what is past its deadline, at most `budget` hints; true when nothing due is left.
@@ -607,7 +634,7 @@ impl Keyspace {
                 written.extend(end_at_deadline(&mut hash, seed, &field, now_ms));
             }
         }
-        let (next_ms, empty) = (hash.next_deadline_ms(), hash.is_empty());
+        let empty = hash.is_empty();
         drop(hash);
         for name in &written {
             self.turn.touch_field(database, key, name);
@@ -617,7 +644,8 @@ impl Keyspace {
         if empty {
             self.remove(database, key);
         } else {
-            self.hint(database, key, 0, next_ms);
+            // The key's own deadline as well: of several hints one may be all that was kept.
+            self.hint_loaded(database, key);
         }
     }
 

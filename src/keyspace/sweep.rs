@@ -297,20 +297,18 @@ fn give(
         Some(ValueRef::Hash(hash)) => hash,
         _ => return 1,
     };
-    if hash.in_flight_len() <= FIELDS_PER_PIECE_MAX {
+    let Some(from) = hash.for_each_in_flight(0, FIELDS_PER_PIECE_MAX, |_, _, _| {}) else {
         return 1 + hash.in_flight_len();
-    }
-    if let Some(from) = hash.for_each_in_flight(0, FIELDS_PER_PIECE_MAX, |_, _, _| {}) {
-        let hash64 = u64::from(found.hash32) << 32 | u64::from(found.tag);
-        let generation = hash.generation();
-        pieces.push(Piece {
-            slot,
-            database,
-            key: key.into(),
-            hash: hash64,
-            generation,
-            from,
-        });
-    }
+    };
+    let hash64 = u64::from(found.hash32) << 32 | u64::from(found.tag);
+    let generation = hash.generation();
+    pieces.push(Piece {
+        slot,
+        database,
+        key: key.into(),
+        hash: hash64,
+        generation,
+        from,
+    });
     1 + FIELDS_PER_PIECE_MAX
 }

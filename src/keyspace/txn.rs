@@ -528,13 +528,20 @@ impl<'a> Txn<'a> {
         let database = self.database;
         let mut at = (slot, hash32);
         let mut left = budget.max(1);
+        let mut walked = false;
         for index in 0..self.owners.count() {
             let owner = self.owners.nth(index);
             let slots = owner.slots();
-            if at.0 < slots.end && left > 0 {
-                let from = at.max((slots.start, 0));
-                at = owner.walk(database, from, &mut left, &mut visit);
+            if at.0 >= slots.end || left == 0 {
+                continue;
             }
+            // The shard between is not here: the cursor leads to it.
+            if walked && at.0 < slots.start {
+                break;
+            }
+            let from = at.max((slots.start, 0));
+            at = owner.walk(database, from, &mut left, &mut visit);
+            walked = true;
         }
         at
     }
@@ -647,13 +654,15 @@ impl<'a> Txn<'a> {
         self.database = now_id;
         // Deletes it if it is past its deadline, which counts as a change.
         let exists = self.exists(&key);
-        let unchanged = if now_id == watched.database {
+        let unwritten =
             self.owner(&key)
                 .watched
-                .unchanged(watched.database, &watched.key, watched.version)
+                .unchanged(watched.database, &watched.key, watched.version);
+        let unchanged = if now_id == watched.database {
+            unwritten
         } else {
             self.wait = self.wait.max(self.owners.of(key.slot).turn.wait_for_all());
-            !exists && !watched.existed
+            unwritten && !exists && !watched.existed
         };
         self.number = here;
         self.database = self.owner(&key).databases.id(here);

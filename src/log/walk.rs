@@ -191,8 +191,12 @@ impl Walker {
         };
         let continues = self.continues(&header);
         let start = self.offset + RECORD_HEADER_BYTES;
-        // The bound comes before the memory: a record never reaches over the end of its segment.
-        if !continues || header.payload_bytes > segment.bytes.saturating_sub(start) {
+        // The bounds come before the memory: a record never reaches over the end of its segment,
+        // its padding included.
+        if !continues
+            || header.payload_bytes > segment.bytes.saturating_sub(start)
+            || record_bytes(header.payload_bytes) > segment.bytes.saturating_sub(self.offset)
+        {
             return Ok(None);
         }
         let payload = self

@@ -165,10 +165,11 @@ impl Server {
             bytes_max = bytes_max.min(settings.maxmemory_bytes / 4);
         }
         let short = self.shared.metrics.level(|shard| &shard.memory_short) > 0;
-        if short || self.log.bytes_since_trim() > bytes_max as u64 {
+        let shut = self.reload.store_needs_reopen();
+        if short || shut || self.log.bytes_since_trim() > bytes_max as u64 {
             self.checkpoints.ask(Request::Checkpoint(Vec::new()));
         }
-        let mode = start::sync_mode(settings.appendfsync);
+        let mode = crate::worker::sync_mode(settings.appendfsync);
         if self.log.sync_mode() != mode {
             self.log.set_sync(mode);
             if mode == SyncMode::Always {
@@ -297,6 +298,14 @@ impl Server {
     /// No new commands; waits until nothing is under way and everything is durable.
     fn stand_still(&mut self) -> Result<(), String> {
         self.shared.stopping.store(true, Ordering::SeqCst);
+        self.rest()?;
+        self.log
+            .wait_durable(self.log.last_lsn())
+            .map_err(|fatal| fatal.to_string())
+    }
+
+    /// Waits until the threads have handled all that was sent to them.
+    fn rest(&self) -> Result<(), String> {
         let (told, quiet) = std::sync::mpsc::channel();
         // Twice: what one thread sends while another is asked is done by the second time.
         for _ in 0..2 {
@@ -308,9 +317,7 @@ impl Server {
                 waited.map_err(|_| "a shard did not come to rest within 60 s".to_owned())?;
             }
         }
-        self.log
-            .wait_durable(self.log.last_lsn())
-            .map_err(|fatal| fatal.to_string())
+        Ok(())
     }
 
     /// Commands run again.
@@ -353,7 +360,8 @@ impl Server {
             let message = Message::Replace(keyspace);
             let _ = self.mailboxes[shard].send(Envelope::Message(message));
         }
-        Ok(())
+        // No command may run on what is about to be replaced.
+        self.rest()
     }
 }
 

@@ -8,12 +8,12 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
-use crate::config::{AppendFsync, Live, Settings};
+use crate::config::{Live, Settings};
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::{Databases, Keyspace};
 use crate::log::disk::{Disk, RealDisk};
-use crate::log::{self, Batch, Log, Position, SyncMode};
+use crate::log::{self, Batch, Log, Position};
 use crate::metrics::Metrics;
 use crate::recovery::{Plan, Recovered, recover};
 use crate::route::Routes;
@@ -25,16 +25,7 @@ use crate::session::{Clients, KeyCounts, Shared};
 use crate::store::folder::{Folder, Identity};
 use crate::store::{FjallStore, Meta, Store, StoreOptions};
 use crate::worker::runner::{Mailbox, run};
-use crate::worker::{Control, Parts};
-
-/// How `appendfsync` is spelled in the log.
-pub(super) fn sync_mode(setting: AppendFsync) -> SyncMode {
-    match setting {
-        AppendFsync::Always => SyncMode::Always,
-        AppendFsync::Everysec => SyncMode::EverySec,
-        AppendFsync::No => SyncMode::No,
-    }
-}
+use crate::worker::{Control, Parts, sync_mode};
 
 /// What recovery in place needs.
 pub(super) struct Reload {
@@ -46,6 +37,11 @@ pub(super) struct Reload {
 }
 
 impl Reload {
+    /// The store is shut until a checkpoint opens it again.
+    pub fn store_needs_reopen(&self) -> bool {
+        self.store.needs_reopen()
+    }
+
     /// The keyspaces as the store has them; the log must have nothing behind it.
     pub fn keyspaces(&self) -> Result<Vec<Box<Keyspace>>, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();

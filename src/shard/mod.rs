@@ -189,8 +189,8 @@ pub fn block_may_run(
     (run, txn.commit())
 }
 
-/// What runs the session commands of a block.
-pub type SessionRun<'a> = &'a mut dyn FnMut(RowId, Args<'_>, &mut Context, &mut Vec<u8>);
+/// What runs the session commands of a block; says what the reply has to wait for.
+pub type SessionRun<'a> = &'a mut dyn FnMut(RowId, Args<'_>, &mut Context, &mut Vec<u8>) -> Wait;
 
 /// Runs a block: the reply of EXEC. `reach` borrows the keyspaces anew for each command.
 pub fn execute_block(
@@ -201,19 +201,8 @@ pub fn execute_block(
     session: SessionRun<'_>,
     out: &mut Vec<u8>,
 ) -> Ended {
-    let estimate: usize = block
-        .calls
-        .iter()
-        .map(|(_, args)| args.heap_bytes() + 256)
-        .sum();
-    // The room is taken by the commands; here it is only made sure that it is there.
-    let full = match space.take(estimate as u64, false) {
-        Room::Later => return Ended::Later,
-        Room::Granted => {
-            space.give_back(estimate as u64);
-            false
-        }
-        Room::None => true,
+    let Some(full) = no_room_for(block, space) else {
+        return Ended::Later;
     };
     let scene = sim::scene(&Owners::Several(keyspaces));
     let block_start = out.len();
@@ -238,7 +227,7 @@ pub fn execute_block(
     for (id, args) in &block.calls {
         let row = table().row(*id);
         if matches!(row.run, Run::Session(_)) {
-            session(*id, args.args(), &mut context, out);
+            wait = wait.max(session(*id, args.args(), &mut context, out));
             continue;
         }
         let start = out.len();
@@ -262,6 +251,21 @@ pub fn execute_block(
     Ended::Done {
         wait,
         failed: false,
+    }
+}
+
+/// Whether the log has no room for a block; nothing while it is being made. The room is taken by
+/// the commands; here it is only made sure that it is there.
+fn no_room_for(block: &BlockCall, space: &mut dyn Space) -> Option<bool> {
+    let calls = block.calls.iter();
+    let estimate: usize = calls.map(|(_, args)| args.heap_bytes() + 256).sum();
+    match space.take(estimate as u64, false) {
+        Room::Later => None,
+        Room::Granted => {
+            space.give_back(estimate as u64);
+            Some(false)
+        }
+        Room::None => Some(true),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::shard::mailbox::{ConnId, Work};
 use crate::shard::{BlockCall, Context};
 use crate::sim;
 use crate::worker::conn::{Barrier, BlockNeeds, Conn};
-use crate::worker::lending::Job;
+use crate::worker::lending::{Job, end_watches};
 use crate::worker::requests::Flow;
 use crate::worker::{Control, Worker};
 
@@ -245,7 +245,10 @@ impl Worker {
 
     /// Looks at the connections that wait for a time.
     pub(super) fn check_timed(&mut self) {
-        for id in std::mem::take(&mut self.timed_conns) {
+        let mut timed = std::mem::take(&mut self.timed_conns);
+        timed.sort_unstable();
+        timed.dedup();
+        for id in timed {
             let now_ms = self.now_ms;
             let Some(conn) = self.conn(id) else {
                 continue;
@@ -404,7 +407,9 @@ impl Worker {
                 let place = self.keep_place(conn);
                 self.exec_here(conn, (block, shards), context, place);
             }
-            [shard] if !sessions && self.credit[*shard] > 0 => {
+            // This thread's own shard is lent to somebody else: the block must not overtake, nor be
+            // overtaken, so it waits as others do that borrow.
+            [shard] if *shard != self.id && !sessions && self.credit[*shard] > 0 => {
                 let shard = *shard;
                 self.send_call(conn, shard, Work::Block(Box::new(block)));
             }
@@ -458,10 +463,11 @@ impl Worker {
         args: Args<'_>,
         context: &mut Context,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Wait {
         let Run::Session(run) = table().row(id).run else {
-            return;
+            return Wait::NONE;
         };
+        let mut wait = Wait::NONE;
         let start = out.len();
         let mut call = SessionCall {
             session: &mut conn.session,
@@ -472,7 +478,9 @@ impl Worker {
         };
         let mut reply = Reply::new(out, context.protocol);
         match run(&mut call, args, &mut reply) {
-            Ok(Next::Unwatch | Next::Done | Next::WhenQueued) => {}
+            Ok(Next::Unwatch | Next::Done) => {}
+            // It tells of everything that was queued so far.
+            Ok(Next::WhenQueued) => wait = Wait::lsn(self.log.last_lsn()),
             Ok(Next::Close) => conn.closing = true,
             // What would wait does not wait inside a block.
             Ok(Next::WaitReplicas { .. }) => reply.integer(0),
@@ -499,6 +507,7 @@ impl Worker {
         }
         context.database = conn.session.database;
         context.protocol = conn.session.protocol;
+        wait
     }
 
     // ---- watches -----------------------------------------------------------------------------
@@ -561,6 +570,13 @@ impl Worker {
         watched
             .iter()
             .for_each(|watched| shards.add(self.routes.of_key(&watched.key)));
+        let context = self.context(conn);
+        if let ([shard], None, Some(keyspace)) = (shards.ids(), &self.held, &mut self.keyspace)
+            && *shard == self.id
+        {
+            end_watches(std::slice::from_mut(keyspace), &watched, context);
+            return;
+        }
         self.coordinate(conn, shards, Job::Unwatch(watched));
     }
 }

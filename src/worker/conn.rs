@@ -145,7 +145,22 @@ impl Conn {
     /// Whether it can be closed: it is closing, and everything was sent.
     pub fn is_done(&self) -> bool {
         let answered = self.closing || (self.eof && !self.more && !self.is_waiting());
-        answered && self.queue.is_empty()
+        (answered && self.queue.is_empty()) || self.waits_in_vain()
+    }
+
+    /// Nobody is left to hear of a wait that never ends.
+    fn waits_in_vain(&self) -> bool {
+        let endless = matches!(
+            self.barrier,
+            Some(Barrier::Durable {
+                hopeless: true,
+                until_ms: 0,
+                ..
+            })
+        );
+        let queue = &self.queue;
+        let nothing_else = queue.places() == 1 && queue.held_bytes() + queue.unread_bytes() == 0;
+        self.eof && endless && nothing_else
     }
 
     /// Whether there is nothing to do before its client sends more, or the disk releases more.

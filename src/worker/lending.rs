@@ -445,7 +445,10 @@ impl Worker {
         let mut session =
             |id, args: Args<'_>, context: &mut Context, out: &mut Vec<u8>| match &mut conn {
                 Some(conn) => self.session_in_block(conn, id, args, context, out),
-                None => Reply::new(out, context.protocol).error(&Reject::err("the client is gone")),
+                None => {
+                    Reply::new(out, context.protocol).error(&Reject::err("the client is gone"));
+                    Wait::NONE
+                }
             };
         let ended = execute_block(keyspaces, block, context, &mut allowance, &mut session, out);
         self.allowance = allowance;
@@ -456,8 +459,12 @@ impl Worker {
     }
 }
 
-/// Ends watches on borrowed shards.
-fn end_watches(keyspaces: &mut [Box<Keyspace>], watched: &[WatchedKey], context: Context) {
+/// Ends watches on these shards.
+pub(super) fn end_watches(
+    keyspaces: &mut [Box<Keyspace>],
+    watched: &[WatchedKey],
+    context: Context,
+) {
     let owners = Owners::Several(keyspaces);
     let scene = sim::scene(&owners);
     let mut txn = Txn::new(owners, context.database);

@@ -103,7 +103,7 @@ impl Worker {
                     let keyspaces = std::slice::from_mut(keyspace);
                     let out = &mut answers.bytes;
                     let session =
-                        &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| {};
+                        &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| Wait::NONE;
                     execute_block(keyspaces, block, call.context, space, session, out)
                 }
             };

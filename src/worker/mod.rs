@@ -14,12 +14,12 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::clock::Clock;
-use crate::config::Reader;
+use crate::config::{AppendFsync, Reader};
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::owned::KeyspaceStats;
 use crate::keyspace::{Keyspace, Wait};
 use crate::limits::LOG_BLOCK_BYTES;
-use crate::log::{Batch, Log, alone_bytes};
+use crate::log::{Batch, Log, SyncMode, alone_bytes};
 use crate::metrics::ShardMetrics;
 use crate::route::Routes;
 use crate::session::{Client, Session, Shared};
@@ -470,6 +470,11 @@ impl Worker {
             .as_mut()
             .filter(|keyspace| keyspace.has_effects());
         if let Some(keyspace) = effects {
+            // What was set is true of the next write already.
+            let mode = sync_mode(self.settings.current().appendfsync);
+            if self.log.sync_mode() != mode {
+                self.log.set_sync(mode);
+            }
             let mut batch = BatchBuilder::default();
             keyspace.seal(&mut batch);
             let lsn = append(
@@ -648,6 +653,12 @@ impl Worker {
                 .is_some_and(|at_ms| at_ms <= self.now_ms);
             let bytes = budget as u64 * EXPIRY_EFFECT_BYTES;
             // Without room for its effects expiry waits; commands do not see what is past its time.
+            // While the server stands still nothing may change.
+            let due = due
+                && !self
+                    .shared
+                    .stopping
+                    .load(std::sync::atomic::Ordering::Relaxed);
             if due && self.allowance.take(bytes, true) == Room::Granted {
                 complete = keyspace.expire(budget);
                 self.allowance.give_back(bytes);
@@ -717,6 +728,15 @@ impl Worker {
     /// The shard, when it is at home.
     pub fn keyspace(&mut self) -> Option<&mut Box<Keyspace>> {
         self.keyspace.as_mut()
+    }
+}
+
+/// How `appendfsync` is spelled in the log.
+pub(crate) fn sync_mode(setting: AppendFsync) -> SyncMode {
+    match setting {
+        AppendFsync::Always => SyncMode::Always,
+        AppendFsync::Everysec => SyncMode::EverySec,
+        AppendFsync::No => SyncMode::No,
     }
 }
 

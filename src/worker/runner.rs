@@ -125,6 +125,8 @@ struct ConnPlace {
     /// Of the task that serves it.
     waker: Option<Waker>,
     outgoing: Option<(Rc<Outgoing>, Arc<Client>)>,
+    /// The task waits for the socket to have more to read.
+    reading: bool,
 }
 
 struct Local {
@@ -206,11 +208,16 @@ async fn follow_log(local: Rc<Local>, durable: Arc<Notify>) {
             let mut worker = local.worker.borrow_mut();
             worker.begin_turn();
             worker.durable();
+        }
+        // Of those alone whose replies were released: what else happens runs requests outside of
+        // the connection's task, which then has to look at its socket again.
+        local.send_released();
+        {
+            let mut worker = local.worker.borrow_mut();
             if worker.wants_space() {
                 worker.space_changed();
             }
         }
-        local.send_released();
         local.after();
     }
 }
@@ -347,6 +354,7 @@ impl Local {
         places[id.index as usize] = ConnPlace {
             waker: None,
             outgoing: Some((outgoing.clone(), client.clone())),
+            reading: false,
         };
         drop(places);
         tokio::task::spawn_local(serve(self.clone(), id, (incoming, outgoing), client));
@@ -381,6 +389,7 @@ impl Local {
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         self.keep_waker(id, cx);
+        self.set_reading(id, false);
         if client.killed.load(Ordering::Relaxed) {
             // What is released already is sent as far as the socket takes it.
             let _ = self.write(id, client, outgoing);
@@ -403,7 +412,10 @@ impl Local {
             }
             let mut scratch = self.scratch.borrow_mut();
             match incoming.poll_read(cx, &mut scratch) {
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.set_reading(id, true);
+                    break;
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(0)) => {
                     if let Some(conn) = self.worker.borrow_mut().conn(id) {
@@ -420,6 +432,7 @@ impl Local {
                     if let Poll::Ready(Ok(())) = incoming.poll_ready(cx) {
                         continue;
                     }
+                    self.set_reading(id, true);
                     break;
                 }
             }
@@ -442,6 +455,10 @@ impl Local {
             .conn(id)
             .is_none_or(|conn| conn.is_done());
         if done { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn set_reading(&self, id: ConnId, reading: bool) {
+        self.places.borrow_mut()[id.index as usize].reading = reading;
     }
 
     fn keep_waker(&self, id: ConnId, cx: &Context<'_>) {

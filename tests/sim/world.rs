@@ -16,7 +16,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tallyman::clock::{Clock, ManualClock};
-use tallyman::config::{Live, Settings};
+use tallyman::config::{AppendFsync, Live, Settings};
 use tallyman::keyspace::tokens::TOKEN_BLOCK;
 use tallyman::log::sim_disk::{Call, Keep, SimDisk};
 use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, Position, SyncMode};
@@ -269,10 +269,15 @@ fn begin_log(log: &Log, first: Batch) -> Result<(), Fatal> {
     Err(Fatal::new("no space".to_owned(), Path::new("log")))
 }
 
-fn shared(shards: usize) -> Arc<Shared> {
+fn shared(shards: usize, mode: SyncMode) -> Arc<Shared> {
     let settings = Settings {
         databases: DATABASES,
         mailbox_calls_max: 8 * shards,
+        appendfsync: match mode {
+            SyncMode::Always => AppendFsync::Always,
+            SyncMode::EverySec => AppendFsync::Everysec,
+            SyncMode::No => AppendFsync::No,
+        },
         ..Settings::default()
     };
     Arc::new(Shared {
@@ -299,7 +304,7 @@ impl World {
         plan: Plan,
     ) -> Started {
         let shards = plan.routes.shards();
-        let shared = shared(shards);
+        let shared = shared(shards, machine.mode);
         let wishes: Arc<Mutex<Vec<Control>>> = Arc::default();
         let map = recovered.keyspaces[0].databases();
         let databases = DatabaseMap {
