@@ -401,6 +401,31 @@ impl Local {
             worker.resume(id);
         }
         drop(worker);
+        if self.read(id, incoming, cx).is_err() {
+            return Poll::Ready(());
+        }
+        loop {
+            match self.write(id, client, outgoing) {
+                Err(_) => return Poll::Ready(()),
+                Ok(Sent::All) => break,
+                Ok(Sent::Part) => match outgoing.poll_ready(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok(())) => {}
+                },
+            }
+        }
+        self.after();
+        let done = self
+            .worker
+            .borrow_mut()
+            .conn(id)
+            .is_none_or(|conn| conn.is_done());
+        if done { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Reads what has come, and runs it.
+    fn read(&self, id: ConnId, incoming: &mut Incoming, cx: &mut Context<'_>) -> io::Result<()> {
         for read in 0..=READS_PER_POLL {
             if read == READS_PER_POLL {
                 // There may be more, but others have their turn first.
@@ -416,7 +441,7 @@ impl Local {
                     self.set_reading(id, true);
                     break;
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => {
                     if let Some(conn) = self.worker.borrow_mut().conn(id) {
                         conn.eof = true;
@@ -437,24 +462,7 @@ impl Local {
                 }
             }
         }
-        loop {
-            match self.write(id, client, outgoing) {
-                Err(_) => return Poll::Ready(()),
-                Ok(Sent::All) => break,
-                Ok(Sent::Part) => match outgoing.poll_ready(cx) {
-                    Poll::Pending => break,
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Ready(Ok(())) => {}
-                },
-            }
-        }
-        self.after();
-        let done = self
-            .worker
-            .borrow_mut()
-            .conn(id)
-            .is_none_or(|conn| conn.is_done());
-        if done { Poll::Ready(()) } else { Poll::Pending }
+        Ok(())
     }
 
     fn set_reading(&self, id: ConnId, reading: bool) {

@@ -33,8 +33,8 @@ impl KeyCommand for Dump {
     .reply("Bulk string: the payload; null if there is no key.")
     .notes(
         "The form is that of Redis 7.0 (RDB version 10), which later versions read as well. It \
-         has no place for the deadlines of hash fields: such a hash is refused. Holds of credits and \
-         their kept ends are left out.",
+         has no place for the deadlines of hash fields: such a hash is refused. Holds of credits \
+         and their kept ends are left out.",
     );
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::key("key", "the key", |c, word| c.key = word)];
 
