@@ -391,6 +391,50 @@ fn a_watched_key_that_was_written_stops_the_block() {
 }
 
 #[test]
+fn a_watch_sees_what_came_and_went_with_a_database() {
+    for shards in [1, 3] {
+        let mut village = Village::start(&SimDisk::new(1), shards);
+        let (one, other) = (village.connect(0), village.connect(shards - 1));
+        for key in keys(shards) {
+            let begin = format!("WATCH {key}\nMULTI\nPING\n");
+            village.call(one, &begin);
+            village.call(other, &format!("SET {key} 1\nFLUSHDB\n"));
+            assert_eq!(village.call(one, "EXEC\n"), "*-1\r\n", "set, and flushed");
+            village.call(other, &format!("SET {key} 1\n"));
+            village.call(one, &begin);
+            village.call(other, "SWAPDB 0 1\nSWAPDB 0 1\n");
+            assert_eq!(village.call(one, "EXEC\n"), "*-1\r\n", "there and back");
+            village.call(other, &format!("DEL {key}\n"));
+            village.call(one, &begin);
+            village.call(other, "SWAPDB 0 1\nFLUSHDB\n");
+            let reply = village.call(one, "EXEC\n");
+            assert_eq!(reply, "*1\r\n+PONG\r\n", "missing all the time");
+        }
+    }
+}
+
+#[test]
+fn a_scan_in_a_block_passes_over_no_shard() {
+    let mut village = Village::start_with(&SimDisk::new(1), 3, 8 << 20);
+    let peer = village.connect(0);
+    let keys = keys(3);
+    for key in &keys {
+        village.call(peer, &format!("SET {key} 1\n"));
+    }
+    let block = format!("MULTI\nSCAN 0 COUNT 1000\nGET {}\nEXEC\n", keys[2]);
+    let reply = village.call(peer, &block);
+    let cursor = reply
+        .split("\r\n")
+        .find(|line| line.len() > 4 && line.parse::<u64>().is_ok());
+    let cursor = cursor.expect("the shard in the middle was not here");
+    let rest = village.call(peer, &format!("SCAN {cursor} COUNT 1000\n"));
+    assert!(
+        reply.contains(&keys[0]) && rest.contains(&keys[1]),
+        "{reply}\n{rest}"
+    );
+}
+
+#[test]
 fn a_full_disk_refuses_writes_and_lets_space_be_freed() {
     let disk = SimDisk::new(1);
     let mut village = Village::start_with(&disk, 2, 256 * 1024);
