@@ -3,8 +3,10 @@
 //! Always true: a deadline that comes out of here is absolute, in ms since the Unix epoch, and
 //! above zero; what cannot be one is refused with the command's name.
 
+use crate::command::KeyCommand;
 use crate::command::spec::{Arg, Type};
 use crate::keyspace::{Key, Txn, Value};
+use crate::number::parse_i64;
 use crate::reply::Reject;
 
 /// What a command was told about expiry.
@@ -132,4 +134,61 @@ impl<C: HasExpiry> ExpiryArgs<C> {
     pub const PERSIST: Arg<C> = Arg::flag("PERSIST", "remove the deadline", |command: &mut C| {
         *command.expiry() = Expiry::Persist;
     });
+}
+
+/// The expiry options of tallyman's own commands: as Redis's, with errors that name them.
+pub struct OwnExpiryArgs<C>(std::marker::PhantomData<C>);
+
+fn integer<C: KeyCommand>(option: &str, text: &[u8]) -> Result<i64, Reject> {
+    parse_i64(text).ok_or_else(|| {
+        let command = C::SPEC.name.to_ascii_uppercase();
+        Reject::err(format!("{command}: {option} must be an integer"))
+    })
+}
+
+impl<C: HasExpiry + KeyCommand> OwnExpiryArgs<C> {
+    /// `EX seconds`
+    pub const EX: Arg<C> = Arg::parsed(
+        "seconds",
+        "lifetime in seconds",
+        Type::Integer,
+        |command: &mut C, text, _| {
+            *command.expiry() = Expiry::Seconds(integer::<C>("EX", text)?);
+            Ok(())
+        },
+    )
+    .after("EX");
+    /// `PX milliseconds`
+    pub const PX: Arg<C> = Arg::parsed(
+        "milliseconds",
+        "lifetime in milliseconds",
+        Type::Integer,
+        |command: &mut C, text, _| {
+            *command.expiry() = Expiry::Milliseconds(integer::<C>("PX", text)?);
+            Ok(())
+        },
+    )
+    .after("PX");
+    /// `EXAT unix-time-seconds`
+    pub const EXAT: Arg<C> = Arg::parsed(
+        "unix-time-seconds",
+        "deadline as Unix time in seconds",
+        Type::UnixTime,
+        |command: &mut C, text, _| {
+            *command.expiry() = Expiry::AtSeconds(integer::<C>("EXAT", text)?);
+            Ok(())
+        },
+    )
+    .after("EXAT");
+    /// `PXAT unix-time-milliseconds`
+    pub const PXAT: Arg<C> = Arg::parsed(
+        "unix-time-milliseconds",
+        "deadline as Unix time in milliseconds",
+        Type::UnixTime,
+        |command: &mut C, text, _| {
+            *command.expiry() = Expiry::AtMilliseconds(integer::<C>("PXAT", text)?);
+            Ok(())
+        },
+    )
+    .after("PXAT");
 }

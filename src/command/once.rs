@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry};
+use crate::command::expiry::{Expiry, HasExpiry, OwnExpiryArgs};
 use crate::command::spec::{Arg, Group, Spec, Type, Word, Words, flag};
 use crate::command::{KeyCommand, Row, Run, table};
 use crate::keyspace::{Key, Txn};
@@ -80,7 +80,7 @@ impl KeyCommand for Once {
         Arg::one_of(
             "expiration",
             "how long a repeat is recognized",
-            &[ExpiryArgs::<Once>::EX, ExpiryArgs::<Once>::PX],
+            &[OwnExpiryArgs::<Once>::EX, OwnExpiryArgs::<Once>::PX],
         )
         .required(),
         Arg::rest(
@@ -336,10 +336,7 @@ mod tests {
                 "ONCE n a EX 0 INCR n",
                 "ERR invalid expire time in 'once' command",
             ),
-            (
-                "ONCE n a EX x INCR n",
-                "ERR value is not an integer or out of range",
-            ),
+            ("ONCE n a EX x INCR n", "ERR ONCE: EX must be an integer"),
             ("ONCE n a EXAT 5 INCR n", "ERR syntax error"),
             (
                 "ONCE n a EX 60",

@@ -2,7 +2,7 @@
 
 use crate::command::KeyCommand;
 use crate::command::credits::{Account, answer, check_id, settled};
-use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry};
+use crate::command::expiry::{Expiry, HasExpiry, OwnExpiryArgs};
 use crate::command::spec::{Arg, Group, Spec, Type, Word, flag};
 use crate::keyspace::hold::{Sheet, hold_field};
 use crate::keyspace::{FieldValue, Hold, Key, Txn};
@@ -94,10 +94,10 @@ impl KeyCommand for Reserve {
             "expiration",
             "when the hold ends by itself",
             &[
-                ExpiryArgs::<Reserve>::EX,
-                ExpiryArgs::<Reserve>::PX,
-                ExpiryArgs::<Reserve>::EXAT,
-                ExpiryArgs::<Reserve>::PXAT,
+                OwnExpiryArgs::<Reserve>::EX,
+                OwnExpiryArgs::<Reserve>::PX,
+                OwnExpiryArgs::<Reserve>::EXAT,
+                OwnExpiryArgs::<Reserve>::PXAT,
             ],
         )
         .required(),

@@ -330,7 +330,7 @@ const WRONG: &[(&str, &str)] = &[
         "RESERVE acc a 1 EX 0",
         "ERR invalid expire time in 'reserve' command",
     ),
-    ("RESERVE acc a 1 EX x", "ERR value is not an integer"),
+    ("RESERVE acc a 1 EX x", "ERR RESERVE: EX must be an integer"),
     ("RESERVE acc a 1 LBOUND 1", "ERR syntax error"),
     ("RESERVE acc a 1 EX 1 PX 1", "ERR syntax error"),
     ("RESERVE acc a 1 EX 1 KEEP 1 KEEP 1", "ERR syntax error"),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::command::KeyCommand;
-use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry};
+use crate::command::expiry::{Expiry, HasExpiry, OwnExpiryArgs};
 use crate::command::spec::{Arg, Group, Spec, Type, Word, flag};
 use crate::command::states::{Current, may_be_set};
 use crate::keyspace::{Cell, Txn, tokens};
@@ -86,10 +86,10 @@ impl KeyCommand for SetIfIdle {
             "expiration",
             "when the key is idle again",
             &[
-                ExpiryArgs::<SetIfIdle>::EX,
-                ExpiryArgs::<SetIfIdle>::PX,
-                ExpiryArgs::<SetIfIdle>::EXAT,
-                ExpiryArgs::<SetIfIdle>::PXAT,
+                OwnExpiryArgs::<SetIfIdle>::EX,
+                OwnExpiryArgs::<SetIfIdle>::PX,
+                OwnExpiryArgs::<SetIfIdle>::EXAT,
+                OwnExpiryArgs::<SetIfIdle>::PXAT,
             ],
         ),
         Arg::parsed(
@@ -252,10 +252,10 @@ impl KeyCommand for SetIdle {
                     "expiration",
                     "when the result is forgotten",
                     &[
-                        ExpiryArgs::<SetIdle>::EX,
-                        ExpiryArgs::<SetIdle>::PX,
-                        ExpiryArgs::<SetIdle>::EXAT,
-                        ExpiryArgs::<SetIdle>::PXAT,
+                        OwnExpiryArgs::<SetIdle>::EX,
+                        OwnExpiryArgs::<SetIdle>::PX,
+                        OwnExpiryArgs::<SetIdle>::EXAT,
+                        OwnExpiryArgs::<SetIdle>::PXAT,
                     ],
                 ),
             ],
@@ -335,10 +335,10 @@ impl KeyCommand for Renew {
             "expiration",
             "when the key is idle again",
             &[
-                ExpiryArgs::<Renew>::EX,
-                ExpiryArgs::<Renew>::PX,
-                ExpiryArgs::<Renew>::EXAT,
-                ExpiryArgs::<Renew>::PXAT,
+                OwnExpiryArgs::<Renew>::EX,
+                OwnExpiryArgs::<Renew>::PX,
+                OwnExpiryArgs::<Renew>::EXAT,
+                OwnExpiryArgs::<Renew>::PXAT,
             ],
         )
         .required(),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::command::KeyCommand;
-use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry};
+use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry, OwnExpiryArgs};
 use crate::command::spec::{Arg, Group, Spec, Type, Word, Words, flag};
 use crate::command::states::{Current, IDLE, may_be_set};
 use crate::keyspace::{Cell, Txn, tokens};
@@ -92,10 +92,10 @@ impl KeyCommand for SetState {
             "expiration",
             "when the key expires",
             &[
-                ExpiryArgs::<SetState>::EX,
-                ExpiryArgs::<SetState>::PX,
-                ExpiryArgs::<SetState>::EXAT,
-                ExpiryArgs::<SetState>::PXAT,
+                OwnExpiryArgs::<SetState>::EX,
+                OwnExpiryArgs::<SetState>::PX,
+                OwnExpiryArgs::<SetState>::EXAT,
+                OwnExpiryArgs::<SetState>::PXAT,
                 ExpiryArgs::<SetState>::KEEPTTL,
             ],
         ),

@@ -439,10 +439,7 @@ fn bad_arguments_are_named_and_change_nothing() {
             "SETIFIDLE k s PXAT 1700000000000",
             "SETIFIDLE: the deadline of EXAT or PXAT has passed",
         ),
-        (
-            "SETIFIDLE k s EX x",
-            "value is not an integer or out of range",
-        ),
+        ("SETIFIDLE k s EX x", "SETIFIDLE: EX must be an integer"),
         ("SETIFIDLE k s EX 1 PX 1", "syntax error"),
         ("SETIFIDLE k s EX", "syntax error"),
         ("SETIFIDLE k s OWNER", "syntax error"),
