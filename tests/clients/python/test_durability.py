@@ -139,7 +139,8 @@ def test_the_ready_line_says_address_shards_folder_and_keys():
         line = server.ready_line
         assert f"127.0.0.1:{server.port}" in line
         assert "3 shards" in line or "shards=3" in line or "shards: 3" in line, line
-        assert "data" in line and "1301" in line, line
+        # The key that expired around the stop may be counted.
+        assert "data" in line and ("1301" in line or "1302" in line), line
 
 
 @pytest.mark.tallyman_only
