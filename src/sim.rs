@@ -330,7 +330,7 @@ mod untold {
 
     /// Nothing.
     #[derive(Clone, Copy, Debug, Default)]
-    pub struct Requests;
+    pub struct Requests {}
 
     impl Requests {
         /// Nothing.
