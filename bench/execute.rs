@@ -26,6 +26,7 @@ use tallyman::worker::{Parts, Worker};
 const CLIENTS: usize = 50;
 const KEYS: u64 = 100_000;
 const FOLDER_SEED: u64 = 7;
+const FIRST_RANDOM: u64 = 1;
 
 struct NoEngine;
 
@@ -137,7 +138,7 @@ impl Bench {
             worker,
             manual,
             conns,
-            random: 1,
+            random: FIRST_RANDOM,
         }
     }
 
@@ -217,9 +218,17 @@ fn main() {
             (0..CLIENTS).map(|_| one(&mut bench)).collect()
         })
         .collect();
-    // Keys exist before they are counted on.
+    // Keys exist before they are read or counted on.
+    let writes = if workload == "get" { "set" } else { workload };
+    bench.random = FIRST_RANDOM;
     for requests in requests.iter().take(turns) {
-        bench.turn(requests);
+        let fill = |bench: &mut Bench, _: &Vec<u8>| {
+            let mut out = Vec::new();
+            (0..pipeline).for_each(|_| bench.request(writes, &mut out));
+            out
+        };
+        let filling: Vec<_> = requests.iter().map(|old| fill(&mut bench, old)).collect();
+        bench.turn(&filling);
     }
     let started = Instant::now();
     measured(&mut bench, &requests, turns);
