@@ -2,7 +2,7 @@
 //! request, running it, sealing, the log's record, and the reply at the gate.
 //!
 //! Run: `cargo run --release --example execute -- WORKLOAD PIPELINE COMMANDS`, where the workload is
-//! one of `incr`, `get`, `set`, `setidle`, `ping`. Prints nanoseconds per command. `bench/instructions`
+//! one of `incr`, `get`, `set`, `setidle`, `ping`, `block` (MULTI, five INCR, EXEC). Prints nanoseconds per command. `bench/instructions`
 //! runs it under callgrind: counts of instructions show a regression on a noisy machine as well.
 
 use std::hint::black_box;
@@ -152,6 +152,11 @@ impl Bench {
 
     fn request(&mut self, workload: &str, out: &mut Vec<u8>) {
         let key = format!("key:{:012}", self.key());
+        if workload == "block" {
+            command(&["MULTI"], out);
+            (0..5).for_each(|_| command(&["INCR", &key], out));
+            return command(&["EXEC"], out);
+        }
         let words: Vec<&str> = match workload {
             "incr" => vec!["INCR", &key],
             "get" => vec!["GET", &key],
@@ -160,10 +165,7 @@ impl Bench {
             "ping" => vec!["PING"],
             other => panic!("no workload {other}"),
         };
-        out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-        for word in words {
-            out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
-        }
+        command(&words, out);
     }
 
     /// One turn: a pipeline from each connection, one record, all replies. What is measured.
@@ -183,6 +185,13 @@ impl Bench {
         for id in self.worker.take_attention() {
             pass_on(&mut self.worker, id);
         }
+    }
+}
+
+fn command(words: &[&str], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    for word in words {
+        out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
     }
 }
 
