@@ -76,6 +76,24 @@ pub struct Position {
     pub chain: u32,
 }
 
+/// What is known of a log before it is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Where to read on: everything up to here is kept elsewhere.
+    pub from: Position,
+    /// It was durable up to here at least, because something later than `from` was made of it.
+    pub durable_lsn: Lsn,
+}
+
+impl From<Position> for Known {
+    fn from(from: Position) -> Known {
+        Known {
+            from,
+            durable_lsn: from.lsn,
+        }
+    }
+}
+
 /// When written records are forced to disk (`appendfsync`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncMode {

@@ -453,6 +453,8 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         Ok(Meta {
             format: 1,
             lsn: position.lsn,
+            // Until it is known how far the rows reach.
+            rows_lsn: position.lsn,
             chain: position.chain,
             time_ms,
             token_ceiling: self.tools.tokens.ceiling(),
@@ -482,9 +484,12 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         Ok(None)
     }
 
-    fn wait_durable(&mut self) -> Result<(), String> {
+    fn wait_durable(&mut self) -> Result<u64, String> {
+        // Shards seal before they give rows, so nothing that was given is behind this.
         let end_lsn = self.tools.log.last_lsn();
-        self.tools.shards.wait_durable(&self.tools.log, end_lsn)
+        let log = &self.tools.log;
+        self.tools.shards.wait_durable(log, end_lsn)?;
+        Ok(end_lsn)
     }
 
     fn finished(&mut self, ok: bool) {

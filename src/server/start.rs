@@ -13,7 +13,7 @@ use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::{Databases, Keyspace};
 use crate::log::disk::{Disk, RealDisk};
-use crate::log::{self, Batch, Log, Position};
+use crate::log::{self, Batch, Log};
 use crate::metrics::Metrics;
 use crate::recovery::{Plan, Recovered, recover};
 use crate::route::Routes;
@@ -78,11 +78,8 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         std::process::exit(1);
     });
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
-    let from = Position {
-        lsn: meta.lsn,
-        chain: meta.chain,
-    };
-    let mut recovery = log::open(disk, &folder.log_path(), options, from).map_err(Fatal::new)?;
+    let mut recovery =
+        log::open(disk, &folder.log_path(), options, meta.known()).map_err(Fatal::new)?;
     let plan = Plan {
         routes,
         seed: identity.hash_seed,

@@ -40,7 +40,7 @@ pub type Rows = Box<dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Se
 pub enum Finish {
     /// Publish the rows together with this meta row.
     With(Meta),
-    /// Publish the rows and leave the meta row as it is: for rows that are only hints.
+    /// Publish the rows and leave the meta row as it is.
     Rows,
     /// Drop everything.
     Abandon,

@@ -18,6 +18,7 @@ type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 fn meta_at(lsn: u64) -> Meta {
     Meta {
         lsn,
+        rows_lsn: lsn,
         databases: vec![0, 1],
         next_database_id: 2,
         ..Meta::default()
