@@ -376,6 +376,20 @@ impl Log {
         self.shared().space.unpromise(bytes);
     }
 
+    /// The disk is full, or its space is withheld.
+    pub fn is_full(&self) -> bool {
+        self.shared().space.is_full()
+    }
+
+    /// Leaves the space of the disk to somebody else for a while: nothing but what frees space is
+    /// granted any, and nothing is allocated ahead.
+    pub fn withhold_space(&self, withheld: bool) {
+        if let Err(fatal) = self.shared().space.withhold(withheld) {
+            self.shared().fail(fatal);
+        }
+        self.shared().waiters.space_changed();
+    }
+
     pub fn stats(&self) -> Stats {
         let shared = self.shared();
         let mut stats = Stats {

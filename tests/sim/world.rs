@@ -28,7 +28,7 @@ use tallyman::server::first_batch;
 use tallyman::session::{Client as Record, Clients, Engine, KeyCounts, Shared};
 use tallyman::shard::mailbox::{ConnId, Message, SweepSlice, SweepStep};
 use tallyman::sim;
-use tallyman::store::{Fault as StoreFault, Finish, MapStore, Meta, Store};
+use tallyman::store::{Ballast, Fault as StoreFault, Finish, MapStore, Meta, Store};
 use tallyman::worker::{Control, Parts, Worker};
 
 use crate::oracle::{Beginning, Oracle};
@@ -355,6 +355,8 @@ impl World {
             retired: true,
             expired_until_ms: 0,
             progress: Arc::new(Progress::default()),
+            ballast: Ballast::none(),
+            may_shrink: false,
         };
         Started { world, checkpoint }
     }

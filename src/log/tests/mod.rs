@@ -533,6 +533,33 @@ fn a_full_disk_refuses_reservations_keeps_its_promises_and_resumes_by_itself() {
 }
 
 #[test]
+fn withheld_space_is_left_to_others_until_it_is_given_back() {
+    let mut rig = Rig::new();
+    let big = "x".repeat(30_000);
+    rig.commit(&[&big, &big, &big, &big, &big, &big, &big, &big]);
+    let segments = |rig: &Rig| rig.disk.used_bytes() / SEGMENT_BYTES;
+    rig.log.withhold_space(true);
+    let before = segments(&rig);
+    assert!(before >= 5, "{before} segments");
+    assert!(rig.log.is_full() && rig.log.stats().disk_full);
+    assert_eq!(rig.log.try_reserve(100, false), Reserve::Full);
+    assert!(rig.log.reserve_urgent(100), "what frees space goes on");
+    rig.log.append(Batch {
+        reserved_bytes: 100,
+        ..batch(b"DEL")
+    });
+    rig.manual.run().unwrap();
+    assert_eq!(segments(&rig), before, "nothing was allocated");
+    rig.log.trim(rig.log.durable_lsn());
+    let left = segments(&rig);
+    assert!(left <= 3, "{left} segments are left of {before}");
+    assert_eq!(rig.log.try_reserve(100, false), Reserve::Full);
+    rig.log.withhold_space(false);
+    rig.manual.run().unwrap();
+    assert!(rig.log.reserve(5_000) && !rig.log.is_full());
+}
+
+#[test]
 fn a_rotation_without_space_and_without_a_reservation_is_final_and_loses_nothing() {
     let mut rig = Rig::new();
     rig.manual.run().unwrap();
