@@ -55,10 +55,11 @@ pub struct Tables {
     /// The number of the last sweep that began; 0: none did.
     pub(super) sweep: u32,
     pub(super) sweep_runs: bool,
-    /// Where a sweep took tombstones or hashes that have to be tidied up.
-    pub(super) unsettled: Vec<(DatabaseId, u16)>,
+    /// Where a sweep took tombstones or hashes that have to be tidied up: database id, slot, and
+    /// the bucket to go on from.
+    pub(super) unsettled: Vec<(DatabaseId, u16, u32)>,
     /// The same for the sweep that runs.
-    pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16)>,
+    pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16, u32)>,
     /// Nobody knows yet what is asleep: any key that is not here may be.
     uncounted: bool,
     pub(super) hand: Hand,

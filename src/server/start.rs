@@ -88,6 +88,7 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         seed: identity.hash_seed,
         databases: settings.databases,
         random_seed: random,
+        threads: routes.shards(),
     };
     let mut progress = Reporter::new();
     let store: Arc<dyn Store> = store;

@@ -89,6 +89,8 @@ impl Village {
             seed: SEED,
             databases: 2,
             random_seed: 5,
+            // With one shard it replays itself.
+            threads: shards / 2,
         };
         let meta = Meta {
             databases: vec![0, 1],
