@@ -13,7 +13,7 @@ use crate::keyspace::databases::Databases;
 use crate::keyspace::owned::Origin;
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::{Cold, Key, Keyspace};
-use crate::limits::{REPLAY_PIECE_BYTES, REPLAY_PIECES_WAITING_MAX, SLOTS};
+use crate::limits::{REPLAY_PIECE_BYTES, REPLAY_PIECES_WAITING_MAX, SHARDS_MAX, SLOTS};
 use crate::log::{Fatal, Recovery, Replayed as Batch};
 use crate::residency::{self, StoredKeys};
 use crate::route::Routes;
@@ -49,8 +49,19 @@ pub struct Plan {
     pub databases: usize,
     /// Seed of random choices.
     pub random_seed: u64,
-    /// Threads that apply the log, at most one per shard; 0: the one that reads it.
+    /// Threads that apply the log; 0: the one that reads it.
     pub threads: usize,
+}
+
+impl Plan {
+    /// The same with shards divided further, where there are fewer than threads.
+    fn parts(self) -> Plan {
+        let shards = self.routes.shards();
+        Plan {
+            routes: Routes::new(shards * (self.threads.min(SHARDS_MAX) / shards).max(1)),
+            ..self
+        }
+    }
 }
 
 /// Reads the counts of the store, and the log. `progress` is told now and then how far it is, in
@@ -65,8 +76,9 @@ pub fn recover(
     plan: Plan,
     progress: &mut dyn FnMut(String),
 ) -> Result<Recovered, Fatal> {
-    let mut keyspaces = sleeping(store, meta, plan, &TokenSource::above(meta.token_ceiling))?;
-    let replayed = replay(&mut keyspaces, log, plan, progress)?;
+    let parts = plan.parts();
+    let mut keyspaces = sleeping(store, meta, parts, &TokenSource::above(meta.token_ceiling))?;
+    let replayed = replay(&mut keyspaces, log, parts, progress)?;
     let batches = replayed.batches;
     let mut token_ceiling = replayed.token_ceiling.max(meta.token_ceiling);
     if sim::fault(Fault::TokenReused) {
@@ -79,6 +91,7 @@ pub fn recover(
         keyspace.set_tokens(tokens.clone());
     }
     let keys = end_replay(&mut keyspaces)?;
+    let keyspaces = joined(keyspaces, plan);
     let mut dead = meta.dead_databases.clone();
     dead.extend(replayed.dead);
     dead.sort_unstable();
@@ -167,6 +180,19 @@ fn empty(plan: Plan, databases: &Databases, tokens: &TokenSource) -> Vec<Box<Key
         .collect()
 }
 
+/// Shards from their parts.
+fn joined(parts: Vec<Box<Keyspace>>, plan: Plan) -> Vec<Box<Keyspace>> {
+    let mut shards: Vec<Box<Keyspace>> = Vec::new();
+    for part in parts {
+        let shard = plan.routes.of_slot(part.slots().start);
+        match shards.get_mut(shard) {
+            Some(begun) => begun.append(*part),
+            None => shards.push(part),
+        }
+    }
+    shards
+}
+
 /// What the log says besides keys.
 #[derive(Default)]
 struct Replayed {
@@ -176,8 +202,8 @@ struct Replayed {
     token_ceiling: u64,
 }
 
-/// Applies what the log holds: read here, in pieces, which the shards' threads apply, each to the
-/// keys of its own shards. Shards have no key in common, so they need not keep step.
+/// Applies what the log holds: read here, in pieces, which several threads apply, each to the keys
+/// of its own slots. They have no key in common, so they need not keep step.
 fn replay(
     keyspaces: &mut [Box<Keyspace>],
     log: &mut Recovery,
@@ -278,7 +304,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// Neighbouring shards whose effects one thread applies.
+/// Neighbouring keyspaces whose effects one thread applies.
 struct Owners<'a> {
     keyspaces: &'a mut [Box<Keyspace>],
     /// Number of the first.
@@ -286,6 +312,20 @@ struct Owners<'a> {
     slots: Range<u16>,
     plan: Plan,
     replayed: Replayed,
+    /// Effects on keys that were found in a piece and not applied yet.
+    found: Vec<Found>,
+}
+
+/// Where an effect on a key lies.
+#[derive(Clone, Copy)]
+struct Found {
+    /// Of the key.
+    hash: u64,
+    /// Place of the batch in the piece.
+    batch: u32,
+    /// Where the effect begins in the batch.
+    at: usize,
+    slot: u16,
 }
 
 impl<'a> Owners<'a> {
@@ -297,27 +337,77 @@ impl<'a> Owners<'a> {
             slots: plan.routes.slots(first).start..plan.routes.slots(last).end,
             plan,
             replayed: Replayed::default(),
+            found: Vec::new(),
         }
     }
 
+    /// Applies a piece slot by slot: what a slot has in memory is read once for all its effects
+    /// (applied one by one, each of them waits for memory several times). Those of one slot stay
+    /// in order.
     fn apply(&mut self, piece: &[Batch]) -> Result<(), Fatal> {
-        for batch in piece {
-            for mutation in Mutations::of(&batch.payload) {
+        for (place, batch) in piece.iter().enumerate() {
+            let mut mutations = Mutations::of(&batch.payload);
+            let mut at = 0;
+            while let Some(mutation) = mutations.next() {
                 let mutation = mutation.map_err(|error| undecodable(batch.lsn, &error))?;
-                self.mutate(batch.lsn, mutation)?;
+                match mutation.key() {
+                    Some((database, bytes)) => {
+                        let key = Key::of_database(database, bytes, self.plan.seed);
+                        if self.slots.contains(&key.slot) {
+                            self.found.push(Found {
+                                hash: key.hash,
+                                batch: place as u32,
+                                at,
+                                slot: key.slot,
+                            });
+                        }
+                    }
+                    None => self.apply_besides_keys(piece, batch.lsn, mutation)?,
+                }
+                at = batch.payload.len() - mutations.left();
             }
+        }
+        self.apply_found(piece)
+    }
+
+    fn apply_found(&mut self, piece: &[Batch]) -> Result<(), Fatal> {
+        let found = std::mem::take(&mut self.found);
+        for places in by_slot(&found, &self.slots).chunks(AHEAD) {
+            // Effects of one slot lie far apart: the processor fetches some at the same time.
+            let look = |place: &u32| {
+                let Found { batch, at, .. } = found[*place as usize];
+                let payload = &piece[batch as usize].payload;
+                payload[at] ^ payload[(at + EFFECT_BYTES).min(payload.len() - 1)]
+            };
+            std::hint::black_box(places.iter().map(look).fold(0, u8::wrapping_add));
+            for place in places {
+                self.apply_one(piece, &found[*place as usize])?;
+            }
+        }
+        self.found = found;
+        self.found.clear();
+        Ok(())
+    }
+
+    fn apply_one(&mut self, piece: &[Batch], found: &Found) -> Result<(), Fatal> {
+        let batch = &piece[found.batch as usize];
+        let effect = Mutations::of(&batch.payload[found.at..]).next();
+        let effect = effect.unwrap_or(Err(Undecodable("it ends early")));
+        let effect = effect.map_err(|error| undecodable(batch.lsn, &error))?;
+        if let Some((database, bytes)) = effect.key() {
+            let (slot, hash) = (found.slot, found.hash);
+            let key = Key { bytes, slot, hash };
+            self.owner(slot).apply_to(database, &key, effect);
         }
         Ok(())
     }
 
-    fn mutate(&mut self, lsn: u64, mutation: Mutation<'_>) -> Result<(), Fatal> {
-        if let Some((database, bytes)) = mutation.key() {
-            let key = Key::of_database(database, bytes, self.plan.seed);
-            if self.slots.contains(&key.slot) {
-                self.owner(key.slot).apply_to(database, &key, mutation);
-            }
-            return Ok(());
-        }
+    fn apply_besides_keys(
+        &mut self,
+        piece: &[Batch],
+        lsn: u64,
+        mutation: Mutation<'_>,
+    ) -> Result<(), Fatal> {
         match mutation {
             Mutation::Count { slot, .. } if slot >= SLOTS => {
                 return Err(undecodable(lsn, &Undecodable("a slot")));
@@ -328,6 +418,8 @@ impl<'a> Owners<'a> {
                 keys,
             } if self.slots.contains(&slot) => self.owner(slot).apply_count(slot, database, keys),
             Mutation::Databases { ids, next } => {
+                // What came before may be of databases that end here.
+                self.apply_found(piece)?;
                 let map = Databases::restored(ids, next, self.plan.databases);
                 for keyspace in self.keyspaces.iter_mut() {
                     let gone = keyspace.databases().ids().iter().copied();
@@ -348,6 +440,29 @@ impl<'a> Owners<'a> {
         &mut self.keyspaces[self.plan.routes.of_slot(slot) - self.first]
     }
 }
+
+/// Places of what was found, by slot; within a slot in order.
+fn by_slot(found: &[Found], slots: &Range<u16>) -> Vec<u32> {
+    let index = |found: &Found| usize::from(found.slot - slots.start);
+    let mut starts = vec![0_u32; slots.len() + 1];
+    for one in found {
+        starts[index(one) + 1] += 1;
+    }
+    for slot in 1..starts.len() {
+        starts[slot] += starts[slot - 1];
+    }
+    let mut order = vec![0; found.len()];
+    for (place, one) in found.iter().enumerate() {
+        let start = &mut starts[index(one)];
+        order[*start as usize] = place as u32;
+        *start += 1;
+    }
+    order
+}
+
+/// Effects that are looked at before the first of them is applied, and bytes of one that is small.
+const AHEAD: usize = 32;
+const EFFECT_BYTES: usize = 28;
 
 fn undecodable(lsn: u64, error: &Undecodable) -> Fatal {
     let text = format!("batch {lsn} of the commit log {error}; restore the folder from a backup");

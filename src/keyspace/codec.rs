@@ -403,6 +403,11 @@ impl Mutations<'_> {
     pub fn of(payload: &[u8]) -> Mutations<'_> {
         Mutations { rest: payload }
     }
+
+    /// Bytes that were not read yet.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
 }
 
 impl<'a> Iterator for Mutations<'a> {

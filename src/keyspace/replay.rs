@@ -42,6 +42,15 @@ impl Keyspace {
         self.take_unreadable().map_or(Ok(()), Err)
     }
 
+    /// Takes over the keys of the slots behind its own, which were replayed apart.
+    pub fn append(&mut self, mut behind: Keyspace) {
+        self.tables.append(behind.tables);
+        self.deadlines.append(behind.deadlines);
+        self.retired.append(&mut behind.retired);
+        self.dropped.append(&mut behind.dropped);
+        self.stats.woken += behind.stats.woken;
+    }
+
     /// The server's tokens, once they are known.
     pub fn set_tokens(&mut self, tokens: TokenSource) {
         self.tokens = Tokens::new(tokens);

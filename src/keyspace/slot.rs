@@ -450,6 +450,31 @@ impl Tables {
         true
     }
 
+    /// Takes over the entries of the slots behind its own, where no sweep has begun.
+    pub(super) fn append(&mut self, behind: Tables) {
+        assert_eq!(self.slots.end, behind.slots.start, "neighbouring slots");
+        let (before, more) = (self.slots.len(), behind.slots.len());
+        self.slots.end = behind.slots.end;
+        let mut behind = behind.databases;
+        for id in behind
+            .iter()
+            .map(|database| database.id)
+            .collect::<Vec<_>>()
+        {
+            if let Err(place) = self.database_place(id) {
+                self.databases.insert(place, Database::new(id, before));
+            }
+        }
+        for database in &mut self.databases {
+            let place = behind.iter().position(|other| other.id == database.id);
+            let other = match place {
+                Some(place) => behind.swap_remove(place),
+                None => Database::new(database.id, more),
+            };
+            database.append(other);
+        }
+    }
+
     /// Takes a database out, for the caller to free where it does not disturb.
     pub fn drop_database(&mut self, database: DatabaseId) -> Option<Database> {
         let place = self.database_place(database).ok()?;
@@ -579,6 +604,14 @@ impl Database {
                 ..Tally::default()
             },
         }
+    }
+
+    fn append(&mut self, behind: Database) {
+        let mut tables = std::mem::take(&mut self.tables).into_vec();
+        tables.extend(behind.tables);
+        self.tables = tables.into_boxed_slice();
+        self.tally.add(behind.tally);
+        self.skeleton_bytes += behind.skeleton_bytes;
     }
 
     /// The id under which it was logged.
