@@ -63,10 +63,11 @@ pub struct Tables {
     /// The number of the last sweep that began; 0: none did.
     pub(super) sweep: u32,
     pub(super) sweep_runs: bool,
-    /// Where a sweep took tombstones or hashes that have to be tidied up.
-    pub(super) unsettled: Vec<(DatabaseId, u16)>,
+    /// Where a sweep took tombstones or hashes that have to be tidied up: database id, slot, and
+    /// the bucket to go on from.
+    pub(super) unsettled: Vec<(DatabaseId, u16, u32)>,
     /// The same for the sweep that runs.
-    pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16)>,
+    pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16, u32)>,
     /// Nobody knows yet what is asleep: any key that is not here may be.
     uncounted: bool,
     pub(super) hand: Hand,
@@ -508,6 +509,31 @@ impl Tables {
         true
     }
 
+    /// Takes over the entries of the slots behind its own, where no sweep has begun.
+    pub(super) fn append(&mut self, behind: Tables) {
+        assert_eq!(self.slots.end, behind.slots.start, "neighbouring slots");
+        let (before, more) = (self.slots.len(), behind.slots.len());
+        self.slots.end = behind.slots.end;
+        let mut behind = behind.databases;
+        for id in behind
+            .iter()
+            .map(|database| database.id)
+            .collect::<Vec<_>>()
+        {
+            if let Err(place) = self.database_place(id) {
+                self.databases.insert(place, Database::new(id, before));
+            }
+        }
+        for database in &mut self.databases {
+            let place = behind.iter().position(|other| other.id == database.id);
+            let other = match place {
+                Some(place) => behind.swap_remove(place),
+                None => Database::new(database.id, more),
+            };
+            database.append(other);
+        }
+    }
+
     /// Takes a database out, for the caller to free where it does not disturb.
     pub fn drop_database(&mut self, database: DatabaseId) -> Option<Database> {
         let place = self.database_place(database).ok()?;
@@ -629,6 +655,14 @@ impl Database {
                 ..Tally::default()
             },
         }
+    }
+
+    fn append(&mut self, behind: Database) {
+        let mut tables = std::mem::take(&mut self.tables).into_vec();
+        tables.extend(behind.tables);
+        self.tables = tables.into_boxed_slice();
+        self.tally.add(behind.tally);
+        self.skeleton_bytes += behind.skeleton_bytes;
     }
 
     /// The id under which it was logged.

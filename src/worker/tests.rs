@@ -89,6 +89,8 @@ impl Village {
             seed: SEED,
             databases: 2,
             random_seed: 5,
+            // Several parts per shard, or by itself.
+            threads: (shards % 3) * 3,
         };
         let meta = Meta {
             databases: vec![0, 1],

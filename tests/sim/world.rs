@@ -178,6 +178,7 @@ impl Machine {
             seed: self.seed,
             databases: DATABASES,
             random_seed: self.seed ^ 5,
+            threads: 0,
         };
         let store: Arc<dyn Store> = self.store.clone();
         let mut recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})?;
