@@ -55,6 +55,7 @@ impl Single {
             seed: FOLDER_SEED,
             databases: DATABASES,
             random_seed: 5,
+            threads: 1,
         };
         let store: Arc<dyn Store> = Arc::new(MapStore::new());
         let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})

@@ -140,7 +140,7 @@ fn evict_from(bucket: &mut Bucket, in_flight: bool, used_too: bool, bytes_wanted
     for number in bucket.segment_numbers() {
         let segment = bucket.segment_mut(number);
         let mut going = Vec::new();
-        for (_, offset) in segment.places() {
+        for offset in segment.places() {
             let raw = segment.raw_at(offset);
             if bytes < bytes_wanted && clean(raw) && (used_too || raw.meta() & REFERENCED == 0) {
                 bytes += segment.entry_bytes(raw);

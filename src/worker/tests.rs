@@ -60,6 +60,8 @@ impl Village {
             seed: SEED,
             databases: 2,
             random_seed: 5,
+            // Several parts per shard, or by itself.
+            threads: (shards % 3) * 3,
         };
         let meta = Meta {
             databases: vec![0, 1],
@@ -580,4 +582,24 @@ fn tokens_are_new_after_a_power_cut() {
         }
         disk = village.crash(Keep::Some);
     }
+}
+
+#[test]
+fn a_monitor_that_does_not_read_has_the_bound_of_ordinary_clients() {
+    let mut village = Village::start(&SimDisk::new(1), 1);
+    let (monitor, writer) = (village.connect(0), village.connect(0));
+    let limits = "normal 2000 0 0 slave 100 0 0";
+    let set = format!("CONFIG SET client-output-buffer-limit \"{limits}\"\n");
+    assert_eq!(village.call(writer, &set), "+OK\r\n");
+    assert_eq!(village.call(monitor, "MONITOR\n"), "+OK\r\n");
+    let fits = |village: &mut Village| {
+        village.send(writer, &format!("SET a {}\n", "x".repeat(900)));
+        village.settle();
+        let released = village.workers[0].output(monitor.id);
+        assert!(released.is_some_and(|released| !released.bytes().is_empty()));
+        village.workers[0].check_unread(monitor.id).is_ok()
+    };
+    assert!(fits(&mut village), "more than replicas may have");
+    assert!(fits(&mut village));
+    assert!(!fits(&mut village), "more than anybody may have");
 }

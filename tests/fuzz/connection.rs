@@ -54,6 +54,7 @@ impl Server {
             seed: SEED,
             databases: 2,
             random_seed: 5,
+            threads: 0,
         };
         let meta = Meta {
             databases: vec![0, 1],

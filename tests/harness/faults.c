@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WRITE, SYNC, OPEN, TRUNCATE, RENAME, READ, DIRECT, KINDS };
+enum { WRITE, SYNC, OPEN, TRUNCATE, RENAME, READ, DIRECT, ALLOCATE, KINDS };
 enum { NOWHERE, LOG, STORE, PLACES };
 enum { RULES = 8, FILES = 65536 };
 
@@ -184,6 +184,11 @@ int fdatasync(int fd) {
 int ftruncate64(int fd, off64_t length) {
     FAIL_IF(TRUNCATE, where(fd));
     return REAL(ftruncate64)(fd, length);
+}
+
+int fallocate64(int fd, int mode, off64_t at, off64_t length) {
+    FAIL_IF(ALLOCATE, where(fd));
+    return REAL(fallocate64)(fd, mode, at, length);
 }
 
 int rename(const char *from, const char *to) {

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{TryRecvError, channel};
@@ -19,7 +19,7 @@ use tallyman::clock::{Clock, ManualClock};
 use tallyman::config::{AppendFsync, Settings};
 use tallyman::keyspace::tokens::TOKEN_BLOCK;
 use tallyman::log::sim_disk::{Call, Keep, SimDisk};
-use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, Position, SyncMode};
+use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, SyncMode};
 use tallyman::recovery::{Plan, Recovered, recover};
 use tallyman::route::Routes;
 use tallyman::server::checkpoints::{DatabaseMap, Progress, Shards, Tools};
@@ -27,7 +27,7 @@ use tallyman::server::first_batch;
 use tallyman::session::{Client as Record, Shared};
 use tallyman::shard::mailbox::{ConnId, Message, SweepSlice, SweepStep};
 use tallyman::sim;
-use tallyman::store::{Fault as StoreFault, Finish, MapStore, Meta, Store};
+use tallyman::store::{Ballast, Fault as StoreFault, Finish, MapStore, Meta, Store};
 use tallyman::worker::{Control, Parts, Worker};
 
 use crate::oracle::{Beginning, Oracle};
@@ -54,8 +54,6 @@ pub struct Machine {
     pub oracle: Oracle,
     /// Ends of the records that are on disk, since the start.
     pub records: Vec<Lsn>,
-    /// What the store holds goes up to here, at most.
-    pub stored_lsn: Lsn,
     next_client: u64,
 }
 
@@ -117,7 +115,6 @@ impl Machine {
             generator,
             random,
             records: Vec::new(),
-            stored_lsn: 0,
             next_client: 0,
         }
     }
@@ -145,17 +142,14 @@ impl Machine {
             .meta()
             .expect("the store works")
             .unwrap_or_default();
-        let from = Position {
-            lsn: meta.lsn,
-            chain: meta.chain,
-        };
         let options = self.options(shards);
-        let mut recovery = log::open(disk.disk(), Path::new("log"), options, from)?;
+        let mut recovery = log::open(disk.disk(), Path::new("log"), options, meta.known())?;
         let plan = Plan {
             routes: Routes::new(shards),
             seed: self.seed,
             databases: DATABASES,
             random_seed: self.seed ^ 5,
+            threads: 0,
         };
         let store: Arc<dyn Store> = self.store.clone();
         let mut recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})?;
@@ -164,6 +158,14 @@ impl Machine {
             keyspace.wake_everything().expect("the store works");
         }
         Ok((recovery, recovered, plan))
+    }
+
+    /// The files of the log, and what is in them.
+    pub fn log_files(&self, disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+        let paths = (1..60).map(|number| PathBuf::from(format!("log/segment-{number:08}")));
+        let files = paths.map(|path| (disk.contents(&path), path));
+        let files = files.filter(|(contents, _)| !contents.is_empty());
+        files.map(|(contents, path)| (path, contents)).collect()
     }
 
     /// Time passes.
@@ -312,6 +314,8 @@ impl World {
             retired: true,
             expired_until_ms: 0,
             progress: Arc::new(Progress::default()),
+            ballast: Ballast::none(),
+            may_shrink: false,
         };
         Started { world, checkpoint }
     }
@@ -747,7 +751,6 @@ impl Shards for Reach {
                 return Err("the server is dead".to_owned());
             }
             if log.durable_lsn() >= lsn {
-                world.machine.stored_lsn = lsn;
                 return Ok(());
             }
             world.step();
