@@ -202,8 +202,8 @@ impl Sweep for OneSlice {
         Ok(self.0.take())
     }
 
-    fn wait_durable(&mut self) -> Result<(), String> {
-        Ok(())
+    fn wait_durable(&mut self) -> Result<u64, String> {
+        Ok(0)
     }
 
     fn finished(&mut self, ok: bool) {
