@@ -343,8 +343,8 @@ impl Sweep for OneSweep<'_> {
         Ok(Some(slice.slice))
     }
 
-    fn wait_durable(&mut self) -> Result<(), String> {
-        Ok(())
+    fn wait_durable(&mut self) -> Result<u64, String> {
+        Ok(0)
     }
 
     fn finished(&mut self, ok: bool) {

@@ -412,13 +412,8 @@ impl Worker {
     /// # Errors
     /// It has to be closed.
     pub fn check_unread(&mut self, id: ConnId) -> std::io::Result<()> {
-        let limits = self.settings.current().client_output_buffer;
-        let monitor = self.conn(id).is_some_and(|conn| conn.session.monitor);
-        let limit = if monitor {
-            limits.replica
-        } else {
-            limits.normal
-        };
+        // Who monitors is an ordinary client, as in Redis.
+        let limit = self.settings.current().client_output_buffer.normal;
         let unread = self.conn(id).map_or(0, |conn| conn.queue.unread_bytes());
         if unread as u64 <= limit.hard_bytes_effective() {
             return Ok(());

@@ -21,6 +21,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let batch: Vec<u8> = batch.finish().concat();
     let meta = Meta {
         lsn: 5,
+        rows_lsn: 6,
         databases: vec![0, 1, 9],
         next_database_id: 10,
         ..Meta::default()
