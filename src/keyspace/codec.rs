@@ -149,6 +149,7 @@ pub enum Mutation<'a> {
 
 impl<'a> Mutation<'a> {
     /// The key that it changes, with its database id.
+    #[inline]
     pub fn key(&self) -> Option<(u32, &'a [u8])> {
         match self {
             Mutation::Put { database, key, .. }
@@ -598,12 +599,14 @@ fn sheet(rest: &mut &[u8]) -> Result<Sheet, Undecodable> {
     })
 }
 
+#[inline]
 fn take_u8(rest: &mut &[u8]) -> Result<u8, Undecodable> {
     let (&byte, behind) = rest.split_first().ok_or(Undecodable("it ends early"))?;
     *rest = behind;
     Ok(byte)
 }
 
+#[inline]
 fn take_u64(rest: &mut &[u8]) -> Result<u64, Undecodable> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {
@@ -620,11 +623,13 @@ fn take_u64(rest: &mut &[u8]) -> Result<u64, Undecodable> {
     Err(Undecodable("a number of more than 64 bits"))
 }
 
+#[inline]
 fn take_i64(rest: &mut &[u8]) -> Result<i64, Undecodable> {
     let zigzag = take_u64(rest)?;
     Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
 }
 
+#[inline]
 fn take_u32(rest: &mut &[u8]) -> Result<u32, Undecodable> {
     u32::try_from(take_u64(rest)?).map_err(|_| Undecodable("a number of more than 32 bits"))
 }
@@ -638,6 +643,7 @@ fn take_count(rest: &mut &[u8]) -> Result<usize, Undecodable> {
     Ok(count as usize)
 }
 
+#[inline]
 fn take_bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Undecodable> {
     let length = take_u64(rest)?;
     if length > rest.len() as u64 {

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use crate::keyspace::codec::{ChangedField, Mutation, Stored, write_part};
 use crate::keyspace::cold::Unreadable;
 use crate::keyspace::databases::Databases;
+use crate::keyspace::entry::EntryRef;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::key::{Key, field_hash32};
 use crate::keyspace::owned::{Keyspace, Retired};
@@ -184,7 +185,18 @@ impl Keyspace {
                 Value::Hash(self.revived(database, key, generation))
             }
         };
-        let is_hash = |entry: crate::keyspace::EntryRef<'_>| entry.kind() == Kind::Hash;
+        // Counters change most often: one look-up is enough for those that are here.
+        let counted = |counter: &mut i64, at_ms: u64| match value {
+            Value::Counter(new) if at_ms == deadline_ms => {
+                *counter = new;
+                true
+            }
+            _ => false,
+        };
+        if self.tables.update_counter(database, key, counted) == Some(true) {
+            return;
+        }
+        let is_hash = |entry: EntryRef<'_>| entry.kind() == Kind::Hash;
         if self.tables.get(database, key).is_some_and(is_hash) {
             let before = self.tables.set(database, key, value, deadline_ms);
             self.retire(database, key, before.as_ref(), None);

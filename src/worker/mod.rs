@@ -35,6 +35,8 @@ pub mod conn;
 mod lending;
 #[cfg(test)]
 mod lending_tests;
+#[cfg(test)]
+mod memory_tests;
 mod messages;
 mod requests;
 mod residency;
@@ -452,10 +454,10 @@ impl Worker {
         !self.answers.is_empty()
             || !self.monitor_lines.is_empty()
             || !self.gathered.is_empty()
-            || self
-                .keyspace
-                .as_ref()
-                .is_some_and(|keyspace| keyspace.has_effects())
+            || self.keyspace.as_ref().is_some_and(|keyspace| {
+                // What was read from the store may have to make room again.
+                keyspace.has_effects() || keyspace.stats().woken > self.told.woken
+            })
     }
 
     /// Ends the turn: queues its effects in the log, and lets go what waited for their position.

@@ -34,6 +34,7 @@ pub(super) struct Village {
     log: Log,
     manual: Manual,
     pub(super) workers: Vec<Worker>,
+    pub(super) store: Arc<MapStore>,
     clients: u64,
 }
 
@@ -68,8 +69,9 @@ impl Village {
             next_database_id: 2,
             ..Meta::default()
         };
-        let store: Arc<dyn Store> = Arc::new(MapStore::new());
-        let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {});
+        let store = Arc::new(MapStore::new());
+        let rows: Arc<dyn Store> = store.clone();
+        let recovered = recover(&rows, &meta, &mut recovery, plan, &mut |_| {});
         let recovered = recovered.expect("what was written can be read");
         let (log, mut manual) = recovery.finish_manual().expect("the log starts");
         manual.run().expect("the disk works");
@@ -103,6 +105,7 @@ impl Village {
             log,
             manual,
             workers,
+            store,
             clients: 0,
         }
     }
