@@ -125,6 +125,7 @@ impl Bench {
             clock,
             keyspace,
             control: Arc::new(|_| {}),
+            reads: None,
             seed: FOLDER_SEED,
         });
         let conns = (1..=CLIENTS as u64)
