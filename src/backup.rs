@@ -13,7 +13,7 @@ use std::path::Path;
 use crate::check::{Counts, Failure, Fault, Opened, Parts, Progress, Step};
 use crate::limits::BACKUP_TRIES_MAX;
 use crate::log::disk::RealDisk;
-use crate::log::{self, Lsn, Position};
+use crate::log::{self, Lsn};
 use crate::store::files::{self, Tables};
 use crate::store::{Draft, Look, Store, StoreError};
 
@@ -69,13 +69,9 @@ fn copy(look: &Look, draft: &Draft, durable_lsn: Lsn) -> Result<(), Fault> {
     files::replicate(&look.store_path(), &store, Tables::Kept).map_err(failed)?;
     let meta = Opened::at(&store)?.store.meta().map_err(failed)?;
     let meta = meta.unwrap_or_default();
-    let from = Position {
-        lsn: meta.lsn,
-        chain: meta.chain,
-    };
     let id = look.identity().folder_id;
     let (disk, to) = (RealDisk::new(false), draft.log_path());
-    let last = log::copy(&disk, &look.log_path(), id, from, &to)?;
+    let last = log::copy(&disk, &look.log_path(), id, meta.known(), &to)?;
     if last.lsn < durable_lsn {
         let what = format!(
             "the log ends at lsn {} for who reads it, but {durable_lsn} is durable",

@@ -66,7 +66,7 @@
 //!   `config`, `metrics`, `keyspace`, `clock`, `reply`, `resp`.
 //! - [`log`](mod@log): the commit log; payloads are opaque. Imports `limits`.
 //! - [`store`]: rows on disk, folder, checkpoint; only `store/fjall.rs` names fjall. Imports
-//!   `limits`.
+//!   `limits`, `log` (for what the meta row says of it).
 //! - [`conn`]: the gate, and the order of replies. Imports `keyspace` (for what a reply waits for).
 //! - [`route`]: key → slot → shard; merging. Imports `command`, `keyspace` (for slots), `reply`,
 //!   `resp`, `number`, `limits`.

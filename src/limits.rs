@@ -70,6 +70,10 @@ pub const LOG_GATHER_BYTES: u64 = 256 * 1024;
 pub const LOG_SPACE_RETRY_MS: u64 = 500;
 /// Buffer for reading a log back, and piece in which zeros and large records are written.
 pub const LOG_PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes of batches that a start hands to the threads that apply them, at a time.
+pub const REPLAY_PIECE_BYTES: usize = 8 * 1024 * 1024;
+/// Pieces that wait for such a thread.
+pub const REPLAY_PIECES_WAITING_MAX: usize = 2;
 /// Distance in bytes of the marks from which "bytes since an lsn" is answered, and their number.
 pub const LOG_MARK_BYTES: u64 = 1024 * 1024;
 pub const LOG_MARKS_MAX: usize = 65_536;
@@ -93,6 +97,8 @@ pub const STORE_OPEN_FILES_MAX: usize = 256;
 pub const STORE_CACHE_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
 /// Sorted runs in the first level above which a checkpoint waits: every run costs each read a look.
 pub const STORE_DEPTH_MAX: usize = 16;
+/// Size of a table when the whole store is written anew, in bytes.
+pub const STORE_TABLE_BYTES: u64 = 64 * 1024 * 1024;
 /// Piece in which files of the store are read to be checked, in bytes.
 pub const STORE_PIECE_BYTES: usize = 1024 * 1024;
 /// Deadlines whose rows a check looks for at a time: a few ten megabytes.
@@ -103,6 +109,13 @@ pub const BACKUP_TRIES_MAX: usize = 20;
 pub const STORE_REOPEN_WAIT_MS_MAX: u64 = 10_000;
 /// Deadline rows a checkpoint gathers in memory before it ingests them by themselves, in bytes.
 pub const CHECKPOINT_DEADLINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Space that is kept back on the disk for when nothing else is left, in bytes: `checkpoint-size`,
+/// but no more than this ...
+pub const BALLAST_START_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// ... and as the store grows as much as that, but no more than this.
+pub const BALLAST_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How often a disk that is full is looked at again, in milliseconds.
+pub const FULL_DISK_RETRY_MS: u64 = 1_000;
 /// Most numbered databases, and most dead ones that still have rows, that a meta row lists.
 pub const META_DATABASES_MAX: usize = 1024 * 1024;
 

@@ -20,6 +20,8 @@ pub enum Fault {
     TornRecordAccepted,
     /// Nothing behind the end of the log is taken as a proof that more had been synced.
     WitnessIgnored,
+    /// A log that ends before what the store's rows were made of is taken for a whole one.
+    RowsBeyondLogIgnored,
     /// A record counts as durable when it was written, before the sync.
     DurableBeforeSync,
     /// A failed sync is passed over.
@@ -63,6 +65,7 @@ impl Fault {
         Fault::ChainNotChecked,
         Fault::TornRecordAccepted,
         Fault::WitnessIgnored,
+        Fault::RowsBeyondLogIgnored,
         Fault::DurableBeforeSync,
         Fault::FailedSyncIgnored,
         Fault::UnprovenNotRewritten,

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::keyspace::codec::Undecodable;
 use crate::keyspace::databases::Databases;
+use crate::log;
 use crate::log::disk::RealDisk;
-use crate::log::{self, Position};
 use crate::store::files::{self, Tables};
 use crate::store::{
     FjallStore, FolderError, Identity, Look, Meta, Store, StoreError, StoreOptions,
@@ -213,15 +213,11 @@ impl Parts<'_> {
         counts: &mut Counts,
         progress: &mut Progress<'_>,
     ) -> Result<Tail, Fault> {
-        let from = Position {
-            lsn: meta.lsn,
-            chain: meta.chain,
-        };
         let total = folder_bytes(self.log);
         let mut tail = Tail::new(meta);
         let (disk, mut done) = (RealDisk::new(false), 0);
         let id = self.identity.folder_id;
-        let report = log::visit(&disk, self.log, id, from, &mut |batch| {
+        let report = log::visit(&disk, self.log, id, meta.known(), &mut |batch| {
             done += batch.payload.len() as u64;
             if batch.lsn.is_multiple_of(1024) {
                 progress(Step::Log, done, total);

@@ -64,12 +64,8 @@ fn serve(path: &Path, keys: &[Bytes]) -> Result<Served, String> {
         }
     }
     let options = Options::new(IDENTITY.folder_id, Arc::new(|| 1));
-    let from = Position {
-        lsn: meta.lsn,
-        chain: meta.chain,
-    };
     let disk = Arc::new(RealDisk::new(false));
-    let log = crate::log::open(disk, &folder.log_path(), options, from);
+    let log = crate::log::open(disk, &folder.log_path(), options, meta.known());
     let mut log = log.map_err(|error| text(&error))?;
     let mut batches = Vec::new();
     while let Some(batch) = log.next().map_err(|error| text(&error))? {
@@ -138,14 +134,15 @@ fn flip(sample: &Sample, name: &Path, at: usize, expected: &Served, score: &mut 
     }
 }
 
-fn rot(witness: bool, wanted: impl Fn(&Path) -> bool) -> Score {
-    let sample = Sample::new(witness);
-    let keys = {
-        let opened = Opened::at(&sample.path().join("store")).unwrap();
-        let (from, to) = everything();
-        let rows = opened.store.scan(&from, &to);
-        rows.map(|row| row.unwrap().0).collect::<Vec<_>>()
-    };
+fn keys_of(sample: &Sample) -> Vec<Bytes> {
+    let opened = Opened::at(&sample.path().join("store")).unwrap();
+    let (from, to) = everything();
+    let rows = opened.store.scan(&from, &to);
+    rows.map(|row| row.unwrap().0).collect()
+}
+
+fn rot(what: &str, sample: &Sample, wanted: impl Fn(&Path) -> bool) -> Score {
+    let keys = keys_of(sample);
     assert!(keys.iter().all(|key| RowKey::decode(key).is_ok()));
     let expected = serve(&sample.copy().path(), &keys).unwrap();
     let long = std::env::var_os("TALLYMAN_LONG").is_some();
@@ -162,11 +159,11 @@ fn rot(witness: bool, wanted: impl Fn(&Path) -> bool) -> Score {
         let places: Vec<usize> = (0..bytes.len()).filter(near).collect();
         let dense = long || places.len() <= SMALL_BYTES;
         for &at in places.iter().step_by(if dense { 1 } else { STEP }) {
-            flip(&sample, &name, at, &expected, &mut score);
+            flip(sample, &name, at, &expected, &mut score);
         }
     }
     println!(
-        "witness {witness}: {} flips, {} refused, {} served right, {} took the last record for \
+        "{what}: {} flips, {} refused, {} served right, {} took the last record for \
          one never acknowledged, {} wrong",
         score.flips,
         score.refused,
@@ -180,13 +177,63 @@ fn rot(witness: bool, wanted: impl Fn(&Path) -> bool) -> Score {
 
 #[test]
 fn a_flipped_bit_is_found_or_does_no_harm() {
-    let score = rot(true, |_| true);
+    let score = rot("with a witness", &Sample::new(true), |_| true);
     assert_eq!(score.cut, 0);
     assert!(score.refused > score.flips / 2);
 }
 
 #[test]
 fn without_a_witness_a_flip_in_the_last_record_cuts_it_and_no_other() {
-    let score = rot(false, |name| name.starts_with("log"));
+    let score = rot("without", &Sample::new(false), is_of_log);
     assert!(score.cut > 0 && score.refused > score.cut / 2);
+}
+
+#[test]
+fn rows_of_the_store_are_a_witness() {
+    let score = rot("rows as a witness", &Sample::swept_late(), is_of_log);
+    assert_eq!(score.cut, 0);
+}
+
+#[test]
+fn a_log_that_lost_what_the_store_has_rows_of_is_refused() {
+    for (sample, known) in [(Sample::swept_late(), true), (Sample::new(false), false)] {
+        let keys = keys_of(&sample);
+        let log = sample.path().join("log");
+        let mut segments: Vec<_> = fs::read_dir(&log)
+            .unwrap()
+            .map(|file| file.unwrap())
+            .collect();
+        segments.sort_by_key(|file| file.file_name());
+        let used = |path: &Path| {
+            fs::read(path).unwrap()[4096..]
+                .iter()
+                .any(|byte| *byte != 0)
+        };
+        let last = segments
+            .iter()
+            .map(|file| file.path())
+            .rfind(|path| used(path));
+        fs::remove_file(last.unwrap()).unwrap();
+        let checked = check(&sample.path(), &mut |_, _, _| {});
+        match serve(&sample.path(), &keys) {
+            Ok(served) => {
+                assert!(!known, "a log without its end was served");
+                assert!(served.batches.len() < 5 && checked.is_ok());
+            }
+            Err(text) => {
+                assert!(known, "{text}");
+                let told = ["the store has rows", "lsn 8", "restore the folder"];
+                assert!(told.iter().all(|word| text.contains(word)), "{text}");
+                let found = checked.unwrap_err().to_string();
+                assert!(
+                    text.contains(&found) || found.contains(&text),
+                    "{found} and {text}"
+                );
+            }
+        }
+    }
+}
+
+fn is_of_log(name: &Path) -> bool {
+    name.starts_with("log")
 }

@@ -35,11 +35,22 @@ type RowList = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 impl Sample {
     /// With the witness of the last record, or as a kill left it.
     pub fn new(witness: bool) -> Sample {
+        Sample::swept(witness, false)
+    }
+
+    /// As a kill left it; the store was still being written when the last batch was queued, and
+    /// has its effect.
+    pub fn swept_late() -> Sample {
+        Sample::swept(false, true)
+    }
+
+    fn swept(witness: bool, late: bool) -> Sample {
         let folder = memory();
         let path = folder.path().join("data");
-        let meta = |position: Position| Meta {
+        let meta = |position: Position, rows_lsn| Meta {
             format: 1,
             lsn: position.lsn,
+            rows_lsn,
             chain: position.chain,
             time_ms: NOW_MS,
             token_ceiling: 100,
@@ -49,7 +60,7 @@ impl Sample {
         };
         let mut fill = |place: &Path, _: &Identity| {
             let options = StoreOptions::default();
-            let first = meta(Position::default());
+            let first = meta(Position::default(), 0);
             drop(FjallStore::create(&place.join("store"), options, &first).unwrap());
             fs::create_dir(place.join("log")).map_err(|error| error.to_string())
         };
@@ -61,8 +72,15 @@ impl Sample {
         }
         let store = FjallStore::look(&opened.store_path(), StoreOptions::default()).unwrap();
         ingest(&store, first_rows(), None);
-        ingest(&store, second_rows(), Some(meta(log.position())));
-        tail(&log, &mut manual);
+        let position = log.position();
+        if late {
+            tail(&log, &mut manual);
+            let newer = [last_rows(), second_rows()].concat();
+            ingest(&store, newer, Some(meta(position, log.last_lsn())));
+        } else {
+            ingest(&store, second_rows(), Some(meta(position, position.lsn)));
+            tail(&log, &mut manual);
+        }
         if witness {
             clock.fetch_add(2 * LOG_WITNESS_AFTER_US, SeqCst);
             manual.run().unwrap();
@@ -276,6 +294,15 @@ fn second_rows() -> RowList {
         rows.push(count_row(of.slot, of.database, 1));
     }
     rows
+}
+
+/// The effect of the tail's last batch.
+fn last_rows() -> RowList {
+    let last = of(0, b"last");
+    vec![
+        main_row(last, ValueRef::Counter(1), 0),
+        count_row(last.slot, 0, 1),
+    ]
 }
 
 /// What the log has behind the store: a new key, a changed one, a removed one, one more cell.

@@ -183,7 +183,7 @@ fn evict_from(
     for number in bucket.segment_numbers() {
         let segment = bucket.segment_mut(number);
         let mut going = Vec::new();
-        for (_, offset) in segment.places() {
+        for offset in segment.places() {
             let raw = segment.raw_at(offset);
             if bytes < bytes_wanted && clean(raw) && may_go(raw) {
                 bytes += segment.entry_bytes(raw);

@@ -12,25 +12,27 @@ use super::record::record_bytes;
 use super::segment::SegmentHeader;
 use super::space::file_name;
 use super::walk::{Record, Walker};
-use super::{Fatal, Position};
+use super::{Fatal, Known, Position};
 use crate::limits::{LOG_BLOCK_BYTES, LOG_PIECE_BYTES};
 
-/// Copies what the log in `dir` holds from `from` on into the new folder `to`, with the segments
+/// Copies what the log in `dir` holds from `known.from` on into the new folder `to`, with the segments
 /// that it lies in. Answers the copy's last position.
 ///
 /// # Errors
-/// Damage; also a log that was trimmed beyond `from` meanwhile. While a server runs on the log, try
+/// Damage; also a log that was trimmed beyond that meanwhile. While a server runs on the log, try
 /// again with the store's newer position.
 pub fn copy(
     disk: &dyn Disk,
     dir: &Path,
     folder_id: u64,
-    from: Position,
+    known: impl Into<Known>,
     to: &Path,
 ) -> Result<Position, Fatal> {
+    let known = known.into();
+    let from = known.from;
     disk.create_dir(to)
         .map_err(|error| Fatal::io("cannot create the folder", to, error))?;
-    let mut walker = Walker::open(disk, dir, folder_id, from, false)?;
+    let mut walker = Walker::open(disk, dir, folder_id, known, false)?;
     let mut joined = walker.position == from;
     let mut writer = Writer {
         disk,
@@ -71,7 +73,7 @@ pub fn copy(
 /// The log was not trimmed beyond `last` meanwhile: so the chain did not end there because its
 /// segment was used again.
 fn still_there(disk: &dyn Disk, dir: &Path, folder_id: u64, last: Position) -> Result<(), Fatal> {
-    let mut walker = Walker::open(disk, dir, folder_id, last, false)?;
+    let mut walker = Walker::open(disk, dir, folder_id, last.into(), false)?;
     while walker.position.lsn < last.lsn && walker.next()?.is_some() {}
     match walker.position == last {
         true => Ok(()),

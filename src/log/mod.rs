@@ -76,6 +76,24 @@ pub struct Position {
     pub chain: u32,
 }
 
+/// What is known of a log before it is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Where to read on: everything up to here is kept elsewhere.
+    pub from: Position,
+    /// It was durable up to here at least, because something later than `from` was made of it.
+    pub durable_lsn: Lsn,
+}
+
+impl From<Position> for Known {
+    fn from(from: Position) -> Known {
+        Known {
+            from,
+            durable_lsn: from.lsn,
+        }
+    }
+}
+
 /// When written records are forced to disk (`appendfsync`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncMode {
@@ -356,6 +374,20 @@ impl Log {
     /// Gives back what was reserved and is not in the `reserved_bytes` of a batch.
     pub fn unreserve(&self, bytes: u64) {
         self.shared().space.unpromise(bytes);
+    }
+
+    /// The disk is full, or its space is withheld.
+    pub fn is_full(&self) -> bool {
+        self.shared().space.is_full()
+    }
+
+    /// Leaves the space of the disk to somebody else for a while: nothing but what frees space is
+    /// granted any, and nothing is allocated ahead.
+    pub fn withhold_space(&self, withheld: bool) {
+        if let Err(fatal) = self.shared().space.withhold(withheld) {
+            self.shared().fail(fatal);
+        }
+        self.shared().waiters.space_changed();
     }
 
     pub fn stats(&self) -> Stats {

@@ -18,7 +18,7 @@ use super::segment::{AlignedBuffer, Segment, SegmentHeader};
 use super::space::{Prepared, Space, Stock};
 use super::stats::Counters;
 use super::walk::{Found, Leftover, Place, Record, Walker};
-use super::{Fatal, Log, Lsn, Options, Position, Replayed};
+use super::{Fatal, Known, Log, Lsn, Options, Position, Replayed};
 use crate::limits::{
     LOG_BLOCK_BYTES, LOG_PIECE_BYTES, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN,
 };
@@ -38,24 +38,25 @@ pub struct Recovery {
     leftover: Option<Leftover>,
 }
 
-/// Opens the log in `dir` (created if missing), to be read from behind `from`. A log that does not
-/// contain or join `from` is refused, and so is one that is missing although `from` is not the
-/// beginning.
+/// Opens the log in `dir` (created if missing), to be read from behind `known.from`. A log that
+/// does not contain or join that is refused, and so is one that is missing although it is not the
+/// beginning, or that ends before what is known to have been durable.
 pub fn open(
     disk: Arc<dyn Disk>,
     dir: &Path,
     options: Options,
-    from: Position,
+    known: impl Into<Known>,
 ) -> Result<Recovery, Fatal> {
+    let known = known.into();
     check(&options, dir)?;
     disk.create_dir(dir)
         .map_err(|error| Fatal::io("cannot create the folder", dir, error))?;
-    let walker = Walker::open(&*disk, dir, options.folder_id, from, true)?;
+    let walker = Walker::open(&*disk, dir, options.folder_id, known, true)?;
     let mut recovery = Recovery {
         disk,
         dir: dir.to_owned(),
         options,
-        from,
+        from: known.from,
         walker,
         counters: Counters::default(),
         batches: VecDeque::new(),

@@ -5,6 +5,7 @@
 //! slack, fit into what is allocated on disk: twice, because a batch that does not fit into the
 //! rest of a segment leaves less than its own size unused there. `at_hand` falls before a promise
 //! is fulfilled and rises only after space exists, so a race can refuse but never promise too much.
+//! While space is withheld, no segment is allocated ahead and only what frees space is promised any.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub(super) struct Space {
     /// What the largest refused reservation would have needed at hand.
     wanted: AtomicU64,
     full: AtomicBool,
+    withheld: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -76,6 +78,7 @@ impl Space {
             promised: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
             full: AtomicBool::new(false),
+            withheld: AtomicBool::new(false),
             state: Mutex::new(State {
                 spares: stock.spares,
                 used: stock.used,
@@ -92,11 +95,12 @@ impl Space {
         let need = promised
             .saturating_mul(2)
             .saturating_add(self.slack_bytes + aside);
-        if need <= self.at_hand.load(SeqCst) {
+        let allowed = urgent || !self.withheld.load(SeqCst);
+        if allowed && need <= self.at_hand.load(SeqCst) {
             return Reserve::Granted;
         }
         self.unpromise(bytes);
-        if self.full.load(SeqCst) {
+        if !allowed || self.full.load(SeqCst) {
             return Reserve::Full;
         }
         self.wanted.fetch_max(need, SeqCst);
@@ -184,7 +188,8 @@ impl Space {
                 let Some((segment, _)) = state.used.pop_front() else {
                     break;
                 };
-                let room_for_more = state.spares.len() < self.spare_segments_max;
+                let enough = self.withheld.load(SeqCst) && self.has_enough();
+                let room_for_more = state.spares.len() < self.spare_segments_max && !enough;
                 if segment.bytes == self.segment_bytes && room_for_more {
                     self.add(segment.room());
                     state.spares.push(segment);
@@ -196,7 +201,7 @@ impl Space {
         removed
             .iter()
             .try_for_each(|segment| self.remove(segment))?;
-        if self.at_hand.load(SeqCst) >= self.target() {
+        if self.has_enough() && !self.withheld.load(SeqCst) {
             self.full.store(false, SeqCst);
         }
         Ok(())
@@ -204,6 +209,9 @@ impl Space {
 
     /// One round of the preparing thread: at most one segment.
     pub fn prepare(&self) -> Result<Prepared, Fatal> {
+        if self.withheld.load(SeqCst) {
+            return Ok(Prepared::Full);
+        }
         let spares = lock(&self.state).spares.len();
         if spares > 0 && self.at_hand.load(SeqCst) >= self.target().max(self.wanted.load(SeqCst)) {
             self.wanted.store(0, SeqCst);
@@ -218,7 +226,7 @@ impl Space {
         }
         self.full.store(true, SeqCst);
         self.wanted.store(0, SeqCst);
-        self.shed()?;
+        self.shed(self.target())?;
         Ok(Prepared::Full)
     }
 
@@ -245,14 +253,30 @@ impl Space {
         (state.used.len(), state.spares.len())
     }
 
+    /// Leaves the disk's space to somebody else: gives back what is not promised, allocates nothing
+    /// ahead, and counts as full; or ends that.
+    pub fn withhold(&self, withheld: bool) -> Result<(), Fatal> {
+        self.withheld.store(withheld, SeqCst);
+        if !withheld {
+            self.poke();
+            return Ok(());
+        }
+        self.wanted.store(0, SeqCst);
+        self.shed(self.slack_bytes + self.set_aside_bytes)
+    }
+
     pub fn is_full(&self) -> bool {
-        self.full.load(SeqCst)
+        self.full.load(SeqCst) || self.withheld.load(SeqCst)
     }
 
     /// Little enough at hand that the first writes after a start might be refused.
     pub fn is_low(&self) -> bool {
         let enough = self.slack_bytes + self.set_aside_bytes + self.segment_bytes / 4;
         self.at_hand.load(SeqCst) < enough
+    }
+
+    fn has_enough(&self) -> bool {
+        self.at_hand.load(SeqCst) >= self.target()
     }
 
     /// What should be at hand when nothing special is asked for.
@@ -265,18 +289,22 @@ impl Space {
         self.changed.notify_all();
     }
 
-    /// Gives back what an unsuccessful large reservation collected.
-    fn shed(&self) -> Result<(), Fatal> {
+    /// Gives back spare segments, as long as `target` and what is promised stay at hand, and a spare.
+    fn shed(&self, target: u64) -> Result<(), Fatal> {
         loop {
             let spare = {
                 let mut state = lock(&self.state);
                 let room = state.spares.last().map_or(0, Segment::room);
-                let promised = self.promised.load(SeqCst).saturating_mul(2);
-                let keep = self.target().saturating_add(promised).saturating_add(room);
-                if state.spares.len() < 2 || self.at_hand.load(SeqCst) < keep {
+                if state.spares.len() < 2 {
                     return Ok(());
                 }
+                // Taken first and looked at then: whoever reserves meanwhile sees it gone.
                 self.use_up(room);
+                let promised = self.promised.load(SeqCst).saturating_mul(2);
+                if self.at_hand.load(SeqCst) < target.saturating_add(promised) {
+                    self.add(room);
+                    return Ok(());
+                }
                 state.spares.pop()
             };
             spare.iter().try_for_each(|spare| self.remove(spare))?;

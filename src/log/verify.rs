@@ -5,7 +5,7 @@ use std::path::Path;
 use super::disk::Disk;
 use super::record::batches_of;
 use super::walk::Walker;
-use super::{Fatal, Position, Replayed};
+use super::{Fatal, Known, Replayed};
 
 /// What a read-only walk over the log found.
 #[derive(Debug, Clone, Default)]
@@ -14,8 +14,8 @@ pub struct Report {
     pub records: u64,
     pub batches: u64,
     pub bytes: u64,
-    pub first: Position,
-    pub last: Position,
+    pub first: super::Position,
+    pub last: super::Position,
     /// Time of the latest record, milliseconds since the epoch; 0 if there was none.
     pub time_ms: u64,
     /// Written but never acknowledged: a start would cut these.
@@ -27,9 +27,9 @@ pub struct Report {
 /// What looks at each batch behind the position, in order; what it refuses is the log's fault.
 pub type Visit<'a> = dyn FnMut(Replayed) -> Result<(), String> + 'a;
 
-/// Reads the whole log behind `from` and changes nothing.
-pub fn verify(disk: &dyn Disk, dir: &Path, folder_id: u64, from: Position) -> Report {
-    visit(disk, dir, folder_id, from, &mut |_| Ok(()))
+/// Reads the whole log behind `known.from` and changes nothing.
+pub fn verify(disk: &dyn Disk, dir: &Path, folder_id: u64, known: impl Into<Known>) -> Report {
+    visit(disk, dir, folder_id, known, &mut |_| Ok(()))
 }
 
 /// The same, and shows every batch.
@@ -37,15 +37,16 @@ pub fn visit(
     disk: &dyn Disk,
     dir: &Path,
     folder_id: u64,
-    from: Position,
+    known: impl Into<Known>,
     see: &mut Visit<'_>,
 ) -> Report {
+    let known = known.into();
     let mut report = Report {
-        first: from,
-        last: from,
+        first: known.from,
+        last: known.from,
         ..Report::default()
     };
-    if let Err(fatal) = walk(disk, dir, folder_id, &mut report, see) {
+    if let Err(fatal) = walk(disk, dir, (folder_id, known), &mut report, see) {
         report.fault = Some(fatal);
     }
     report
@@ -54,12 +55,12 @@ pub fn visit(
 fn walk(
     disk: &dyn Disk,
     dir: &Path,
-    folder_id: u64,
+    (folder_id, known): (u64, Known),
     report: &mut Report,
     see: &mut Visit<'_>,
 ) -> Result<(), Fatal> {
-    let from = report.first;
-    let mut walker = Walker::open(disk, dir, folder_id, from, false)?;
+    let from = known.from;
+    let mut walker = Walker::open(disk, dir, folder_id, known, false)?;
     let mut joined = walker.position == from;
     while let Some(record) = walker.next()? {
         let lsn = record.header.lsn;

@@ -12,7 +12,7 @@ use super::disk::Disk;
 use super::record::{RECORD_HEADER_BYTES, RecordHeader, record_bytes};
 use super::segment::{Segment, SegmentHeader, SegmentKind};
 use super::space::file_number;
-use super::{Fatal, Lsn, Position};
+use super::{Fatal, Known, Lsn, Position};
 use crate::limits::{LOG_BLOCK_BYTES, LOG_PIECE_BYTES};
 use crate::sim::{self, Fault};
 
@@ -59,6 +59,7 @@ pub(super) struct Leftover {
 pub(super) struct Walker {
     dir: PathBuf,
     folder_id: u64,
+    known: Known,
     pub files: Files,
     /// Where the next record should be.
     pub index: usize,
@@ -75,15 +76,16 @@ pub(super) struct Walker {
 }
 
 impl Walker {
-    /// Finds the segment in which the log goes on behind `from`. Without any (`live` is empty) the
+    /// Finds the segment in which the log goes on behind `known.from`. Without any (`live` is empty) the
     /// log is new.
     pub fn open(
         disk: &dyn Disk,
         dir: &Path,
         folder_id: u64,
-        from: Position,
+        known: Known,
         writable: bool,
     ) -> Result<Walker, Fatal> {
+        let from = known.from;
         let mut files = list(disk, dir, folder_id, writable)?;
         files.live.sort_by_key(|found| found.header.number);
         let start = files.live.iter().rposition(|found| {
@@ -92,6 +94,7 @@ impl Walker {
         let mut walker = Walker {
             dir: dir.to_owned(),
             folder_id,
+            known,
             incarnation_max: files
                 .live
                 .iter()
@@ -212,7 +215,7 @@ impl Walker {
     }
 
     /// Looks at everything behind the end of the chain, after `next` has answered None. An error if
-    /// anything there proves that what is missing had been synced.
+    /// anything there, or what is known from elsewhere, proves that what is missing had been synced.
     ///
     /// A header is enough as a proof, whether its payload is whole or not: it has a checksum of its
     /// own, over the secret folder id, and was written when its synced lsn was already durable. A
@@ -248,6 +251,12 @@ impl Walker {
                 next.segment.path.display(),
                 header.first_lsn
             );
+            return Err(self.damaged(&proof));
+        }
+        let Known { from, durable_lsn } = self.known;
+        let ends_early = (from.lsn..durable_lsn).contains(&self.position.lsn);
+        if ends_early && !sim::fault(Fault::RowsBeyondLogIgnored) {
+            let proof = format!("the store has rows that were made of it, up to lsn {durable_lsn}");
             return Err(self.damaged(&proof));
         }
         Ok(leftover)
@@ -418,10 +427,19 @@ impl Window {
         let end = self.start + self.bytes.len() as u64;
         let here = self.path == segment.path && offset >= self.start;
         if !here || offset + bytes as u64 > end {
+            // What was read already and is still wanted stays.
+            let kept = match here && offset < end {
+                true => (end - offset) as usize,
+                false => 0,
+            };
+            let before = self.bytes.len() - kept;
+            self.bytes.copy_within(before.., 0);
             let rest = segment.bytes.saturating_sub(offset);
-            self.bytes = vec![0; (LOG_PIECE_BYTES as u64).min(rest).max(bytes as u64) as usize];
-            let read = read(segment, &mut self.bytes, offset)?;
-            self.bytes.truncate(read);
+            let wanted = (LOG_PIECE_BYTES as u64).min(rest).max(bytes as u64) as usize;
+            self.bytes.resize(wanted.max(kept), 0);
+            let place = offset + kept as u64;
+            let read = read(segment, &mut self.bytes[kept..], place)?;
+            self.bytes.truncate(kept + read);
             self.start = offset;
             self.path.clone_from(&segment.path);
         }

@@ -1,7 +1,8 @@
 //! The checkpoint thread: one checkpoint at a time, asked for by size, by command, or at the stop.
 //!
 //! Always true: the position is read before any shard begins its sweep; the log is trimmed only
-//! behind a position that the store has.
+//! behind a position that the store has. When a checkpoint finds the disk full, the ballast is given
+//! up for it, and the log leaves the disk's space alone until the ballast is back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,14 +13,14 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::keyspace::databases::visible;
 use crate::keyspace::tokens::TokenSource;
-use crate::limits::SLOTS;
+use crate::limits::{BALLAST_BYTES_MAX, SLOTS};
 use crate::log::Log;
 use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
 use crate::sim::{self, Fault};
-use crate::store::checkpoint::{self, Deep, Slice, Sweep};
+use crate::store::checkpoint::{self, CheckpointError, Deep, Slice, Sweep};
 use crate::store::janitor::dead_rows;
 use crate::store::row::{KeyOf, RowKey, RowKind, counts, deadlines, fields, kind_in_slot, slots};
-use crate::store::{Meta, Store, StoreError};
+use crate::store::{Ballast, Meta, Store, StoreError};
 use crate::worker::runner::{Envelope, Mailbox};
 
 /// What the thread is asked for.
@@ -28,6 +29,8 @@ pub enum Request {
     Checkpoint(Vec<(ShardId, ConnId)>),
     /// None until the other end of the second is gone; what was begun is done then.
     Hold(Sender<()>, Receiver<()>),
+    /// See whether the ballast can be had again.
+    Room,
     /// A checkpoint now; the answer goes here.
     Now(Sender<Result<(), String>>),
     /// End.
@@ -51,6 +54,8 @@ pub struct Progress {
     pub rows: AtomicU64,
     /// Position of the store.
     pub lsn: AtomicU64,
+    /// The ballast was given up and could not be taken back.
+    pub ballast_missing: AtomicBool,
 }
 
 /// Handle of the checkpoint thread.
@@ -125,6 +130,10 @@ pub struct Tools<S> {
     pub expired_until_ms: u64,
     /// What others may read.
     pub progress: Arc<Progress>,
+    /// Space for a checkpoint when nothing else is left.
+    pub ballast: Ballast,
+    /// The store got rows since it was last written anew for want of room.
+    pub may_shrink: bool,
 }
 
 /// The map of databases, and the ids whose rows are to be removed.
@@ -151,10 +160,11 @@ impl DatabaseMap {
 
 impl Checkpoints {
     /// Starts the thread.
-    pub fn start(tools: Tools<Vec<Mailbox>>) -> Checkpoints {
+    pub fn start(mut tools: Tools<Vec<Mailbox>>) -> Checkpoints {
         let (requests, received) = channel();
         let asked = Arc::new(AtomicBool::new(false));
         let flag = asked.clone();
+        tools.note_ballast();
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
             .spawn(move || serve(tools, &received, &flag))
@@ -237,6 +247,10 @@ fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &A
                 let _ = until.recv_timeout(HOLD_MAX);
                 continue;
             }
+            Request::Room => {
+                tools.seek_room();
+                continue;
+            }
             Request::Checkpoint(ref askers) => {
                 if askers.is_empty() {
                     asked.store(false, Ordering::SeqCst);
@@ -260,7 +274,7 @@ fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &A
             Request::Now(answer) => {
                 let _ = answer.send(result);
             }
-            Request::End | Request::Hold(..) => {}
+            Request::End | Request::Hold(..) | Request::Room => {}
         }
     }
 }
@@ -274,12 +288,22 @@ impl<S: Shards> Tools<S> {
         let began_ms = self.clock.now_ms();
         self.progress.running.store(true, Ordering::Relaxed);
         let looked_for = self.databases.dead.clone();
-        let result = self.checkpoint(now);
+        if self.store.is_full() {
+            // Compaction had no room.
+            self.give_ballast_up();
+        } else {
+            self.fit_ballast();
+        }
+        let mut result = self.checkpoint(now);
+        let full = CheckpointError::Store(StoreError::Full);
+        if result.as_ref().err() == Some(&full) && self.give_ballast_up() {
+            result = self.checkpoint(true);
+        }
         self.progress.running.store(false, Ordering::Relaxed);
         self.progress
             .failed
             .store(result.is_err(), Ordering::Relaxed);
-        let (outcome, more_dead) = result?;
+        let (outcome, more_dead) = result.map_err(|error| error.to_string())?;
         let took_ms = self.clock.now_ms() - began_ms;
         let trimmed = if sim::fault(Fault::TrimTooEarly) {
             self.log.durable_lsn()
@@ -292,6 +316,7 @@ impl<S: Shards> Tools<S> {
             .store(self.clock.now_ms(), Ordering::Relaxed);
         self.progress.took_ms.store(took_ms, Ordering::Relaxed);
         let rows = outcome.rows_put + outcome.rows_deleted;
+        self.may_shrink |= rows > 0;
         self.progress.rows.store(rows, Ordering::Relaxed);
         self.progress.lsn.store(outcome.meta.lsn, Ordering::Relaxed);
         self.progress.count.fetch_add(1, Ordering::Relaxed);
@@ -305,8 +330,74 @@ impl<S: Shards> Tools<S> {
         Ok(())
     }
 
-    fn checkpoint(&mut self, now: bool) -> Result<(checkpoint::Outcome, bool), String> {
-        let (dead, more) = self.dead_rows().map_err(|error| error.to_string())?;
+    /// Makes room for a checkpoint and for compaction; writes are refused until it is taken back.
+    /// False without any to make.
+    fn give_ballast_up(&mut self) -> bool {
+        let mib = self.ballast.held_bytes() >> 20;
+        if !self.ballast.give_up() {
+            return false;
+        }
+        tracing::warn!(
+            "the disk is full: {mib} MiB that were kept back are given up for a checkpoint; writes \
+             are refused until there is room again"
+        );
+        self.note_ballast();
+        true
+    }
+
+    /// Lets the ballast be as large as the store asks for, if there is room.
+    fn fit_ballast(&mut self) {
+        // What compaction is about to give back, it needs before.
+        let missing = self.ballast.is_missing();
+        if missing && self.store.is_compacting() {
+            return;
+        }
+        let fits = self.ballast.fit(self.store.disk_bytes());
+        match (missing, fits) {
+            (true, true) => tracing::info!("there is room on the disk again"),
+            (false, false) => tracing::warn!(
+                "the disk is nearly full: writes are refused until the store has room to be \
+                 written anew"
+            ),
+            _ => return,
+        }
+        self.note_ballast();
+    }
+
+    /// The ballast is missing: lets the store give back what was deleted, which it would not do by
+    /// itself before it got much more.
+    fn seek_room(&mut self) {
+        self.fit_ballast();
+        if !self.ballast.is_missing() || self.store.is_compacting() || !self.may_shrink {
+            return;
+        }
+        if self.store.disk_bytes() > BALLAST_BYTES_MAX {
+            // Too much at once; more runs let it compact piece by piece.
+            if let Err(text) = self.run(true) {
+                tracing::warn!("{text}");
+            }
+            return;
+        }
+        self.may_shrink = false;
+        match self.store.shrink() {
+            Ok(()) => self.fit_ballast(),
+            // Again, if there is something left to give up for it.
+            Err(StoreError::Full) => self.may_shrink = self.give_ballast_up(),
+            Err(error) => tracing::error!("compaction of the store failed: {error}"),
+        }
+    }
+
+    /// Tells the log and everybody else whether the ballast is missing.
+    fn note_ballast(&mut self) {
+        let missing = self.ballast.is_missing();
+        self.log.withhold_space(missing);
+        self.progress
+            .ballast_missing
+            .store(missing, Ordering::Relaxed);
+    }
+
+    fn checkpoint(&mut self, now: bool) -> Result<(checkpoint::Outcome, bool), CheckpointError> {
+        let (dead, more) = self.dead_rows()?;
         let retired = dead.len() >= DEAD_ROWS_MAX;
         let mut waits = 0;
         let mut deep = |_depth| {
@@ -334,14 +425,10 @@ impl<S: Shards> Tools<S> {
             expired_until_ms,
             ..
         } = sweep;
-        match outcome {
-            Ok(outcome) => {
-                self.retired = retired;
-                self.expired_until_ms = expired_until_ms;
-                Ok((outcome, more))
-            }
-            Err(error) => Err(error.to_string()),
-        }
+        let outcome = outcome?;
+        self.retired = retired;
+        self.expired_until_ms = expired_until_ms;
+        Ok((outcome, more))
     }
 
     /// Rows that nobody can reach any more: of dead databases, and fields of hashes that are gone.
@@ -453,6 +540,8 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         Ok(Meta {
             format: 1,
             lsn: position.lsn,
+            // Until it is known how far the rows reach.
+            rows_lsn: position.lsn,
             chain: position.chain,
             time_ms,
             token_ceiling: self.tools.tokens.ceiling(),
@@ -482,9 +571,12 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         Ok(None)
     }
 
-    fn wait_durable(&mut self) -> Result<(), String> {
+    fn wait_durable(&mut self) -> Result<u64, String> {
+        // Shards seal before they give rows, so nothing that was given is behind this.
         let end_lsn = self.tools.log.last_lsn();
-        self.tools.shards.wait_durable(&self.tools.log, end_lsn)
+        let log = &self.tools.log;
+        self.tools.shards.wait_durable(log, end_lsn)?;
+        Ok(end_lsn)
     }
 
     fn finished(&mut self, ok: bool) {

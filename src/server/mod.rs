@@ -17,10 +17,10 @@ use crate::check::Step;
 use crate::clock::Clock;
 use crate::command::server::process::resident_bytes;
 use crate::config::{Live, Settings};
-use crate::limits::MEMORY_BESIDES_BYTES;
+use crate::limits::{FULL_DISK_RETRY_MS, MEMORY_BESIDES_BYTES};
 use crate::log::{Log, SyncMode};
 use crate::logging::{Ready, announce};
-use crate::server::checkpoints::{Checkpoints, Request};
+use crate::server::checkpoints::{Checkpoints, Progress, Request};
 use crate::server::listen::Listeners;
 use crate::session::Shared;
 use crate::shard::mailbox::{ConnId, Message, ShardId};
@@ -102,6 +102,10 @@ pub(crate) struct Server {
     recovered_keys: u64,
     reload: start::Reload,
     next_shard: usize,
+    /// What is known of checkpoints.
+    progress: Arc<Progress>,
+    /// When room on a full disk was last asked for, ms, and how many batches there had been.
+    room_asked: (u64, u64),
     /// A backup is being made.
     backing_up: Arc<AtomicBool>,
 }
@@ -140,7 +144,7 @@ impl Server {
             let Some(stop) = stop else {
                 continue;
             };
-            match self.stop(stop.no_save) {
+            match self.stop(stop) {
                 Ok(()) => {
                     listeners.close();
                     return Ok(());
@@ -171,12 +175,32 @@ impl Server {
         if short || shut || self.log.bytes_since_trim() > bytes_max as u64 {
             self.checkpoints.ask(Request::Checkpoint(Vec::new()));
         }
+        if self.log.is_full() {
+            self.ask_for_room();
+        }
         let mode = crate::worker::sync_mode(settings.appendfsync);
         if self.log.sync_mode() != mode {
             self.log.set_sync(mode);
             if mode == SyncMode::Always {
                 self.log.request_sync();
             }
+        }
+    }
+
+    /// The disk is full: what was written since may have freed something, which only a checkpoint
+    /// gives back to the disk.
+    fn ask_for_room(&mut self) {
+        let (asked_ms, asked_batches) = self.room_asked;
+        let now_ms = self.clock.now_ms();
+        if now_ms < asked_ms + FULL_DISK_RETRY_MS {
+            return;
+        }
+        let batches = self.log.stats().batches;
+        self.room_asked = (now_ms, batches);
+        if batches != asked_batches || self.progress.failed.load(Ordering::Relaxed) {
+            self.checkpoints.ask(Request::Checkpoint(Vec::new()));
+        } else if self.progress.ballast_missing.load(Ordering::Relaxed) {
+            self.checkpoints.ask(Request::Room);
         }
     }
 
@@ -328,13 +352,20 @@ impl Server {
         self.shared.clients.wake_all();
     }
 
-    fn stop(&mut self, no_save: bool) -> Result<(), String> {
+    fn stop(&mut self, stop: Stop) -> Result<(), String> {
         tracing::info!("stopping");
         self.stand_still()?;
         // Replies that are released now still reach their clients.
         std::thread::yield_now();
-        if !no_save {
-            self.checkpoints.run_now()?;
+        if !stop.no_save
+            && let Err(text) = self.checkpoints.run_now()
+        {
+            // Who asks by command can ask otherwise. Who sent a signal wants the process to end, and
+            // the log has everything.
+            if stop.asker.is_some() {
+                return Err(text);
+            }
+            tracing::warn!("no last checkpoint: {text}; the next start reads the log instead");
         }
         for mailbox in &self.mailboxes {
             let _ = mailbox.send(Envelope::Stop);

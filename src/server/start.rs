@@ -12,8 +12,9 @@ use crate::config::{Live, Settings};
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::tokens::TokenSource;
 use crate::keyspace::{Databases, Keyspace};
+use crate::limits::BALLAST_START_BYTES_MAX;
 use crate::log::disk::{Disk, RealDisk};
-use crate::log::{self, Batch, Log, Position};
+use crate::log::{self, Batch, Log};
 use crate::metrics::Metrics;
 use crate::recovery::{Plan, Recovered, recover};
 use crate::route::Routes;
@@ -24,7 +25,7 @@ use crate::server::readers::Readers;
 use crate::server::{Fatal, Server, absolute};
 use crate::session::{Clients, KeyCounts, Shared};
 use crate::store::folder::{Folder, Identity};
-use crate::store::{FjallStore, Meta, Store, StoreOptions};
+use crate::store::{Ballast, FjallStore, Meta, Store, StoreOptions};
 use crate::worker::runner::{Mailbox, run};
 use crate::worker::{Control, Parts, sync_mode};
 
@@ -79,16 +80,14 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         std::process::exit(1);
     });
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
-    let from = Position {
-        lsn: meta.lsn,
-        chain: meta.chain,
-    };
-    let mut recovery = log::open(disk, &folder.log_path(), options, from).map_err(Fatal::new)?;
+    let mut recovery =
+        log::open(disk, &folder.log_path(), options, meta.known()).map_err(Fatal::new)?;
     let plan = Plan {
         routes,
         seed: identity.hash_seed,
         databases: settings.databases,
         random_seed: random,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let mut progress = Reporter::new();
     let store: Arc<dyn Store> = store;
@@ -100,6 +99,9 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     let clock = Clock::start(recovered.time_ms);
     let map = recovered.keyspaces[0].databases();
     log_ceiling(&log, (&recovered.tokens, map), &clock)?;
+    // After the log, which needs some space at once.
+    let least_bytes = BALLAST_START_BYTES_MAX.min(settings.checkpoint_bytes as u64);
+    let ballast = Ballast::take(folder.path(), least_bytes, store.disk_bytes());
     let shared = share(live, &log, &store, &clock, &folder, routes.shards());
     let reload = Reload {
         store: store.clone(),
@@ -110,7 +112,7 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     let server = run_threads(
         shared,
         (log, store, clock),
-        recovered,
+        (recovered, ballast),
         (plan, meta),
         reload,
         control,
@@ -231,7 +233,7 @@ fn database_map(recovered: &Recovered) -> DatabaseMap {
 fn run_threads(
     (shared, progress): (Arc<Shared>, Arc<Progress>),
     (log, store, clock): (Log, Arc<dyn Store>, Clock),
-    recovered: Recovered,
+    (recovered, ballast): (Recovered, Ballast),
     (plan, meta): (Plan, Meta),
     reload: Reload,
     control: mpsc::UnboundedSender<Control>,
@@ -279,7 +281,9 @@ fn run_threads(
         databases,
         retired: true,
         expired_until_ms: 0,
-        progress,
+        progress: progress.clone(),
+        ballast,
+        may_shrink: true,
     });
     Server {
         shared,
@@ -293,6 +297,8 @@ fn run_threads(
         recovered_keys: recovered.keys,
         reload,
         next_shard: 0,
+        progress,
+        room_asked: (0, 0),
         backing_up: Arc::default(),
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! Always true here:
 //! - The position is read before any shard begins its sweep, so every effect up to it is in the
-//!   rows; later effects may be too, and replaying them again changes nothing.
+//!   rows; later effects may be too, and replaying them again changes nothing. The meta row says
+//!   how far they reach, so that a log which lost them is not taken for a whole one.
 //! - Nothing becomes visible in the store before the log holds it durably: the ingestion finishes
 //!   after [`Sweep::wait_durable`].
 //! - Rows arrive ascending (asserted). Deadline rows sort after all slots but come with their keys,
@@ -54,8 +55,8 @@ pub trait Sweep {
     /// The next slice, in slot order; `None` when all shards are through. May block.
     fn next(&mut self) -> Result<Option<Slice>, String>;
 
-    /// Waits until the log holds durably everything that was given so far.
-    fn wait_durable(&mut self) -> Result<(), String>;
+    /// Waits until the log holds durably everything that was given so far; up to which lsn that is.
+    fn wait_durable(&mut self) -> Result<u64, String>;
 
     /// The sweep is over: with true everything given is in the store and clean unless changed
     /// since, and the log up to the position may be recycled; with false it is dirty again.
@@ -257,7 +258,15 @@ impl Checkpoint<'_> {
             self.give(rows, key, set.then_some(&[]))?;
         }
         self.give_dead_before(rows, &row::META_KEY)?;
-        self.sweep.wait_durable().map_err(CheckpointError::Sweep)
+        self.outcome.meta.rows_lsn = self.wait_durable()?;
+        Ok(())
+    }
+
+    fn wait_durable(&mut self) -> Result<u64, CheckpointError> {
+        let rows_lsn = self.sweep.wait_durable().map_err(CheckpointError::Sweep)?;
+        let lsn = self.outcome.meta.lsn;
+        assert!(rows_lsn >= lsn, "rows end at {rows_lsn}, before {lsn}");
+        Ok(rows_lsn)
     }
 
     /// Removes the dead rows before `key`; a dead row at `key` itself gives way to it.
@@ -291,7 +300,12 @@ impl Checkpoint<'_> {
     }
 
     fn ingest_deadlines_alone(&mut self) -> Result<(), CheckpointError> {
-        self.sweep.wait_durable().map_err(CheckpointError::Sweep)?;
+        let rows_lsn = self.wait_durable()?;
+        // The position stays: the rows that these belong to are not there yet.
+        let finish = self
+            .store
+            .meta()?
+            .map_or(Finish::Rows, |meta| Finish::With(Meta { rows_lsn, ..meta }));
         let bytes_max = self.deadlines.bytes_max;
         let fresh = Deadlines {
             bytes_max,
@@ -303,7 +317,7 @@ impl Checkpoint<'_> {
             for (key, set) in deadlines.sorted() {
                 self.give(rows, key, set.then_some(&[]))?;
             }
-            Ok(Finish::Rows)
+            Ok(finish.clone())
         })?;
         self.outcome.deadline_ingestions += 1;
         Ok(())

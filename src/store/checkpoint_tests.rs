@@ -18,6 +18,7 @@ impl Sweep for TestSweep {
         self.begun += 1;
         Ok(Meta {
             lsn: 42,
+            rows_lsn: 42,
             ..Meta::default()
         })
     }
@@ -29,12 +30,13 @@ impl Sweep for TestSweep {
         Ok((!self.slices.is_empty()).then(|| self.slices.remove(0)))
     }
 
-    fn wait_durable(&mut self) -> Result<(), String> {
+    fn wait_durable(&mut self) -> Result<u64, String> {
         self.waited += 1;
         if self.log_ends {
             Err("the log ended".into())
         } else {
-            Ok(())
+            // Shards went on meanwhile.
+            Ok(42 + self.waited as u64)
         }
     }
 
@@ -141,7 +143,8 @@ fn rows_and_deadlines_arrive_with_their_position() {
         deadline(9, b"b"),
     ];
     assert_eq!(keys(&store), expected);
-    assert_eq!(store.meta().unwrap().unwrap().lsn, 42);
+    let meta = store.meta().unwrap().unwrap();
+    assert_eq!((meta.lsn, meta.rows_lsn), (42, 43));
     assert_eq!((outcome.rows_put, outcome.rows_deleted), (6, 2));
     assert_eq!(
         (sweep.begun, sweep.waited, sweep.finished),
@@ -167,6 +170,30 @@ fn too_many_deadlines_go_by_themselves_once_the_log_is_durable() {
         deadline(9, b"b"),
     ];
     assert_eq!(keys(&store), expected);
+}
+
+#[test]
+fn deadlines_that_went_by_themselves_raise_what_the_meta_row_says_of_rows() {
+    let store = MapStore::new();
+    let first = Meta {
+        lsn: 40,
+        rows_lsn: 41,
+        ..Meta::default()
+    };
+    let made = store.ingest(&mut |_| Ok(Finish::With(first.clone())));
+    assert_eq!(made, Ok(true));
+    let mut sweep = TestSweep {
+        slices: two_slices(),
+        fail_at: Some(1),
+        ..TestSweep::default()
+    };
+    run_bounded(&store, &mut sweep, Vec::new(), &mut no_wait, 1).unwrap_err();
+    assert_eq!(keys(&store), [deadline(9, b"b")]);
+    let raised = Meta {
+        rows_lsn: 43,
+        ..first
+    };
+    assert_eq!(store.meta().unwrap(), Some(raised));
 }
 
 #[test]

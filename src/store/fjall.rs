@@ -40,7 +40,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Ascending, Fill, Finish, Ingestion, Meta, Rows, Store, StoreError, files, row};
 use crate::limits::{
     STORE_BLOCK_BYTES, STORE_CACHE_BYTES_DEFAULT, STORE_FILTER_BITS_PER_ROW, STORE_OPEN_FILES_MAX,
-    STORE_REOPEN_WAIT_MS_MAX,
+    STORE_REOPEN_WAIT_MS_MAX, STORE_TABLE_BYTES,
 };
 
 /// The name of the keyspace that holds all rows.
@@ -160,9 +160,10 @@ impl Store for FjallStore {
             ));
         }
         let finished = open.ingest(fill);
-        match finished {
+        match &finished {
             Ok(true) => self.nudge_compactor(),
-            _ => open.fail(),
+            Ok(false) => open.fail(None),
+            Err(error) => open.fail(Some(error)),
         }
         finished
     }
@@ -180,8 +181,22 @@ impl Store for FjallStore {
         self.current()?.compact()
     }
 
+    fn shrink(&self) -> Result<(), StoreError> {
+        self.current()?.compact_all()
+    }
+
     fn needs_reopen(&self) -> bool {
         self.current().map_or(true, |open| open.is_failed())
+    }
+
+    fn is_full(&self) -> bool {
+        self.current()
+            .is_ok_and(|open| open.full.load(Ordering::Acquire))
+    }
+
+    fn is_compacting(&self) -> bool {
+        self.current()
+            .is_ok_and(|open| open.compacting.load(Ordering::Acquire))
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
@@ -262,14 +277,17 @@ impl Drop for Running {
 
 fn compact_when_nudged(open: &Open, nudges: &Receiver<()>) {
     while nudges.recv().is_ok() {
+        open.compacting.store(true, Ordering::Release);
         while !open.closing.load(Ordering::Acquire) && !open.is_failed() {
             match open.compact() {
                 Ok(true) => {}
                 Ok(false) => break,
                 // Counts as failed now, so this loop ends.
+                Err(StoreError::Full) => {}
                 Err(error) => tracing::error!("compaction of the store failed: {error}"),
             }
         }
+        open.compacting.store(false, Ordering::Release);
     }
 }
 
@@ -280,6 +298,10 @@ struct Open {
     database: Database,
     /// Something was left half written: no more writing before it is opened again.
     failed: AtomicBool,
+    /// That is because the disk was full.
+    full: AtomicBool,
+    /// The compactor is at it.
+    compacting: AtomicBool,
     /// The compactor is to end.
     closing: AtomicBool,
 }
@@ -310,6 +332,8 @@ impl Open {
             keyspace,
             database,
             failed: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            compacting: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         })
     }
@@ -341,17 +365,33 @@ impl Open {
         // keeps the tables it began with.
         let watermark = self.database.visible_seqno();
         let before = self.keyspace.tree.current_version().id();
-        self.keyspace
-            .tree
-            .compact(strategy, watermark)
-            .map_err(|error| {
-                self.fail();
-                self.read_error(Error::Storage(error), &[], &row::META_KEY)
-            })?;
+        let compacted = self.keyspace.tree.compact(strategy, watermark);
+        self.look_at(compacted)?;
         Ok(self.keyspace.tree.current_version().id() != before)
     }
 
-    fn fail(&self) {
+    /// Compacts everything there is, after what is under way.
+    fn compact_all(&self) -> Result<(), StoreError> {
+        let watermark = self.database.visible_seqno();
+        let compacted = self
+            .keyspace
+            .tree
+            .major_compact(STORE_TABLE_BYTES, watermark);
+        self.look_at(compacted)
+    }
+
+    fn look_at(&self, compacted: Result<(), LsmError>) -> Result<(), StoreError> {
+        compacted.map_err(|error| {
+            let error = self.read_error(Error::Storage(error), &[], &row::META_KEY);
+            self.fail(Some(&error));
+            error
+        })
+    }
+
+    fn fail(&self, why: Option<&StoreError>) {
+        if why == Some(&StoreError::Full) {
+            self.full.store(true, Ordering::Release);
+        }
         self.failed.store(true, Ordering::Release);
     }
 

@@ -5,6 +5,7 @@
 //! LOCK       held while a process has the folder open; says which
 //! store/     the rows
 //! log/       the commit log
+//! BALLAST    space that is kept back for a disk that is full ([`super::ballast`])
 //! CREATING   only while the folder is being made
 //! ```
 //!

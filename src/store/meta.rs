@@ -2,14 +2,18 @@
 //!
 //! Always true here: the first two bytes are the version and the last four the CRC32C of all before
 //! them, in every version there will be, so that damage and a newer server can be told apart.
-//! Numbers between are LEB128.
+//! Numbers between are LEB128. Older versions are read; a checkpoint writes the newest.
 
 use std::fmt;
 
 use crate::limits::META_DATABASES_MAX;
+use crate::log::{Known, Position};
 
 /// The newest version of the meta row that this server reads, and the one it writes.
-pub const META_VERSION: u16 = 1;
+pub const META_VERSION: u16 = 2;
+
+/// The first version did not say how far rows reach.
+const WITHOUT_ROWS_LSN: u16 = 1;
 
 /// The position of a checkpoint and the state that belongs to it as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,10 @@ pub struct Meta {
     pub lsn: u64,
     /// That record's chain value: the record behind it must continue it.
     pub chain: u32,
+    /// No row has an effect behind this lsn. At or above `lsn`, because shards go on while they are
+    /// swept; durable in the log before the rows were, so a log that ends before it has lost
+    /// something.
+    pub rows_lsn: u64,
     /// That record's time, in milliseconds since the Unix epoch: the clock never goes behind it.
     pub time_ms: u64,
     /// No token at or above this was handed out.
@@ -33,11 +41,24 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// What this says of the log: where to read on, and that it reaches as far as the rows.
+    pub fn known(&self) -> Known {
+        let from = Position {
+            lsn: self.lsn,
+            chain: self.chain,
+        };
+        Known {
+            from,
+            durable_lsn: self.rows_lsn,
+        }
+    }
+
     /// The row's value.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = META_VERSION.to_le_bytes().to_vec();
         put_number(&mut out, u64::from(self.format));
         put_number(&mut out, self.lsn);
+        put_number(&mut out, self.rows_lsn);
         out.extend_from_slice(&self.chain.to_le_bytes());
         put_number(&mut out, self.time_ms);
         put_number(&mut out, self.token_ceiling);
@@ -57,12 +78,19 @@ impl Meta {
         }
         let (version, mut rest) = head.split_first_chunk::<2>().ok_or(MetaError::Damaged)?;
         let version = u16::from_le_bytes(*version);
-        if version != META_VERSION {
+        if !(WITHOUT_ROWS_LSN..=META_VERSION).contains(&version) {
             return Err(MetaError::Version(version));
         }
+        let format = number_u32(&mut rest)?;
+        let lsn = number(&mut rest)?;
+        let rows_lsn = match version {
+            WITHOUT_ROWS_LSN => lsn,
+            _ => number(&mut rest)?,
+        };
         let meta = Meta {
-            format: number_u32(&mut rest)?,
-            lsn: number(&mut rest)?,
+            format,
+            lsn,
+            rows_lsn,
             chain: fixed_u32(&mut rest)?,
             time_ms: number(&mut rest)?,
             token_ceiling: number(&mut rest)?,
@@ -70,7 +98,7 @@ impl Meta {
             next_database_id: number_u32(&mut rest)?,
             dead_databases: list(&mut rest)?,
         };
-        if rest.is_empty() {
+        if rest.is_empty() && meta.rows_lsn >= meta.lsn {
             Ok(meta)
         } else {
             Err(MetaError::Damaged)
@@ -83,7 +111,7 @@ impl Meta {
 pub enum MetaError {
     /// The bytes are not what was written.
     Damaged,
-    /// Written by a newer server; its version.
+    /// A version that this server does not read.
     Version(u16),
 }
 
@@ -93,8 +121,8 @@ impl fmt::Display for MetaError {
             MetaError::Damaged => write!(f, "its checksum or shape is wrong"),
             MetaError::Version(version) => write!(
                 f,
-                "it has version {version} and this server reads version {META_VERSION}; \
-                 start the newer server that wrote it"
+                "it has version {version} and this server reads versions {WITHOUT_ROWS_LSN} to \
+                 {META_VERSION}; start the newer server that wrote it"
             ),
         }
     }
@@ -167,7 +195,7 @@ mod tests {
     fn meta() -> impl Strategy<Value = Meta> {
         let head = (
             any::<u32>(),
-            any::<u64>(),
+            any::<(u64, u64)>(),
             any::<u32>(),
             any::<u64>(),
             any::<u64>(),
@@ -179,7 +207,8 @@ mod tests {
         );
         (head, databases).prop_map(|(head, databases)| Meta {
             format: head.0,
-            lsn: head.1,
+            lsn: head.1.0.min(head.1.1),
+            rows_lsn: head.1.0.max(head.1.1),
             chain: head.2,
             time_ms: head.3,
             token_ceiling: head.4,
@@ -219,11 +248,45 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_as_newer() {
-        let mut bytes = 2u16.to_le_bytes().to_vec();
-        bytes.extend_from_slice(b"whatever the future holds");
+        let bytes = sealed(3, b"whatever the future holds");
+        assert_eq!(Meta::decode(&bytes), Err(MetaError::Version(3)));
+        assert!(MetaError::Version(3).to_string().contains("newer server"));
+    }
+
+    #[test]
+    fn the_first_version_is_read_as_if_rows_ended_at_its_position() {
+        // Format 1, lsn 300, chain, time 5, ceiling 100, databases 0 and 1, next 2, none dead.
+        let body = [1, 0xAC, 2, 4, 3, 2, 1, 5, 100, 2, 0, 1, 2, 0];
+        let meta = Meta::decode(&sealed(1, &body)).unwrap();
+        let expected = Meta {
+            format: 1,
+            lsn: 300,
+            rows_lsn: 300,
+            chain: 0x0102_0304,
+            time_ms: 5,
+            token_ceiling: 100,
+            databases: vec![0, 1],
+            next_database_id: 2,
+            dead_databases: Vec::new(),
+        };
+        assert_eq!(meta, expected);
+        assert_eq!(meta.encode()[..2], META_VERSION.to_le_bytes());
+    }
+
+    #[test]
+    fn rows_that_end_before_their_position_are_damage() {
+        let meta = Meta {
+            lsn: 7,
+            rows_lsn: 6,
+            ..Meta::default()
+        };
+        assert_eq!(Meta::decode(&meta.encode()), Err(MetaError::Damaged));
+    }
+
+    fn sealed(version: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = [&version.to_le_bytes(), body].concat();
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
-        assert_eq!(Meta::decode(&bytes), Err(MetaError::Version(2)));
-        assert!(MetaError::Version(2).to_string().contains("newer server"));
+        bytes
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! [`FjallStore`] keeps rows on disk, [`MapStore`] in memory for tests and the simulator.
 
+pub mod ballast;
 pub mod checkpoint;
 pub mod files;
 pub mod folder;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
+pub use self::ballast::Ballast;
 pub use self::checkpoint::{CheckpointError, Deep, Depth, Outcome, RowChange, Slice, Sweep};
 pub use self::fjall::{FjallStore, StoreOptions};
 pub use self::folder::{Draft, Folder, FolderError, Identity, Look};
@@ -40,7 +42,7 @@ pub type Rows = Box<dyn Iterator<Item = Result<(Bytes, Bytes), StoreError>> + Se
 pub enum Finish {
     /// Publish the rows together with this meta row.
     With(Meta),
-    /// Publish the rows and leave the meta row as it is: for rows that are only hints.
+    /// Publish the rows and leave the meta row as it is.
     Rows,
     /// Drop everything.
     Abandon,
@@ -87,8 +89,24 @@ pub trait Store: Send + Sync {
     /// compacts by itself after each ingestion; this is for a caller that waits for it.
     fn relieve(&self) -> Result<bool, StoreError>;
 
+    /// Writes the whole store anew, without what was removed: it takes as much space as what is
+    /// left, and then gives back what was there before.
+    fn shrink(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// True when the store must be reopened before the next ingestion.
     fn needs_reopen(&self) -> bool;
+
+    /// What it has to be reopened for is that the disk was full.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// The store compacts itself just now, and so takes space and will give some back.
+    fn is_compacting(&self) -> bool {
+        false
+    }
 
     /// Closes and opens the store again, which removes what unfinished ingestions and compactions
     /// left; compaction goes on after the next ingestion. It waits for the step that compaction is

@@ -18,6 +18,7 @@ type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 fn meta_at(lsn: u64) -> Meta {
     Meta {
         lsn,
+        rows_lsn: lsn,
         databases: vec![0, 1],
         next_database_id: 2,
         ..Meta::default()
@@ -432,4 +433,34 @@ fn dead_rows_are_found_in_bounded_looks() {
         (found, looks),
         (vec![keys[0].clone(), keys[2].clone(), keys[3].clone()], 3)
     );
+}
+
+#[test]
+fn a_store_that_is_written_anew_gives_back_what_was_removed() {
+    let (place, store) = disk();
+    let key = |number: u32| [&[0, 1, 1][..], &number.to_be_bytes()].concat();
+    let value = |number: u32| {
+        let bytes = (0..500).map(|at| (number.wrapping_mul(at + 7).wrapping_mul(at) >> 3) as u8);
+        bytes.collect::<Vec<u8>>()
+    };
+    let rows: Changes = (0..2_000).map(|n| (key(n), Some(value(n)))).collect();
+    let gone: Changes = (0..1_800).map(|n| (key(n), None)).collect();
+    assert_eq!(ingest(&store, 1, &rows), Ok(true));
+    assert_eq!(ingest(&store, 2, &gone), Ok(true));
+    let before = store.disk_bytes();
+    store.shrink().unwrap();
+    assert!(
+        store.disk_bytes() < before / 5,
+        "{before}, {}",
+        store.disk_bytes()
+    );
+    assert!(!store.needs_reopen() && !store.is_full());
+    let left = |store: &FjallStore| {
+        let rows = all(store);
+        assert_eq!(store.meta().unwrap(), Some(meta_at(2)));
+        rows.len()
+    };
+    assert_eq!(left(&store), 200);
+    drop(store);
+    assert_eq!(left(&open(&place).unwrap()), 200);
 }

@@ -171,9 +171,10 @@ struct Allowance {
 const EXPIRY_EFFECT_BYTES: u64 = 128;
 /// What a record takes beside its payload, at most: headers, and padding to whole blocks.
 const RECORD_BYTES: u64 = 2 * LOG_BLOCK_BYTES;
-/// Slots of deleted keys that are cleaned up per tick, and while memory is short.
-const RECLAIM_SLOTS: usize = 64;
-const RECLAIM_SLOTS_SHORT: usize = 512;
+/// Entries that are passed per tick to clean up behind deleted keys, and while memory is short: a
+/// fraction of a millisecond.
+const RECLAIM_ENTRIES: usize = 8 * 1024;
+const RECLAIM_ENTRIES_SHORT: usize = 32 * 1024;
 /// Room is reserved in pieces of at least so many bytes.
 const RESERVE_BYTES: u64 = 64 * 1024;
 /// More unused room than this goes back.
@@ -424,13 +425,8 @@ impl Worker {
     /// # Errors
     /// It has to be closed.
     pub fn check_unread(&mut self, id: ConnId) -> std::io::Result<()> {
-        let limits = self.settings.current().client_output_buffer;
-        let monitor = self.conn(id).is_some_and(|conn| conn.session.monitor);
-        let limit = if monitor {
-            limits.replica
-        } else {
-            limits.normal
-        };
+        // Who monitors is an ordinary client, as in Redis.
+        let limit = self.settings.current().client_output_buffer.normal;
         let unread = self.conn(id).map_or(0, |conn| conn.queue.unread_bytes());
         if unread as u64 <= limit.hard_bytes_effective() {
             return Ok(());
@@ -679,12 +675,12 @@ impl Worker {
                 self.allowance.give_back(bytes);
             }
             self.input_gate.follow_expiry(self.id, keyspace);
-            let slots = if self.short_of_memory {
-                RECLAIM_SLOTS_SHORT
+            let entries = if self.short_of_memory {
+                RECLAIM_ENTRIES_SHORT
             } else {
-                RECLAIM_SLOTS
+                RECLAIM_ENTRIES
             };
-            keyspace.tables_mut().reclaim(slots);
+            keyspace.tables_mut().reclaim(entries);
             let dropped = keyspace.take_dropped();
             if !dropped.is_empty() {
                 // Freeing millions of keys takes a while; nobody waits for it.

@@ -2,7 +2,7 @@
 //! lending, gate and log, driven by hand.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hashbrown::HashMap;
@@ -11,47 +11,18 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::clock::ManualClock;
 use crate::command::transcript::store_all;
-use crate::config::{Live, Settings};
+use crate::config::Settings;
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::input_gate::Read;
 use crate::log::sim_disk::{Keep, SimDisk};
 use crate::log::{self, Batch, Log, Manual, Options, Position};
-use crate::metrics::Metrics;
 use crate::recovery::{Plan, recover};
 use crate::residency::StoredKeys;
 use crate::route::Routes;
-use crate::session::{Client, Clients, Engine, KeyCounts, Shared};
+use crate::session::{Client, Shared};
 use crate::shard::mailbox::{ConnId, Message};
 use crate::store::{MapStore, Meta, Store};
 use crate::worker::{Parts, Worker};
-
-struct NoEngine;
-
-impl Engine for NoEngine {
-    fn info(&self, _metrics: &Metrics) -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    fn last_checkpoint_s(&self) -> u64 {
-        0
-    }
-
-    fn checkpoint_runs(&self) -> bool {
-        false
-    }
-
-    fn last_checkpoint_ok(&self) -> bool {
-        true
-    }
-
-    fn changes_since_checkpoint(&self) -> u64 {
-        0
-    }
-
-    fn log_bytes(&self) -> u64 {
-        0
-    }
-}
 
 /// A client: a connection of one of the threads.
 #[derive(Clone, Copy)]
@@ -96,6 +67,8 @@ impl Village {
             seed: SEED,
             databases: 2,
             random_seed: 5,
+            // Several parts per shard, or by itself.
+            threads: (shards % 3) * 3,
         };
         let meta = Meta {
             databases: vec![0, 1],
@@ -108,7 +81,11 @@ impl Village {
         let recovered = recovered.expect("what was written can be read");
         let (log, mut manual) = recovery.finish_manual().expect("the log starts");
         manual.run().expect("the disk works");
-        let shared = shared(shards);
+        let settings = Settings {
+            databases: 2,
+            ..Settings::default()
+        };
+        let shared = Shared::alone(settings, shards);
         let manual_clock = ManualClock::new(1_700_000_000_000);
         let clock = manual_clock.clock(recovered.time_ms);
         first_ceiling(&log, recovered.tokens.ceiling(), clock.now_ms());
@@ -322,23 +299,6 @@ fn first_ceiling(log: &Log, ceiling: u64, time_ms: u64) {
         time_ms,
         reserved_bytes: 4096,
     });
-}
-
-fn shared(shards: usize) -> Arc<Shared> {
-    Arc::new(Shared {
-        settings: Live::new(Settings::default(), None),
-        clients: Clients::default(),
-        metrics: Metrics::new(shards, crate::command::table().rows().len()),
-        engine: Box::new(NoEngine),
-        started_ms: 0,
-        run_id: String::new(),
-        port: AtomicU32::new(0),
-        dir: String::new(),
-        shards,
-        keyspace: KeyCounts::new(shards, 2),
-        monitors: AtomicUsize::new(0),
-        stopping: AtomicBool::new(false),
-    })
 }
 
 /// A key for each shard.
@@ -688,4 +648,24 @@ fn tokens_are_new_after_a_power_cut() {
         }
         disk = village.crash(Keep::Some);
     }
+}
+
+#[test]
+fn a_monitor_that_does_not_read_has_the_bound_of_ordinary_clients() {
+    let mut village = Village::start(&SimDisk::new(1), 1);
+    let (monitor, writer) = (village.connect(0), village.connect(0));
+    let limits = "normal 2000 0 0 slave 100 0 0";
+    let set = format!("CONFIG SET client-output-buffer-limit \"{limits}\"\n");
+    assert_eq!(village.call(writer, &set), "+OK\r\n");
+    assert_eq!(village.call(monitor, "MONITOR\n"), "+OK\r\n");
+    let fits = |village: &mut Village| {
+        village.send(writer, &format!("SET a {}\n", "x".repeat(900)));
+        village.settle();
+        let released = village.workers[0].output(monitor.id);
+        assert!(released.is_some_and(|released| !released.bytes().is_empty()));
+        village.workers[0].check_unread(monitor.id).is_ok()
+    };
+    assert!(fits(&mut village), "more than replicas may have");
+    assert!(fits(&mut village));
+    assert!(!fits(&mut village), "more than anybody may have");
 }

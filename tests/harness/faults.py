@@ -7,10 +7,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-WRITE, SYNC, OPEN, TRUNCATE, RENAME, READ, DIRECT = range(7)
+WRITE, SYNC, OPEN, TRUNCATE, RENAME, READ, DIRECT, ALLOCATE = range(8)
 LOG, STORE = 1, 2
 RULES, RULE_INTS, PLACES = 8, 9, 3
-KINDS = 7
+KINDS = 8
 
 
 class Faults:

@@ -66,6 +66,7 @@ class Server:
         self.prefix = list(prefix)
         self.own_folder = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="tallyman-test-"))
+        self.log_path = self.folder / "server.log"
         self.process = None
         self.port = 0
         self.ready_line = ""
@@ -112,7 +113,7 @@ class Server:
     def begin(self):
         """Starts the process and waits for nothing."""
         assert self.process is None, "already running"
-        self.log = open(self.folder / "server.log", "ab")
+        self.log = open(self.log_path, "ab")
         line = self.command_line()
         try:
             self.process = subprocess.Popen(
@@ -169,7 +170,7 @@ class Server:
 
     def log_tail(self, bytes_max=4000):
         """The end of what the server wrote on stdout and stderr."""
-        text = (self.folder / "server.log").read_bytes()[-bytes_max:]
+        text = self.log_path.read_bytes()[-bytes_max:]
         return text.decode(errors="replace")
 
     def running(self):

@@ -46,8 +46,8 @@ struct Report {
     flips: u64,
     flips_found: u64,
     flips_undecided: u64,
-    /// Among these: the store has a part of the record that is gone.
-    flips_mixed: u64,
+    cuts: u64,
+    cuts_found: u64,
 }
 
 /// Runs one seed; panics when a rule is broken.
@@ -73,6 +73,7 @@ fn run_seed(seed: u64) -> (Report, Counts) {
         machine = Box::new(world.die());
         lose(&mut machine);
         flip_bits(&mut machine, &mut report);
+        cut_tails(&mut machine, &mut report);
     }
     report.trace = machine.oracle.trace;
     (report, machine.oracle.counts)
@@ -184,39 +185,69 @@ fn flip_bits(machine: &mut Machine, report: &mut Report) {
                 "a flipped bit cut the log from {end} to {lsn}, and nobody is told"
             );
             report.flips_undecided += 1;
-            if machine.stored_lsn > lsn {
-                // The store holds effects of the record that is gone, and does not know it.
-                report.flips_mixed += 1;
-                continue;
-            }
         }
-        let (expected, expected_map) = machine.oracle.expected(lsn);
-        assert_eq!(
-            expected_map.0, map.0,
-            "databases after a flipped bit, at {lsn}"
-        );
-        let differ = state::differences(&expected, &found);
-        assert!(
-            differ.is_empty(),
-            "after a flipped bit, at {lsn}: {differ:?} differ"
-        );
+        check_served(machine, (lsn, &found, &map), "after a flipped bit");
+    }
+}
+
+/// What is served is what was there at some moment, whole.
+fn check_served(
+    machine: &Machine,
+    (lsn, found, map): (u64, &state::State, &state::DatabaseMap),
+    when: &str,
+) {
+    let (expected, expected_map) = machine.oracle.expected(lsn);
+    assert_eq!(expected_map.0, map.0, "databases {when}, at {lsn}");
+    let differ = state::differences(&expected, found);
+    assert!(differ.is_empty(), "{when}, at {lsn}: {differ:?} differ");
+}
+
+/// On copies of the disk: the end of the log is lost. Whoever starts then has a state that was once
+/// there, and never one older than what the store was made of; or is told.
+fn cut_tails(machine: &mut Machine, report: &mut Report) {
+    if machine.read(&machine.disk.fork(1), 1).is_err() {
+        return;
+    }
+    for _ in 0..2 {
+        let disk = machine.disk.fork(machine.random.random());
+        let files = machine.log_files(&disk);
+        if files.is_empty() {
+            return;
+        }
+        let (file, contents) = &files[machine.random.random_range(0..files.len())];
+        let blocks = contents.len() / 4096;
+        let used = (0..blocks).filter(|block| {
+            let block = &contents[block * 4096..][..4096];
+            block.iter().any(|byte| *byte != 0)
+        });
+        let used: Vec<usize> = used.collect();
+        let last = machine.random.random_range(0..used.len().max(1));
+        let Some(&at) = used.get(last) else {
+            return;
+        };
+        disk.truncate(file, at as u64 * 4096);
+        report.cuts += 1;
+        let Ok((recovery, recovered, _)) = machine.read(&disk, 2) else {
+            report.cuts_found += 1;
+            continue;
+        };
+        let lsn = recovery.position().lsn;
+        if lsn < machine.records[0] {
+            // Before the last start, of which nothing is kept here.
+            continue;
+        }
+        let (found, map) = Machine::holds(&recovered);
+        check_served(machine, (lsn, &found, &map), "without the end of the log");
     }
 }
 
 /// Flips one bit of what the log holds.
 fn flip_one(machine: &mut Machine, disk: &SimDisk) -> bool {
-    let numbers: Vec<u64> = (1..60).collect();
-    let path = |number: &u64| std::path::PathBuf::from(format!("log/segment-{number:08}"));
-    let files: Vec<_> = numbers.iter().map(path).collect();
-    let files: Vec<_> = files
-        .into_iter()
-        .filter(|path| !disk.contents(path).is_empty())
-        .collect();
+    let files = machine.log_files(disk);
     if files.is_empty() {
         return false;
     }
-    let file = &files[machine.random.random_range(0..files.len())];
-    let contents = disk.contents(file);
+    let (file, contents) = &files[machine.random.random_range(0..files.len())];
     let used: Vec<usize> = contents
         .iter()
         .enumerate()
@@ -324,7 +355,8 @@ impl Totals {
         self.report.flips += report.flips;
         self.report.flips_found += report.flips_found;
         self.report.flips_undecided += report.flips_undecided;
-        self.report.flips_mixed += report.flips_mixed;
+        self.report.cuts += report.cuts;
+        self.report.cuts_found += report.cuts_found;
         self.counts.events += counts.events;
         self.counts.replies += counts.replies;
         self.counts.blocks += counts.blocks;
@@ -354,7 +386,8 @@ impl Totals {
             flips,
             flips_found,
             flips_undecided,
-            flips_mixed,
+            cuts,
+            cuts_found,
             ..
         } = self.report;
         println!(
@@ -363,7 +396,7 @@ impl Totals {
              by the plain model), {blocks} blocks, {tokens} tokens, \
              {evicted} keys left memory\n{flips} bits flipped: \
              {flips_found} found, {} harmless, {flips_undecided} in the last record before a \
-             crash ({flips_mixed} of them in the store already)",
+             crash\n{cuts} times the end of the log was lost: {cuts_found} found",
             self.seeds,
             flips - flips_found - flips_undecided
         );

@@ -862,7 +862,7 @@ fn say(event: &Event) {
         }
         Event::PutOff(at, keys) => println!("{:?} {} put off: {keys:?}", at.slots, at.now_ms),
         Event::Appended(lsn, payload) => {
-            let mutations = tallyman::keyspace::codec::Mutations::of(payload.clone());
+            let mutations = tallyman::keyspace::codec::Mutations::of(payload);
             println!("batch {lsn}: {:?}", mutations.collect::<Vec<_>>());
         }
         Event::Sealed(slots, lsn) => println!("{slots:?} sealed at {lsn}"),

@@ -6,9 +6,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 
@@ -16,21 +16,20 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tallyman::clock::{Clock, ManualClock};
-use tallyman::config::{AppendFsync, Live, Settings};
+use tallyman::config::{AppendFsync, Settings};
 use tallyman::keyspace::input_gate::Read;
 use tallyman::keyspace::tokens::TOKEN_BLOCK;
 use tallyman::log::sim_disk::{Call, Keep, SimDisk};
-use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, Position, SyncMode};
-use tallyman::metrics::Metrics;
+use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, SyncMode};
 use tallyman::recovery::{Plan, Recovered, recover};
 use tallyman::residency::StoredKeys;
 use tallyman::route::Routes;
 use tallyman::server::checkpoints::{DatabaseMap, Progress, Shards, Tools};
 use tallyman::server::first_batch;
-use tallyman::session::{Client as Record, Clients, Engine, KeyCounts, Shared};
+use tallyman::session::{Client as Record, Shared};
 use tallyman::shard::mailbox::{ConnId, Message, SweepSlice, SweepStep};
 use tallyman::sim;
-use tallyman::store::{Fault as StoreFault, Finish, MapStore, Meta, Store};
+use tallyman::store::{Ballast, Fault as StoreFault, Finish, MapStore, Meta, Store};
 use tallyman::worker::{Control, Parts, Worker};
 
 use crate::oracle::{Beginning, Oracle};
@@ -42,34 +41,6 @@ pub const DATABASES: usize = 3;
 /// Expired keys are deleted in pieces of so many.
 const EXPIRE_BUDGET: usize = 200;
 const WALL_MS: u64 = 1_700_000_000_000;
-
-struct NoEngine;
-
-impl Engine for NoEngine {
-    fn info(&self, _metrics: &Metrics) -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    fn last_checkpoint_s(&self) -> u64 {
-        0
-    }
-
-    fn checkpoint_runs(&self) -> bool {
-        false
-    }
-
-    fn last_checkpoint_ok(&self) -> bool {
-        true
-    }
-
-    fn changes_since_checkpoint(&self) -> u64 {
-        0
-    }
-
-    fn log_bytes(&self) -> u64 {
-        0
-    }
-}
 
 /// What stays when the server dies.
 pub struct Machine {
@@ -85,8 +56,6 @@ pub struct Machine {
     pub oracle: Oracle,
     /// Ends of the records that are on disk, since the start.
     pub records: Vec<Lsn>,
-    /// What the store holds goes up to here, at most.
-    pub stored_lsn: Lsn,
     next_client: u64,
 }
 
@@ -152,7 +121,6 @@ impl Machine {
             generator,
             random,
             records: Vec::new(),
-            stored_lsn: 0,
             next_client: 0,
         }
     }
@@ -180,17 +148,14 @@ impl Machine {
             .meta()
             .expect("the store works")
             .unwrap_or_default();
-        let from = Position {
-            lsn: meta.lsn,
-            chain: meta.chain,
-        };
         let options = self.options(shards);
-        let mut recovery = log::open(disk.disk(), Path::new("log"), options, from)?;
+        let mut recovery = log::open(disk.disk(), Path::new("log"), options, meta.known())?;
         let plan = Plan {
             routes: Routes::new(shards),
             seed: self.seed,
             databases: DATABASES,
             random_seed: self.seed ^ 5,
+            threads: 0,
         };
         let store: Arc<dyn Store> = self.store.clone();
         let mut recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})?;
@@ -199,6 +164,14 @@ impl Machine {
             keyspace.wake_everything().expect("the store works");
         }
         Ok((recovery, recovered, plan))
+    }
+
+    /// The files of the log, and what is in them.
+    pub fn log_files(&self, disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+        let paths = (1..60).map(|number| PathBuf::from(format!("log/segment-{number:08}")));
+        let files = paths.map(|path| (disk.contents(&path), path));
+        let files = files.filter(|(contents, _)| !contents.is_empty());
+        files.map(|(contents, path)| (path, contents)).collect()
     }
 
     /// Time passes.
@@ -286,20 +259,7 @@ fn shared(shards: usize, mode: SyncMode) -> Arc<Shared> {
         },
         ..Settings::default()
     };
-    Arc::new(Shared {
-        settings: Live::new(settings, None),
-        clients: Clients::default(),
-        metrics: Metrics::new(shards, tallyman::command::table().rows().len()),
-        engine: Box::new(NoEngine),
-        started_ms: 0,
-        run_id: String::new(),
-        port: AtomicU32::new(0),
-        dir: String::new(),
-        shards,
-        keyspace: KeyCounts::new(shards, DATABASES),
-        monitors: AtomicUsize::new(0),
-        stopping: AtomicBool::new(false),
-    })
+    Shared::alone(settings, shards)
 }
 
 impl World {
@@ -366,6 +326,8 @@ impl World {
             retired: true,
             expired_until_ms: 0,
             progress: Arc::new(Progress::default()),
+            ballast: Ballast::none(),
+            may_shrink: false,
         };
         Started { world, checkpoint }
     }
@@ -827,7 +789,6 @@ impl Shards for Reach {
                 return Err("the server is dead".to_owned());
             }
             if log.durable_lsn() >= lsn {
-                world.machine.stored_lsn = lsn;
                 return Ok(());
             }
             world.step();

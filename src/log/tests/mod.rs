@@ -57,14 +57,14 @@ impl Rig {
     fn from(
         disk: &Arc<SimDisk>,
         sync: SyncMode,
-        from: Position,
+        known: impl Into<Known>,
     ) -> Result<(Rig, Vec<Replayed>), Fatal> {
         let (clock, fatals) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicUsize::new(0)));
         let options = Options {
             sync,
             ..options(&clock, &fatals)
         };
-        let mut recovery = open(disk.disk(), dir(), options.clone(), from)?;
+        let mut recovery = open(disk.disk(), dir(), options.clone(), known)?;
         let replayed = drain(&mut recovery)?;
         let (log, manual) = recovery.finish_manual()?;
         Ok((
@@ -533,6 +533,33 @@ fn a_full_disk_refuses_reservations_keeps_its_promises_and_resumes_by_itself() {
 }
 
 #[test]
+fn withheld_space_is_left_to_others_until_it_is_given_back() {
+    let mut rig = Rig::new();
+    let big = "x".repeat(30_000);
+    rig.commit(&[&big, &big, &big, &big, &big, &big, &big, &big]);
+    let segments = |rig: &Rig| rig.disk.used_bytes() / SEGMENT_BYTES;
+    rig.log.withhold_space(true);
+    let before = segments(&rig);
+    assert!(before >= 5, "{before} segments");
+    assert!(rig.log.is_full() && rig.log.stats().disk_full);
+    assert_eq!(rig.log.try_reserve(100, false), Reserve::Full);
+    assert!(rig.log.reserve_urgent(100), "what frees space goes on");
+    rig.log.append(Batch {
+        reserved_bytes: 100,
+        ..batch(b"DEL")
+    });
+    rig.manual.run().unwrap();
+    assert_eq!(segments(&rig), before, "nothing was allocated");
+    rig.log.trim(rig.log.durable_lsn());
+    let left = segments(&rig);
+    assert!(left <= 3, "{left} segments are left of {before}");
+    assert_eq!(rig.log.try_reserve(100, false), Reserve::Full);
+    rig.log.withhold_space(false);
+    rig.manual.run().unwrap();
+    assert!(rig.log.reserve(5_000) && !rig.log.is_full());
+}
+
+#[test]
 fn a_rotation_without_space_and_without_a_reservation_is_final_and_loses_nothing() {
     let mut rig = Rig::new();
     rig.manual.run().unwrap();
@@ -650,6 +677,48 @@ fn a_log_that_does_not_join_the_store_is_refused() {
     assert!(refused(&rig.disk.fork(1), two).is_some());
     let first = refused(&rig.disk.fork(1), Position::default());
     assert!(first.is_some_and(|text| text.contains("does not join")));
+}
+
+#[test]
+fn a_log_that_ends_before_what_is_known_to_have_been_durable_is_refused() {
+    let mut rig = Rig::new();
+    rig.commit(&["one", "two"]);
+    let from = rig.log.position();
+    rig.commit(&["three", "four"]);
+    let known = |durable_lsn| Known { from, durable_lsn };
+    let cut_behind = |lsn: Lsn| {
+        let disk = rig.disk.fork(1);
+        disk.truncate(&file(1), (lsn + 1) * BLOCK);
+        disk
+    };
+    for (ends_at, durable_lsn, whole) in [
+        (4, 4, true),
+        (3, 3, true),
+        (3, 2, true),
+        (2, 2, true),
+        (3, 4, false),
+        (2, 4, false),
+        (2, 3, false),
+    ] {
+        let disk = cut_behind(ends_at);
+        let report = verify(&*disk.disk(), dir(), 0x5eed, known(durable_lsn));
+        let started = Rig::from(&disk, SyncMode::Always, known(durable_lsn));
+        let Err(fatal) = started else {
+            assert!(
+                whole,
+                "the end at {ends_at} of {durable_lsn} is passed over"
+            );
+            assert!(report.fault.is_none(), "{report:?}");
+            continue;
+        };
+        let text = fatal.to_string();
+        assert!(!whole, "{text}");
+        assert_eq!(report.fault.unwrap().to_string(), text);
+        let lost = format!("the record with lsn {} is not readable", ends_at + 1);
+        let proof = format!("up to lsn {durable_lsn}");
+        let told = [&lost, &proof, "segment-00000001", "restore the folder"];
+        assert!(told.iter().all(|word| text.contains(*word)), "{text}");
+    }
 }
 
 #[test]
