@@ -16,6 +16,8 @@ use crate::sim;
 pub enum Barrier {
     /// Shards are being borrowed for it.
     Lending,
+    /// Keys of its request are being read.
+    Reading,
     /// Parts of a fan-out are on their way.
     Fan(Fan),
     /// WAIT or WAITAOF.
@@ -79,6 +81,8 @@ pub struct Conn {
     pub queue: ReplyQueue,
     /// Why the next request waits.
     pub(super) barrier: Option<Barrier>,
+    /// What keeps the keys of the next request in memory.
+    pub(super) fetch: Option<u64>,
     /// What the commands of a block that is being queued need.
     pub(super) block_needs: BlockNeeds,
     /// Calls for other shards that were not sent yet.
@@ -115,6 +119,7 @@ impl Conn {
             input_wanted: 0,
             queue: ReplyQueue::default(),
             barrier: None,
+            fetch: None,
             block_needs: BlockNeeds::default(),
             outgoing: Vec::new(),
             suppressed: Vec::new(),
