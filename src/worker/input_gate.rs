@@ -14,11 +14,14 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::command::{Row, Run, table};
 use crate::keyspace::Keyspace;
 use crate::keyspace::deadlines::Hint;
 use crate::keyspace::input_gate::{Hold, Name, Read, Rows};
+use crate::limits::FETCHED_AHEAD_MAX;
+use crate::resp::decode::{Args, DecodeLimits, Decoded, Decoder};
 use crate::route::ShardSet;
-use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId};
+use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId, Work};
 use crate::worker::Worker;
 use crate::worker::conn::{Barrier, Conn};
 use crate::worker::lending::Errand;
@@ -174,8 +177,11 @@ impl Worker {
         let Some(keyspace) = &mut self.keyspace else {
             return;
         };
-        let (ticket, wanted) = match rows {
-            Rows::Key(ticket, name, found) => (ticket, keyspace.came(ticket, &name, found)),
+        let ticket = match rows {
+            Rows::Key(ticket, name, found) => {
+                keyspace.came(ticket, &name, found);
+                ticket
+            }
             Rows::Due(hint, found) => {
                 let names = keyspace.due_came(hint, found);
                 return self.fetch_due(hint, names);
@@ -186,7 +192,6 @@ impl Worker {
             let Some(fetch) = self.input_gate.fetches.get_mut(&id) else {
                 continue;
             };
-            debug_assert!(wanted, "who waits for a read keeps it in the gate");
             fetch.left -= 1;
             if fetch.left == 0 {
                 self.fetched(id);
@@ -260,6 +265,62 @@ impl Worker {
         keyspace.map_or_else(Vec::new, |keyspace| keyspace.take_wanted())
     }
 
+    /// A connection's request waits for keys: those of the requests behind it are read meanwhile.
+    pub(super) fn fetch_ahead(&mut self, conn: &Conn, requests: &[u8], limits: &DecodeLimits) {
+        let Some(id) = conn.fetch else {
+            return;
+        };
+        let (mut decoder, mut at) = (Decoder::new(), 0);
+        for number in 0..FETCHED_AHEAD_MAX {
+            let consumed = match decoder.decode(&requests[at..], limits) {
+                Ok(Decoded::Request { consumed }) => consumed,
+                Ok(Decoded::Empty { consumed }) => {
+                    at += consumed;
+                    continue;
+                }
+                Ok(Decoded::Incomplete { .. }) | Err(_) => return,
+            };
+            let args = decoder.args(&requests[at..]);
+            let Some(row) = table().find(args).ok().map(|row| table().row(row)) else {
+                return;
+            };
+            if matches!(row.run, Run::Session(_)) {
+                // What follows may be of another database, or of a block.
+                return;
+            }
+            if number > 0 {
+                self.fetch_too(id, row, args, conn.session.database);
+            }
+            at += consumed;
+        }
+    }
+
+    /// Lets the keys of a call be read that runs soon, for a fetch that does not wait for them.
+    fn fetch_too(&mut self, id: u64, row: &Row, args: Args<'_>, database: usize) {
+        let gate = &mut self.input_gate;
+        let (Some(keyspace), Some(fetch), Some(sink)) =
+            (&mut self.keyspace, gate.fetches.get_mut(&id), &gate.sink)
+        else {
+            return;
+        };
+        let database = keyspace.databases().id(database);
+        let places = row.key_places(args).unwrap_or_default();
+        for key in places.each(args).take(FETCHED_AHEAD_MAX) {
+            let name = Name {
+                database,
+                key: key.into(),
+            };
+            if self.routes.of_key(key) != self.id || !keyspace.is_asleep(&name) {
+                continue;
+            }
+            gate.last += 1;
+            if keyspace.hold(&name, gate.last) == Hold::Read {
+                sink(self.id, Read::Key(gate.last, name.clone()));
+            }
+            fetch.names.push(name);
+        }
+    }
+
     // ---- calls from other threads ------------------------------------------------------------
 
     /// Puts calls behind those of their connection that wait, if some do.
@@ -280,6 +341,11 @@ impl Worker {
         let names = self.take_wanted();
         let place = (calls.from, calls.conn);
         let (id, _) = self.fetch(id, Whom::Line(calls.from, calls.conn), names);
+        for call in calls.calls.iter().skip(1).take(FETCHED_AHEAD_MAX) {
+            if let Work::Command(row, args) = &call.work {
+                self.fetch_too(id, table().row(*row), args.args(), call.context.database);
+            }
+        }
         self.input_gate.lines.insert(place, (id, calls.calls));
     }
 

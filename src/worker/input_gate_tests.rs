@@ -81,6 +81,36 @@ fn a_pipeline_keeps_its_order_where_some_keys_are_asleep() {
 }
 
 #[test]
+fn what_a_pipeline_needs_is_read_at_once() {
+    for shards in [1, 3] {
+        let mut village = village(shards);
+        let peer = village.connect(0);
+        for shard in 0..shards {
+            let key = &keys(shards)[shard];
+            let lines: Vec<[String; 2]> = (0..5)
+                .map(|number| format!("{{{key}}}{number}"))
+                .map(|key| [format!("SET {key} 1\n"), format!("INCR {key}\n")])
+                .collect();
+            let [set, add] = [0, 1].map(|way| {
+                let lines = lines.iter().map(|line| line[way].clone());
+                lines.collect::<String>()
+            });
+            village.call(peer, &set);
+            village.hibernate();
+            village.send(peer, &add);
+            assert_eq!(village.reads_left(), 5);
+            // The last first: none of them runs before the first one.
+            (0..4).rev().for_each(|place| village.read(place + 1));
+            village.settle();
+            assert_eq!(village.output(peer), "");
+            village.read_all();
+            assert_eq!(village.output(peer), ":2\r\n".repeat(5));
+            assert_gates_empty(&mut village);
+        }
+    }
+}
+
+#[test]
 fn all_keys_of_a_command_are_read_at_once_and_stay_until_it_runs() {
     for shards in [1, 3] {
         let mut village = village(shards);

@@ -160,6 +160,9 @@ impl Worker {
                     let args = decoder.args(&buffer[at..]);
                     if self.request(conn, args) == Flow::Again {
                         conn.more = true;
+                        if matches!(conn.barrier, Some(Barrier::Reading)) {
+                            self.fetch_ahead(conn, &buffer[at..], &limits);
+                        }
                         break;
                     }
                     at += consumed;
