@@ -6,13 +6,14 @@
 //!
 //! Always true: the keys of a fetch stay in memory until it is released. A connection runs nothing
 //! while its request waits; calls of one connection run in their order, so those behind one that
-//! waits stand in line behind it. No shard is lent while its keys are read. What waits is bounded:
+//! waits stand in line behind it, and so does what it wants to run on borrowed shards. No shard is lent while its keys are read. What waits is bounded:
 //! a connection waits with what it has read, calls keep their credit, and a coordinator's
 //! connection waits for it.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::command::{Row, Run, table};
 use crate::keyspace::Keyspace;
@@ -24,7 +25,7 @@ use crate::route::ShardSet;
 use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId, Work};
 use crate::worker::Worker;
 use crate::worker::conn::{Barrier, Conn};
-use crate::worker::lending::Errand;
+use crate::worker::lending::{Errand, Job};
 
 /// Where reads go; what they find comes back as a message to the shard.
 pub type ReadSink = Arc<dyn Fn(ShardId, Read) + Send + Sync>;
@@ -41,6 +42,8 @@ pub(super) struct InputGate {
     lines: HashMap<(ShardId, ConnId), (u64, Vec<Call>)>,
     /// What coordinators wanted to run.
     errands: HashMap<u64, Delayed>,
+    /// The same, where calls of its connection stand in line that were before it.
+    behind: HashMap<ConnId, (Errand, ShardSet)>,
     /// The last number of a fetch, a read, or an errand.
     last: u64,
 }
@@ -85,7 +88,10 @@ impl InputGate {
     pub(super) fn is_quiet(&self) -> bool {
         let mut fetches = self.fetches.values();
         let expires = |fetch: &Fetch| matches!(fetch.whom, Whom::Due(_));
-        fetches.all(expires) && self.lines.is_empty() && self.errands.is_empty()
+        fetches.all(expires)
+            && self.lines.is_empty()
+            && self.errands.is_empty()
+            && self.behind.is_empty()
     }
 
     /// Lets those keys be read that are to expire, and those go that have expired.
@@ -325,6 +331,9 @@ impl Worker {
 
     /// Puts calls behind those of their connection that wait, if some do.
     pub(super) fn stands_in_line(&mut self, calls: &mut Calls) -> bool {
+        if self.input_gate.lines.is_empty() {
+            return false;
+        }
         let place = (calls.from, calls.conn);
         match self.input_gate.lines.get_mut(&place) {
             Some((_, line)) => {
@@ -391,6 +400,43 @@ impl Worker {
             left,
         };
         self.input_gate.errands.insert(ticket, delayed);
+    }
+
+    /// Gives an errand back, unless its connection has calls at these shards that wait for keys: it
+    /// must not overtake them. Calls that did not have to wait are answered before a shard is lent.
+    pub(super) fn stays_behind(&mut self, errand: Errand, shards: &ShardSet) -> Option<Errand> {
+        let conn = self.conn(errand.conn);
+        let waits = conn.is_some_and(|conn| conn.has_calls_at(shards));
+        if !waits || matches!(errand.job, Job::Unwatch(_)) {
+            return Some(errand);
+        }
+        let behind = &mut self.input_gate.behind;
+        behind.insert(errand.conn, (errand, shards.clone()));
+        None
+    }
+
+    /// A connection has got answers: what stayed behind its calls may go on.
+    pub(super) fn go_on_behind(&mut self, conn: &Conn) {
+        let behind = &mut self.input_gate.behind;
+        if behind.is_empty() {
+            return;
+        }
+        if let Entry::Occupied(entry) = behind.entry(conn.id)
+            && !conn.has_calls_at(&entry.get().1)
+        {
+            let (errand, shards) = entry.remove();
+            self.gather(errand, shards);
+        }
+    }
+
+    /// A connection is gone: what stayed behind its calls does not begin.
+    pub(super) fn give_up_behind(&mut self, id: ConnId) {
+        if let Some((mut errand, shards)) = self.input_gate.behind.remove(&id)
+            && let Job::Work(Work::Block(block), _) = &mut errand.job
+        {
+            errand.job = Job::Unwatch(std::mem::take(&mut block.watched));
+            self.gather(errand, shards);
+        }
     }
 
     /// A coordinator needs keys of this shard, which is here.

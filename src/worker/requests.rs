@@ -493,6 +493,7 @@ impl Worker {
         }
         self.credit[shard] -= 1;
         self.metrics.hops.add(1);
+        conn.call_leaves(shard);
         let place = self.keep_place(conn);
         let call = Call {
             place,
