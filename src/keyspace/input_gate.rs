@@ -182,6 +182,15 @@ impl Keyspace {
         wanted
     }
 
+    /// Whether a key would have to be read, and nobody does it yet.
+    pub fn is_asleep(&self, name: &Name) -> bool {
+        let key = Key::of_database(name.database, &name.key, self.seed);
+        let gate = self.gate.as_ref();
+        self.tables.sleeps(name.database, key.slot)
+            && matches!(self.tables.presence(name.database, &key), Presence::Absent)
+            && gate.is_some_and(|gate| !gate.keys.contains_key(name))
+    }
+
     /// Somebody needs a key from now on. `ticket` is for its read, if it has to be read.
     pub fn hold(&mut self, name: &Name, ticket: u64) -> Hold {
         let key = Key::of_database(name.database, &name.key, self.seed);
@@ -221,46 +230,51 @@ impl Keyspace {
             return;
         };
         entry.get_mut().users -= 1;
-        if entry.get().users == 0 {
+        // What is being read is used all the same: somebody may ask again.
+        if entry.get().users == 0 && !matches!(entry.get().state, State::Reading) {
             entry.remove();
             let key = Key::of_database(name.database, &name.key, self.seed);
             self.tables.unpin(name.database, &key);
         }
     }
 
-    /// What a read found is here. False if nobody waits for this read any more.
+    /// What a read found is here.
     pub fn came(
         &mut self,
         ticket: u64,
         name: &Name,
         found: Result<Option<(Value, u64)>, Unreadable>,
-    ) -> bool {
-        let gate = self.gate.as_mut();
-        let gated = gate.and_then(|gate| gate.keys.get_mut(name));
-        let Some(gated) = gated.filter(|gated| gated.ticket == ticket) else {
-            return false;
+    ) {
+        let Some(gate) = &mut self.gate else {
+            return;
         };
-        if !matches!(gated.state, State::Reading) {
-            // It was looked for in another way, and is newer here.
-            return true;
+        let Entry::Occupied(mut entry) = gate.keys.entry(name.clone()) else {
+            return;
+        };
+        let gated = entry.get_mut();
+        if gated.ticket != ticket {
+            return;
         }
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                gated.state = State::Failed(error);
-                return true;
-            }
-        };
-        gated.state = State::Known;
-        let database = name.database;
-        if let Some((value, deadline_ms)) = found
-            && self.databases.is_live(database)
+        let key = Key::of_database(name.database, &name.key, self.seed);
+        // Otherwise it was looked for in another way, and is newer here.
+        let used = matches!(gated.state, State::Reading);
+        if used {
+            gated.state = match &found {
+                Ok(_) => State::Known,
+                Err(error) => State::Failed(error.clone()),
+            };
+        }
+        if gated.users == 0 {
+            entry.remove();
+            self.tables.unpin(name.database, &key);
+        }
+        if let Ok(Some((value, deadline_ms))) = found
+            && used
+            && self.databases.is_live(name.database)
         {
-            let key = Key::of_database(database, &name.key, self.seed);
             self.stats.woken += 1;
-            self.tables.load(database, &key, value, deadline_ms);
+            self.tables.load(name.database, &key, value, deadline_ms);
         }
-        true
     }
 
     /// Whether a key that is held could not be read.

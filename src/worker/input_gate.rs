@@ -6,22 +6,26 @@
 //!
 //! Always true: the keys of a fetch stay in memory until it is released. A connection runs nothing
 //! while its request waits; calls of one connection run in their order, so those behind one that
-//! waits stand in line behind it. No shard is lent while its keys are read. What waits is bounded:
+//! waits stand in line behind it, and so does what it wants to run on borrowed shards. No shard is lent while its keys are read. What waits is bounded:
 //! a connection waits with what it has read, calls keep their credit, and a coordinator's
 //! connection waits for it.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
+use crate::command::{Row, Run, table};
 use crate::keyspace::Keyspace;
 use crate::keyspace::deadlines::Hint;
 use crate::keyspace::input_gate::{Hold, Name, Read, Rows};
+use crate::limits::FETCHED_AHEAD_MAX;
+use crate::resp::decode::{Args, DecodeLimits, Decoded, Decoder};
 use crate::route::ShardSet;
-use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId};
+use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId, Work};
 use crate::worker::Worker;
 use crate::worker::conn::{Barrier, Conn};
-use crate::worker::lending::Errand;
+use crate::worker::lending::{Errand, Job};
 
 /// Where reads go; what they find comes back as a message to the shard.
 pub type ReadSink = Arc<dyn Fn(ShardId, Read) + Send + Sync>;
@@ -38,6 +42,8 @@ pub(super) struct InputGate {
     lines: HashMap<(ShardId, ConnId), (u64, Vec<Call>)>,
     /// What coordinators wanted to run.
     errands: HashMap<u64, Delayed>,
+    /// The same, where calls of its connection stand in line that were before it.
+    behind: HashMap<ConnId, (Errand, ShardSet)>,
     /// The last number of a fetch, a read, or an errand.
     last: u64,
 }
@@ -82,7 +88,10 @@ impl InputGate {
     pub(super) fn is_quiet(&self) -> bool {
         let mut fetches = self.fetches.values();
         let expires = |fetch: &Fetch| matches!(fetch.whom, Whom::Due(_));
-        fetches.all(expires) && self.lines.is_empty() && self.errands.is_empty()
+        fetches.all(expires)
+            && self.lines.is_empty()
+            && self.errands.is_empty()
+            && self.behind.is_empty()
     }
 
     /// Lets those keys be read that are to expire, and those go that have expired.
@@ -174,8 +183,11 @@ impl Worker {
         let Some(keyspace) = &mut self.keyspace else {
             return;
         };
-        let (ticket, wanted) = match rows {
-            Rows::Key(ticket, name, found) => (ticket, keyspace.came(ticket, &name, found)),
+        let ticket = match rows {
+            Rows::Key(ticket, name, found) => {
+                keyspace.came(ticket, &name, found);
+                ticket
+            }
             Rows::Due(hint, found) => {
                 let names = keyspace.due_came(hint, found);
                 return self.fetch_due(hint, names);
@@ -186,7 +198,6 @@ impl Worker {
             let Some(fetch) = self.input_gate.fetches.get_mut(&id) else {
                 continue;
             };
-            debug_assert!(wanted, "who waits for a read keeps it in the gate");
             fetch.left -= 1;
             if fetch.left == 0 {
                 self.fetched(id);
@@ -260,10 +271,69 @@ impl Worker {
         keyspace.map_or_else(Vec::new, |keyspace| keyspace.take_wanted())
     }
 
+    /// A connection's request waits for keys: those of the requests behind it are read meanwhile.
+    pub(super) fn fetch_ahead(&mut self, conn: &Conn, requests: &[u8], limits: &DecodeLimits) {
+        let Some(id) = conn.fetch else {
+            return;
+        };
+        let (mut decoder, mut at) = (Decoder::new(), 0);
+        for number in 0..FETCHED_AHEAD_MAX {
+            let consumed = match decoder.decode(&requests[at..], limits) {
+                Ok(Decoded::Request { consumed }) => consumed,
+                Ok(Decoded::Empty { consumed }) => {
+                    at += consumed;
+                    continue;
+                }
+                Ok(Decoded::Incomplete { .. }) | Err(_) => return,
+            };
+            let args = decoder.args(&requests[at..]);
+            let Some(row) = table().find(args).ok().map(|row| table().row(row)) else {
+                return;
+            };
+            if matches!(row.run, Run::Session(_)) {
+                // What follows may be of another database, or of a block.
+                return;
+            }
+            if number > 0 {
+                self.fetch_too(id, row, args, conn.session.database);
+            }
+            at += consumed;
+        }
+    }
+
+    /// Lets the keys of a call be read that runs soon, for a fetch that does not wait for them.
+    fn fetch_too(&mut self, id: u64, row: &Row, args: Args<'_>, database: usize) {
+        let gate = &mut self.input_gate;
+        let (Some(keyspace), Some(fetch), Some(sink)) =
+            (&mut self.keyspace, gate.fetches.get_mut(&id), &gate.sink)
+        else {
+            return;
+        };
+        let database = keyspace.databases().id(database);
+        let places = row.key_places(args).unwrap_or_default();
+        for key in places.each(args).take(FETCHED_AHEAD_MAX) {
+            let name = Name {
+                database,
+                key: key.into(),
+            };
+            if self.routes.of_key(key) != self.id || !keyspace.is_asleep(&name) {
+                continue;
+            }
+            gate.last += 1;
+            if keyspace.hold(&name, gate.last) == Hold::Read {
+                sink(self.id, Read::Key(gate.last, name.clone()));
+            }
+            fetch.names.push(name);
+        }
+    }
+
     // ---- calls from other threads ------------------------------------------------------------
 
     /// Puts calls behind those of their connection that wait, if some do.
     pub(super) fn stands_in_line(&mut self, calls: &mut Calls) -> bool {
+        if self.input_gate.lines.is_empty() {
+            return false;
+        }
         let place = (calls.from, calls.conn);
         match self.input_gate.lines.get_mut(&place) {
             Some((_, line)) => {
@@ -280,6 +350,11 @@ impl Worker {
         let names = self.take_wanted();
         let place = (calls.from, calls.conn);
         let (id, _) = self.fetch(id, Whom::Line(calls.from, calls.conn), names);
+        for call in calls.calls.iter().skip(1).take(FETCHED_AHEAD_MAX) {
+            if let Work::Command(row, args) = &call.work {
+                self.fetch_too(id, table().row(*row), args.args(), call.context.database);
+            }
+        }
         self.input_gate.lines.insert(place, (id, calls.calls));
     }
 
@@ -325,6 +400,43 @@ impl Worker {
             left,
         };
         self.input_gate.errands.insert(ticket, delayed);
+    }
+
+    /// Gives an errand back, unless its connection has calls at these shards that wait for keys: it
+    /// must not overtake them. Calls that did not have to wait are answered before a shard is lent.
+    pub(super) fn stays_behind(&mut self, errand: Errand, shards: &ShardSet) -> Option<Errand> {
+        let conn = self.conn(errand.conn);
+        let waits = conn.is_some_and(|conn| conn.has_calls_at(shards));
+        if !waits || matches!(errand.job, Job::Unwatch(_)) {
+            return Some(errand);
+        }
+        let behind = &mut self.input_gate.behind;
+        behind.insert(errand.conn, (errand, shards.clone()));
+        None
+    }
+
+    /// A connection has got answers: what stayed behind its calls may go on.
+    pub(super) fn go_on_behind(&mut self, conn: &Conn) {
+        let behind = &mut self.input_gate.behind;
+        if behind.is_empty() {
+            return;
+        }
+        if let Entry::Occupied(entry) = behind.entry(conn.id)
+            && !conn.has_calls_at(&entry.get().1)
+        {
+            let (errand, shards) = entry.remove();
+            self.gather(errand, shards);
+        }
+    }
+
+    /// A connection is gone: what stayed behind its calls does not begin.
+    pub(super) fn give_up_behind(&mut self, id: ConnId) {
+        if let Some((mut errand, shards)) = self.input_gate.behind.remove(&id)
+            && let Job::Work(Work::Block(block), _) = &mut errand.job
+        {
+            errand.job = Job::Unwatch(std::mem::take(&mut block.watched));
+            self.gather(errand, shards);
+        }
     }
 
     /// A coordinator needs keys of this shard, which is here.

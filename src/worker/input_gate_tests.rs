@@ -81,6 +81,73 @@ fn a_pipeline_keeps_its_order_where_some_keys_are_asleep() {
 }
 
 #[test]
+fn what_a_pipeline_needs_is_read_at_once() {
+    for shards in [1, 3] {
+        let mut village = village(shards);
+        let peer = village.connect(0);
+        for shard in 0..shards {
+            let key = &keys(shards)[shard];
+            let lines: Vec<[String; 2]> = (0..5)
+                .map(|number| format!("{{{key}}}{number}"))
+                .map(|key| [format!("SET {key} 1\n"), format!("INCR {key}\n")])
+                .collect();
+            let [set, add] = [0, 1].map(|way| {
+                let lines = lines.iter().map(|line| line[way].clone());
+                lines.collect::<String>()
+            });
+            village.call(peer, &set);
+            village.hibernate();
+            village.send(peer, &add);
+            assert_eq!(village.reads_left(), 5);
+            // The last first: none of them runs before the first one.
+            (0..4).rev().for_each(|place| village.read(place + 1));
+            village.settle();
+            assert_eq!(village.output(peer), "");
+            village.read_all();
+            assert_eq!(village.output(peer), ":2\r\n".repeat(5));
+            assert_gates_empty(&mut village);
+        }
+    }
+}
+
+#[test]
+fn what_borrows_shards_does_not_overtake_calls_that_wait() {
+    let shards = 3;
+    let mut village = village(shards);
+    let (peer, other) = (village.connect(0), village.connect(1));
+    let names = keys(shards);
+    let (here, away) = (&names[0], &names[2]);
+    village.call(peer, &format!("MSET {here} 5 {away} 5\n"));
+    let text = format!(
+        "INCR {away}\nMULTI\nINCR {here}\nINCR {away}\nEXEC\nINCR {away}\nMSET {here} 1 {away} 1\n\
+         WATCH {away} {here}\nDECR {away}\n"
+    );
+    village.hibernate();
+    village.send(other, &format!("GET {here}\n"));
+    village.read_all();
+    village.output(other);
+    village.send(peer, &text);
+    village.settle();
+    assert_eq!(village.call(other, &format!("GET {here}\n")), "$1\r\n5\r\n");
+    village.read_all();
+    let told = village.output(peer);
+    let wanted = ":6|+OK|+QUEUED|+QUEUED|*2|:6|:7|:8|+OK|+OK|:0|".replace('|', "\r\n");
+    assert_eq!(told, wanted);
+    assert_gates_empty(&mut village);
+    // A client that leaves before it takes along what it had not begun.
+    village.hibernate();
+    village.send(peer, &text);
+    village.settle();
+    village.workers[0].disconnect(peer.id);
+    village.settle();
+    village.read_all();
+    assert_gates_empty(&mut village);
+    village.send(other, &format!("GET {away}\nGET {here}\n"));
+    village.read_all();
+    assert_eq!(village.output(other), "$1\r\n1\r\n$1\r\n1\r\n");
+}
+
+#[test]
 fn all_keys_of_a_command_are_read_at_once_and_stay_until_it_runs() {
     for shards in [1, 3] {
         let mut village = village(shards);

@@ -48,9 +48,9 @@ impl Job {
 
 /// A job, and whose it is.
 pub(super) struct Errand {
-    conn: ConnId,
+    pub(super) conn: ConnId,
     context: Context,
-    job: Job,
+    pub(super) job: Job,
     /// Keys that their owners keep in memory for it: the shard, and what it calls them.
     pub(super) fetched: Vec<(ShardId, u64)>,
 }
@@ -292,6 +292,9 @@ impl Worker {
     ) -> Vec<ConnId> {
         let mut answered = Vec::new();
         while let Some(errand) = coordinator.errands.pop_front() {
+            let Some(errand) = self.stays_behind(errand, &coordinator.shards) else {
+                continue;
+            };
             let mut reply = Vec::new();
             let wait = match self.run_errand(&errand, keyspaces, &mut reply) {
                 Ended::Done { wait, .. } => wait,

@@ -187,9 +187,11 @@ impl Worker {
             if fan {
                 self.fan_part(&mut conn, from, reply, *wait);
             } else {
+                conn.call_returns(from);
                 conn.fill(*place, reply, *wait);
             }
         }
+        self.go_on_behind(&conn);
         self.watch_gate(&mut conn);
         self.attention.push(id);
         self.wait_for_turn(&mut conn);

@@ -357,6 +357,7 @@ impl Worker {
         if let Some(fetch) = conn.fetch {
             self.release(fetch);
         }
+        self.give_up_behind(id);
         if conn.session.monitor {
             self.end_monitor(id);
         }

@@ -160,6 +160,9 @@ impl Worker {
                     let args = decoder.args(&buffer[at..]);
                     if self.request(conn, args) == Flow::Again {
                         conn.more = true;
+                        if matches!(conn.barrier, Some(Barrier::Reading)) {
+                            self.fetch_ahead(conn, &buffer[at..], &limits);
+                        }
                         break;
                     }
                     at += consumed;
@@ -490,6 +493,7 @@ impl Worker {
         }
         self.credit[shard] -= 1;
         self.metrics.hops.add(1);
+        conn.call_leaves(shard);
         let place = self.keep_place(conn);
         let call = Call {
             place,
