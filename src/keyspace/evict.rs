@@ -183,7 +183,8 @@ mod tests {
     }
 
     fn use_key(tables: &mut Tables, number: usize) -> bool {
-        with_key(number, |key| tables.get_touched(0, key).is_some())
+        let spot = with_key(number, |key| tables.spot(0, key));
+        spot.is_some_and(|spot| tables.at_touched(spot).is_some())
     }
 
     #[test]

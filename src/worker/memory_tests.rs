@@ -46,8 +46,8 @@ impl Sweep for Swept<'_> {
         Ok(Some(slice))
     }
 
-    fn wait_durable(&mut self) -> Result<(), String> {
-        Ok(())
+    fn wait_durable(&mut self) -> Result<u64, String> {
+        Ok(0)
     }
 
     fn finished(&mut self, ok: bool) {
