@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -110,17 +111,18 @@ def machine(options):
                           check=False).stdout.splitlines()[-1].split()
     p50, p99 = sync_latency(options.folder)
     load1 = os.getloadavg()[0]
-    own = "" if "tallyman" not in (options.servers or "tallyman") else \
-        f"{version(tallyman_path())}, {options.shards} shard(s); "
+    servers = [version(binary) for binary in options.peers.values()]
+    if "tallyman" in (options.servers or "tallyman").split(","):
+        servers.insert(0, f"{version(tallyman_path())}, {options.shards} shard(s)")
     rewrite = "by their defaults" if options.aof_rewrite else \
         "never while they are measured, which is in their favour"
+    peers = ["peers: appendonly yes, appendfsync as in the row, no snapshots (save \"\"), their "
+             f"default io-threads; they rewrite their files {rewrite}"]
     return [f"machine: {os.cpu_count()} cores, {model}, Linux {platform.release()}; load average "
             f"before: {load1:.2f}",
             f"disk: {' on '.join(disk)}; 4 KiB write and fdatasync: {p50:.0f} us (p50), "
             f"{p99:.0f} us (p99)",
-            f"servers: {own}" + "; ".join(version(binary) for binary in options.peers.values()),
-            "peers: appendonly yes, appendfsync as in the row, no snapshots (save \"\"), their "
-            f"default io-threads; they rewrite their files {rewrite}",
+            f"servers: {'; '.join(servers)}", *(peers if options.peers else []),
             f"client: {options.client}, one thread, on the same machine; {options.rounds} "
             f"interleaved rounds of {options.seconds:g} s after {options.warm_up:g} s of warm-up, "
             f"{options.keys:,} random keys, 50 clients, if the row says nothing else"]
@@ -234,6 +236,8 @@ def main():
         show_list()
         return
     rows = chosen(options)
+    # So that servers are ended whatever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Idle connections take file descriptors, here and in the servers.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

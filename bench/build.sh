@@ -12,5 +12,14 @@ build_for_bench() {
     if [ -n "${TALLYMAN_BIN:-}" ] && [ -n "${LOAD_BIN:-}" ]; then return; fi
     cargo build --profile "$profile" --locked --bins --example load
     folder="$(target_folder)/$profile"
-    export TALLYMAN_BIN="${TALLYMAN_BIN:-$folder/tallyman}" LOAD_BIN="${LOAD_BIN:-$folder/examples/load}"
+    export TALLYMAN_BIN="${TALLYMAN_BIN:-$folder/tallyman}"
+    export LOAD_BIN="${LOAD_BIN:-$folder/examples/load}"
+}
+
+# EXECUTE_BIN: what bench/instructions counts.
+build_execute() {
+    local profile="${PROFILE:-release}"
+    if [ -n "${EXECUTE_BIN:-}" ]; then return; fi
+    cargo build --profile "$profile" --locked --example execute
+    export EXECUTE_BIN="$(target_folder)/$profile/examples/execute"
 }

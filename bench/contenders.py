@@ -120,7 +120,8 @@ def wanted(setup, rows, options):
     idle = max(row.idle for row in rows)
     room = {"maxclients": idle + IDLE_ROOM} if idle else {}
     own = {"appendfsync": setup.fsync} | dict(setup.own) | room
-    shards = {options.shards, *((1, 2) if any(row.two_shards for row in rows) else ())}
+    both = not options.base and setup.fsync == "always" and any(row.two_shards for row in rows)
+    shards = {options.shards, *((1, 2) if both else ())}
     servers = [(OWN if number == options.shards else shards_name(number), "tallyman", None,
                 own | {"shards": number}, number) for number in sorted(shards)]
     # The default first: what it is compared with follows.

@@ -1,5 +1,7 @@
 """The plots of RESULTS.md, as small SVG files that are the same for the same figures."""
 
+import math
+
 import matplotlib
 from contenders import OWN, REFERENCE, is_own
 from results import View, median
@@ -108,8 +110,10 @@ def time_line(lines, rows, _shards):
             continue
         at = [point[0] for point in line]
         upper.plot(at, [point[1] / 1000 for point in line], color=colour(server), label=server)
-        lower.plot(at, [point[2] for point in line], color=colour(server))
-        lower.plot(at, [point[3] for point in line], ":", color=colour(server), linewidth=0.8)
+        # Nothing ended in an interval: there is a gap.
+        for place, style, width in ((2, "-", 1.5), (3, ":", 0.8)):
+            lower.plot(at, [point[place] or math.nan for point in line], style,
+                       color=colour(server), linewidth=width)
     for number, (begun, ended) in enumerate(servers[OWN][0].marks):
         for axes in (upper, lower):
             axes.axvspan(begun, ended, color=COLOURS[OWN], alpha=0.12, linewidth=0,

@@ -1,4 +1,4 @@
-"""The workloads of the bench, and what each is meant to reach: a list; a new row is a new line here.
+"""The workloads of the bench and what each is meant to reach; a new row is a new line here.
 
 A workload is a name or a template of bench/load (`load --list`, `load --help`), which is the client
 of all rows. `peer` is what another server runs in its place where it lacks the command: a script.
@@ -39,7 +39,7 @@ class Workload:
     reference: bool = False
     """Also measured on redis-server without persistence."""
     two_shards: bool = False
-    """Also measured on tallyman with one and with two shards, whatever its default is."""
+    """With `always` also measured on tallyman with one and with two shards."""
     beside: str = ""
     """Other clients at the same time. The row is run without them as well, and the table shows
     which share of that speed is left."""
@@ -61,7 +61,7 @@ class Workload:
     own: tuple = ()
     """Settings of tallyman, as pairs."""
     seconds: float = 0
-    """At least so long per measurement. Such rows are run with --long, or when --only names them."""
+    """At least so long per measurement; run with --long, or when --only names the row."""
 
 
 def at_least(times, *pipelines, fsyncs=("always",)):
@@ -69,7 +69,8 @@ def at_least(times, *pipelines, fsyncs=("always",)):
     return Goal("peers", times, pipelines, fsyncs)
 
 
-RELAXED = (at_least(1.0, 1, fsyncs=("everysec", "no")), at_least(1.2, 16, fsyncs=("everysec", "no")))
+RELAXED = (at_least(1.0, 1, fsyncs=("everysec", "no")),
+           at_least(1.2, 16, fsyncs=("everysec", "no")))
 AGAINST_SCRIPT = (at_least(1.5),)
 TWO_SHARDS = (Goal("two shards", 1.0),)
 

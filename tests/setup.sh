@@ -32,6 +32,10 @@ set_up_redis_tools() {
     fi
 }
 
+set_up_valgrind() {
+    command -v valgrind > /dev/null || install_packages valgrind
+}
+
 # set_up_python FOLDER: what FOLDER/requirements.txt lists, into FOLDER/.venv.
 set_up_python() {
     local into="$1/.venv"

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use single::{CLIENTS, Single};
 
-/// Names, and templates: `#` becomes the number of a random key, ` | ` separates commands.
+/// Names, and templates: see [`Single::requests`].
 const WORKLOADS: &[(&str, &str)] = &[
     ("ping", "PING"),
     ("get", "GET key:#"),
@@ -24,8 +24,11 @@ const WORKLOADS: &[(&str, &str)] = &[
     ("throttle", "CL.THROTTLE rate:# 999999 1000000 60"),
     (
         "block",
-        "MULTI | INCR counter:# | INCR counter:# | INCR counter:# | INCR counter:# | \
-         INCR counter:# | EXEC",
+        "MULTI | INCR key:@ | INCR key:@ | INCR key:@ | INCR key:@ | INCR key:@ | EXEC",
+    ),
+    (
+        "block-5-keys",
+        "MULTI | INCR key:# | INCR key:# | INCR key:# | INCR key:# | INCR key:# | EXEC",
     ),
     (
         "mset-10",
@@ -60,6 +63,7 @@ fn main() {
     for requests in &requests {
         single.turn(requests);
     }
+    single.trim();
     let started = Instant::now();
     measured(&mut single, &requests, turns);
     let ns = started.elapsed().as_nanos() as f64 / (turns * pipeline * CLIENTS) as f64;

@@ -9,8 +9,9 @@ use tallyman::clock::Clock;
 use tallyman::config::Settings;
 use tallyman::keyspace::codec::BatchBuilder;
 use tallyman::log::disk::RealDisk;
-use tallyman::log::{self, Batch, Manual, Options, Position};
+use tallyman::log::{self, Batch, Log, Manual, Options, Position};
 use tallyman::recovery::{Plan, recover};
+use tallyman::resp::encode::encode_command;
 use tallyman::route::Routes;
 use tallyman::session::{Client, Shared};
 use tallyman::shard::mailbox::ConnId;
@@ -25,7 +26,9 @@ const DATABASES: usize = 2;
 
 /// See above.
 pub struct Single {
-    worker: Worker,
+    /// The shard's thread.
+    pub worker: Worker,
+    log: Log,
     manual: Manual,
     conns: Vec<ConnId>,
     random: u64,
@@ -78,7 +81,7 @@ impl Single {
             id: 0,
             routes: plan.routes,
             shared: Shared::alone(settings, 1),
-            log,
+            log: log.clone(),
             clock,
             keyspace,
             control: Arc::new(|_| {}),
@@ -92,6 +95,7 @@ impl Single {
             .collect();
         Single {
             worker,
+            log,
             manual,
             conns,
             random: 1,
@@ -106,18 +110,19 @@ impl Single {
         format!("{:012}", (self.random >> 33) % KEYS)
     }
 
-    /// So many units of a template: `#` is a random key's number, ` | ` separates commands.
+    /// So many units of a template: ` | ` separates commands; `#` is a random key's number, `@` one
+    /// that is the same in the whole unit.
     pub fn requests(&mut self, template: &str, units: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        for command in (0..units).flat_map(|_| template.split(" | ")) {
-            let words: Vec<&str> = command.split_whitespace().collect();
-            out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-            for word in words {
-                let word = match word.strip_suffix('#') {
-                    Some(prefix) => format!("{prefix}{}", self.key()),
-                    None => word.to_owned(),
-                };
-                out.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        for _ in 0..units {
+            let unit = self.key();
+            for command in template.split(" | ") {
+                let words: Vec<String> = command
+                    .split_whitespace()
+                    .map(|word| word.replace('@', &unit).replace('#', &self.key()))
+                    .collect();
+                let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+                encode_command(&words, &mut out);
             }
         }
         out
@@ -126,20 +131,45 @@ impl Single {
     /// One turn: what each connection sends, one record, all replies.
     #[inline(never)]
     pub fn turn(&mut self, requests: &[Vec<u8>]) {
+        self.receive(requests);
+        self.seal();
+        self.commit();
+        self.release();
+    }
+
+    /// Reads and runs what each connection sends; replies that wait for nothing leave.
+    pub fn receive(&mut self, requests: &[Vec<u8>]) {
         for (conn, request) in self.conns.iter().zip(requests) {
             self.worker.begin_turn();
             self.worker.receive(*conn, request);
             pass_on(&mut self.worker, *conn);
         }
+    }
+
+    /// What was changed becomes a batch in the log's queue.
+    pub fn seal(&mut self) {
         if self.worker.wants_seal() {
             self.worker.seal();
         }
+    }
+
+    /// The batch becomes a record on disk.
+    pub fn commit(&mut self) {
         self.manual.run().expect("the disk works");
+    }
+
+    /// Replies that waited for it leave.
+    pub fn release(&mut self) {
         self.worker.begin_turn();
         self.worker.durable();
         for id in self.worker.take_attention() {
             pass_on(&mut self.worker, id);
         }
+    }
+
+    /// Gives the log's space back, as a checkpoint would.
+    pub fn trim(&self) {
+        self.log.trim(self.log.durable_lsn());
     }
 }
 

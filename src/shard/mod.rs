@@ -5,6 +5,7 @@
 
 pub mod mailbox;
 
+use crate::command::spec::flag;
 use crate::command::{Row, RowId, Run, table};
 use crate::keyspace::txn::{Owners, Txn, WatchedKey};
 use crate::keyspace::{Keyspace, Wait};
@@ -136,7 +137,7 @@ fn run_command(
 fn room(txn: &Txn<'_>, row: &Row, space: &mut dyn Space) -> Room {
     match txn.effect_bytes() {
         0 => Room::Granted,
-        bytes => space.take(bytes, row.has(crate::command::spec::flag::FREES)),
+        bytes => space.take(bytes, row.has(flag::FREES)),
     }
 }
 
@@ -201,7 +202,7 @@ pub fn execute_block(
     session: SessionRun<'_>,
     out: &mut Vec<u8>,
 ) -> Ended {
-    let Some(full) = no_room_for(block, space) else {
+    let Some(has_room) = room_for(block, space) else {
         return Ended::Later;
     };
     let scene = sim::scene(&Owners::Several(keyspaces));
@@ -209,7 +210,12 @@ pub fn execute_block(
     let (run, mut wait) = block_may_run(Owners::Several(keyspaces), block, context);
     sim::block(scene, context, block, run == Ok(true));
     match run {
-        Ok(true) => {}
+        Ok(true) if has_room => {}
+        Ok(true) => {
+            Reply::new(out, context.protocol).error(&Reject::no_space());
+            sim::block_done(context, &out[block_start..]);
+            return Ended::Done { wait, failed: true };
+        }
         Ok(false) => {
             Reply::new(out, context.protocol).null_array();
             sim::block_done(context, &out[block_start..]);
@@ -232,13 +238,8 @@ pub fn execute_block(
         }
         let start = out.len();
         let owners = Owners::Several(keyspaces);
-        // A block cannot be run again: what it needs beyond the estimate is taken as urgent, unless
-        // the disk is full anyway.
-        let ended = if full {
-            execute(owners, row, args.args(), context, space, out)
-        } else {
-            execute(owners, row, args.args(), context, &mut Urgent(space), out)
-        };
+        // A block cannot be run again: what it needs beyond the estimate is taken as urgent.
+        let ended = execute(owners, row, args.args(), context, &mut Urgent(space), out);
         match ended {
             Ended::Done { wait: more, .. } => wait = wait.max(more),
             Ended::Later => {
@@ -254,18 +255,24 @@ pub fn execute_block(
     }
 }
 
-/// Whether the log has no room for a block; nothing while it is being made. The room is taken by
-/// the commands; here it is only made sure that it is there.
-fn no_room_for(block: &BlockCall, space: &mut dyn Space) -> Option<bool> {
-    let calls = block.calls.iter();
-    let estimate: usize = calls.map(|(_, args)| args.heap_bytes() + 256).sum();
-    match space.take(estimate as u64, false) {
+/// Whether the log has room for what a block writes; nothing while it is being made. The room is
+/// taken by the commands; here it is only made sure that it is there for all of them, for on a disk
+/// that is full a block does not happen in part. One that only frees space may use what is set aside.
+fn room_for(block: &BlockCall, space: &mut dyn Space) -> Option<bool> {
+    let has = |id: &RowId, flag| table().row(*id).has(flag);
+    let writes = block.calls.iter().filter(|(id, _)| has(id, flag::WRITE));
+    let frees = writes.clone().all(|(id, _)| has(id, flag::FREES));
+    let estimate: usize = writes.map(|(_, args)| args.heap_bytes() + 256).sum();
+    if estimate == 0 {
+        return Some(true);
+    }
+    match space.take(estimate as u64, frees) {
         Room::Later => None,
         Room::Granted => {
             space.give_back(estimate as u64);
-            Some(false)
+            Some(true)
         }
-        Room::None => Some(true),
+        Room::None => Some(false),
     }
 }
 

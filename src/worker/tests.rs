@@ -425,6 +425,21 @@ fn a_full_disk_refuses_writes_and_lets_space_be_freed() {
         ":1\r\n",
         "space can be freed"
     );
+    let block = |village: &mut Village, lines: &str| {
+        let queued = "+QUEUED\r\n".repeat(lines.lines().count());
+        let replies = village.call(peer, &format!("MULTI\n{lines}EXEC\n"));
+        let begun = format!("+OK\r\n{queued}");
+        let reply = replies.strip_prefix(&begun).expect("the block begins");
+        reply.to_owned()
+    };
+    let mixed = format!("DEL key1\nSET key2 {value}\nDEL key3\n");
+    let refused = block(&mut village, &mixed);
+    assert!(refused.starts_with("-NOSPACE"), "not in part: {refused}");
+    assert_eq!(village.call(peer, "EXISTS key1 key3\n"), ":2\r\n");
+    let read = block(&mut village, "STRLEN key1\nSTRLEN key2\n");
+    assert_eq!(read, "*2\r\n:20000\r\n:20000\r\n", "reads go on");
+    let freed = block(&mut village, "DEL key1\nGET key1\nDEL key2\n");
+    assert_eq!(freed, "*3\r\n:1\r\n$-1\r\n:1\r\n", "space can be freed");
     disk.set_space(None);
     // A refused write asks for room again.
     village.call(peer, "SET again 1\n");
