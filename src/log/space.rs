@@ -290,7 +290,8 @@ impl Space {
         self.changed.notify_all();
     }
 
-    /// Gives back spare segments, as long as `target` and what is promised stay at hand, and a spare.
+    /// Gives back spare segments, as long as `target` and what is promised stay at hand, and a
+    /// spare.
     fn shed(&self, target: u64) -> Result<(), Fatal> {
         loop {
             let spare = {
