@@ -134,6 +134,23 @@ fn what_borrows_shards_does_not_overtake_calls_that_wait() {
     let wanted = ":6|+OK|+QUEUED|+QUEUED|*2|:6|:7|:8|+OK|+OK|:0|".replace('|', "\r\n");
     assert_eq!(told, wanted);
     assert_gates_empty(&mut village);
+    // What is awake stands behind what is not.
+    let warm = neighbour(away, shards);
+    village.call(peer, &format!("UNWATCH\nMSET {here} 1 {away} 1 {warm} 1\n"));
+    village.hibernate();
+    village.send(other, &format!("GET {here}\nGET {warm}\n"));
+    village.read_all();
+    village.output(other);
+    village.send(
+        peer,
+        &format!("INCR {away}\nINCR {warm}\nMULTI\nINCR {here}\nINCR {warm}\nEXEC\nINCR {warm}\n"),
+    );
+    village.settle();
+    assert_eq!(village.reads_left(), 1);
+    village.read_all();
+    let wanted = ":2|:2|+OK|+QUEUED|+QUEUED|*2|:2|:3|:4|".replace('|', "\r\n");
+    assert_eq!(village.output(peer), wanted);
+    village.call(peer, &format!("SET {away} 0\nSET {here} 1\n"));
     // A client that leaves before it takes along what it had not begun.
     village.hibernate();
     village.send(peer, &text);
