@@ -146,6 +146,8 @@ pub struct Worker {
     sweeping: Option<Sweeping>,
     /// Over the memory bound, and nothing can be evicted.
     short_of_memory: bool,
+    /// Entries that eviction passed since it found one.
+    evicted_in_vain: usize,
     monitors: Vec<ConnId>,
     /// What the metrics know of the keyspace's statistics.
     told: KeyspaceStats,
@@ -290,6 +292,7 @@ impl Worker {
             wants_space: false,
             sweeping: None,
             short_of_memory: false,
+            evicted_in_vain: 0,
             monitors: Vec::new(),
             told: KeyspaceStats::default(),
             now_ms: 0,
@@ -675,6 +678,7 @@ impl Worker {
             }
         }
         self.make_room();
+        complete &= !self.more_room_at_hand();
         self.check_timed();
         self.publish();
         complete
