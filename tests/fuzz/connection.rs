@@ -1,5 +1,5 @@
-//! A whole connection: any bytes, in any pieces, get well-formed replies, and what they wrote can be
-//! recovered. And RESTORE: a payload is refused, or makes a value that DUMP and RESTORE keep.
+//! A whole connection: any bytes, in any pieces, get well-formed replies, and what they wrote can
+//! be recovered. And RESTORE: a payload is refused, or makes a value that DUMP and RESTORE keep.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -76,6 +76,7 @@ impl Server {
             clock,
             keyspace: recovered.keyspaces.remove(0),
             control: Arc::new(|_| {}),
+            reads: None,
             seed: SEED,
         });
         let names = ("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned());

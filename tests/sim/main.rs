@@ -365,6 +365,7 @@ impl Totals {
         self.counts.recovered_keys += counts.recovered_keys;
         self.counts.tokens += counts.tokens;
         self.counts.plain += counts.plain;
+        self.counts.evicted += counts.evicted;
     }
 
     fn print(&self) {
@@ -377,6 +378,7 @@ impl Totals {
             recovered_keys,
             tokens,
             plain,
+            evicted,
         } = self.counts;
         let Report {
             lives,
@@ -391,7 +393,8 @@ impl Totals {
         println!(
             "{} seeds: {lives} starts, {recoveries} recoveries of {recovered_keys} keys, {batches} \
              batches, {checkpoints} checkpoints\n{events} events, {replies} replies checked ({plain} \
-             by the plain model), {blocks} blocks, {tokens} tokens\n{flips} bits flipped: \
+             by the plain model), {blocks} blocks, {tokens} tokens, \
+             {evicted} keys left memory\n{flips} bits flipped: \
              {flips_found} found, {} harmless, {flips_undecided} in the last record before a \
              crash\n{cuts} times the end of the log was lost: {cuts_found} found",
             self.seeds,

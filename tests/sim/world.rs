@@ -1,5 +1,5 @@
-//! A whole server on one thread: workers, mailboxes, lending, commit log, checkpoint, gate and reply
-//! queues, one step at a time in random order, over a disk that fails and a clock that jumps.
+//! A whole server on one thread: workers, mailboxes, lending, commit log, checkpoint, gate and
+//! reply queues, one step at a time in random order, over a disk that fails and a clock that jumps.
 //!
 //! Always true: the same seed takes the same steps.
 
@@ -17,10 +17,12 @@ use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tallyman::clock::{Clock, ManualClock};
 use tallyman::config::{AppendFsync, Settings};
+use tallyman::keyspace::input_gate::Read;
 use tallyman::keyspace::tokens::TOKEN_BLOCK;
 use tallyman::log::sim_disk::{Call, Keep, SimDisk};
 use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, SyncMode};
 use tallyman::recovery::{Plan, Recovered, recover};
+use tallyman::residency::StoredKeys;
 use tallyman::route::Routes;
 use tallyman::server::checkpoints::{DatabaseMap, Progress, Shards, Tools};
 use tallyman::server::first_batch;
@@ -67,11 +69,15 @@ pub struct World {
     awake: BTreeSet<(usize, ConnId)>,
     clients: Vec<Client>,
     wishes: Arc<Mutex<Vec<Control>>>,
+    /// Reads of keys that hibernate, by shard, that nobody has made yet.
+    reads: Reads,
     checkpointing: bool,
     /// Why the process has died.
     pub dead: Option<String>,
     calm: bool,
 }
+
+type Reads = Arc<Mutex<Vec<(usize, Read)>>>;
 
 /// What a checkpoint works with, beside the world.
 pub type Checkpoint = Tools<Reach>;
@@ -266,6 +272,7 @@ impl World {
         let shards = plan.routes.shards();
         let shared = shared(shards, machine.mode);
         let wishes: Arc<Mutex<Vec<Control>>> = Arc::default();
+        let reads: Reads = Arc::default();
         let map = recovered.keyspaces[0].databases();
         let databases = DatabaseMap {
             ids: map.ids().to_vec(),
@@ -279,6 +286,7 @@ impl World {
             .enumerate()
             .map(|(id, keyspace)| {
                 let wishes = wishes.clone();
+                let reads = reads.clone();
                 Worker::new(Parts {
                     id,
                     routes: plan.routes,
@@ -287,6 +295,9 @@ impl World {
                     clock: clock.clone(),
                     keyspace,
                     control: Arc::new(move |wish| wishes.lock().expect("one thread").push(wish)),
+                    reads: Some(Arc::new(move |shard, read| {
+                        reads.lock().expect("one thread").push((shard, read));
+                    })),
                     seed: plan.seed + id as u64,
                 })
             });
@@ -299,6 +310,7 @@ impl World {
             awake: BTreeSet::new(),
             clients: Vec::new(),
             wishes,
+            reads,
             checkpointing: false,
             dead: None,
             calm: false,
@@ -506,7 +518,8 @@ impl World {
                 }
             }
             480..580 => drop(self.seal(shard)),
-            580..680 => drop(self.commit()),
+            580..660 => drop(self.commit()),
+            660..680 => drop(self.read()),
             680..780 => self.tell_durable(shard),
             780..880 => self.client_sends(),
             880..920 => self.time_passes(),
@@ -527,6 +540,7 @@ impl World {
             962..966 => self.disk_fails(),
             966..972 => return !self.checkpointing && self.random(2) == 0,
             972..980 => return self.wish() && !self.checkpointing,
+            980..1_000 => self.evict(shard),
             _ => {}
         }
         false
@@ -585,6 +599,28 @@ impl World {
         }
     }
 
+    /// A reader thread reads a key; which of them is first, nobody knows.
+    fn read(&mut self) -> bool {
+        let left = self.reads.lock().expect("one thread").len();
+        if left == 0 {
+            return false;
+        }
+        let nth = self.random(left);
+        let (shard, read) = self.reads.lock().expect("one thread").swap_remove(nth);
+        let cold = StoredKeys::new(self.machine.store.clone());
+        let rows = read.perform(&cold, self.machine.seed);
+        self.inboxes[shard].push_back(Message::Rows(rows));
+        true
+    }
+
+    /// Memory is short.
+    fn evict(&mut self, shard: usize) {
+        let entries = [1, 5, 1_000][self.random(3)];
+        if let Some(keyspace) = self.workers[shard].keyspace() {
+            self.machine.oracle.counts.evicted += keyspace.evict(0, entries, true).entries;
+        }
+    }
+
     /// What a connection asked of the server: true if it is a checkpoint.
     fn wish(&mut self) -> bool {
         let wishes = std::mem::take(&mut *self.wishes.lock().expect("one thread"));
@@ -615,6 +651,9 @@ impl World {
                 busy |= self.seal(shard);
             }
             while self.commit() {
+                busy = true;
+            }
+            while self.read() {
                 busy = true;
             }
             if self.dead.is_some() {
@@ -696,14 +735,13 @@ impl World {
             return;
         }
         let now_ms = self.now_ms();
-        let keyspaces: Vec<_> = self
-            .workers
-            .iter_mut()
-            .map(|worker| worker.keyspace())
-            .collect();
-        let keyspaces = keyspaces
-            .into_iter()
-            .map(|keyspace| &**keyspace.expect("at home"));
+        let workers = self.workers.iter_mut();
+        let keyspaces = workers.map(|worker| {
+            let keyspace = worker.keyspace().expect("at home");
+            // What is compared is what is in memory.
+            keyspace.wake_everything().expect("the store works");
+            &**keyspace
+        });
         self.machine.oracle.check_tables(now_ms, keyspaces);
     }
 
