@@ -299,18 +299,19 @@ impl<S: Shards> Tools<S> {
         if result.as_ref().err() == Some(&full) && self.give_ballast_up() {
             result = self.checkpoint(true);
         }
+        // Before anybody asks whether the next one is due.
+        if let Ok((outcome, _)) = &result {
+            self.log.trim(match sim::fault(Fault::TrimTooEarly) {
+                true => self.log.durable_lsn(),
+                false => outcome.meta.lsn,
+            });
+        }
         self.progress.running.store(false, Ordering::Relaxed);
         self.progress
             .failed
             .store(result.is_err(), Ordering::Relaxed);
         let (outcome, more_dead) = result.map_err(|error| error.to_string())?;
         let took_ms = self.clock.now_ms() - began_ms;
-        let trimmed = if sim::fault(Fault::TrimTooEarly) {
-            self.log.durable_lsn()
-        } else {
-            outcome.meta.lsn
-        };
-        self.log.trim(trimmed);
         self.progress
             .finished_ms
             .store(self.clock.now_ms(), Ordering::Relaxed);

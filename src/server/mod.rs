@@ -172,7 +172,10 @@ impl Server {
         }
         let short = self.shared.metrics.level(|shard| &shard.memory_short) > 0;
         let shut = self.reload.store_needs_reopen();
-        if short || shut || self.log.bytes_since_trim() > bytes_max as u64 {
+        let large = self.log.bytes_since_trim() > bytes_max as u64;
+        // The one that runs may be all that is needed: what is dirty then is seen when it ended.
+        let runs = self.progress.running.load(Ordering::Relaxed);
+        if !runs && (short || shut || large) {
             self.checkpoints.ask(Request::Checkpoint(Vec::new()));
         }
         if self.log.is_full() {

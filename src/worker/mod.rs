@@ -153,6 +153,8 @@ pub struct Worker {
     input_gate: InputGate,
     /// Over the memory bound, and nothing can be evicted.
     short_of_memory: bool,
+    /// Entries that eviction passed since it found one.
+    evicted_in_vain: usize,
     monitors: Vec<ConnId>,
     /// What the metrics know of the keyspace's statistics.
     told: KeyspaceStats,
@@ -298,6 +300,7 @@ impl Worker {
             sweeping: None,
             input_gate: InputGate::new(parts.reads),
             short_of_memory: false,
+            evicted_in_vain: 0,
             monitors: Vec::new(),
             told: KeyspaceStats::default(),
             now_ms: 0,
@@ -692,6 +695,7 @@ impl Worker {
             }
         }
         self.make_room();
+        complete &= !self.more_room_at_hand();
         self.check_timed();
         self.publish();
         complete

@@ -50,11 +50,20 @@ impl Worker {
         } else {
             EVICT_ENTRIES_PER_TURN
         };
-        keyspace.evict(goal, budget, false);
+        let evicted = keyspace.evict(goal, budget, false);
+        let in_vain = self.evicted_in_vain.saturating_add(budget);
+        self.evicted_in_vain = if evicted.entries > 0 { 0 } else { in_vain };
         let bytes = keyspace.tables().bytes();
         // Once short, writers wait until there is slack again.
         let short = bytes > tables_max || (self.short_of_memory && bytes > goal);
         self.set_short(short);
+    }
+
+    /// Whether writers wait for memory, and going over the entries once more may find some: the
+    /// first time round only takes marks of use away.
+    pub(super) fn more_room_at_hand(&self) -> bool {
+        let live = self.keyspace.as_ref().map_or(0, |it| it.tables().live());
+        self.short_of_memory && (self.evicted_in_vain as u64) < 2 * live
     }
 
     fn set_short(&mut self, short: bool) {

@@ -67,6 +67,7 @@ impl Worker {
                 None => slice.complete = true,
             },
             SweepStep::Finished(stored) => {
+                self.evicted_in_vain = 0;
                 if let Some(sweeping) = self.sweeping.take() {
                     let clean = stored || sim::fault(Fault::SweepForgotten);
                     sweeping.finish(keyspace, clean);
