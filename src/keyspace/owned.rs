@@ -460,7 +460,9 @@ impl Keyspace {
 
     /// Brings over what a recovery in place must not lose: watches and switches.
     pub fn inherit(&mut self, old: &mut Keyspace) {
-        self.watched = std::mem::take(&mut old.watched);
+        if !sim::fault(Fault::ReloadForgetsWatches) {
+            self.watched = std::mem::take(&mut old.watched);
+        }
         self.active_expiry = old.active_expiry;
         self.stats = old.stats;
         self.retired.append(&mut old.retired);
@@ -560,7 +562,9 @@ impl Keyspace {
     /// Hints from the store's rows; all that is due before `read_ms` was given by now.
     pub fn take_hints(&mut self, hints: &[Hint], read_ms: u64) {
         let slots = self.tables.slots();
-        for hint in hints.iter().filter(|hint| slots.contains(&hint.slot)) {
+        let known = |hint: &&Hint| slots.contains(&hint.slot);
+        let lost = sim::fault(Fault::DeadlineRowsIgnored);
+        for hint in hints.iter().filter(|hint| known(hint) && !lost) {
             self.deadlines.add(*hint);
         }
         self.pump.read_ms = self.pump.read_ms.max(read_ms);

@@ -108,6 +108,7 @@ struct Life {
     durable_lsn: Lsn,
     /// A start that failed later found the log ending here: what follows is of starts.
     cut_lsn: Lsn,
+    tokens: TokenSource,
 }
 
 /// What the simulator counts.
@@ -121,6 +122,8 @@ pub struct Counts {
     pub recovered_keys: u64,
     pub tokens: u64,
     pub plain: u64,
+    pub reloads: u64,
+    pub stops: u64,
 }
 
 /// All that is known of a run of the simulator.
@@ -291,7 +294,24 @@ impl Oracle {
             shown_lsn: beginning.lsn,
             durable_lsn: beginning.lsn,
             cut_lsn: Lsn::MAX,
+            tokens,
         });
+    }
+
+    /// The server recovered in place: that changes nothing but its tokens, and drew them anew.
+    pub fn reloaded(&mut self, ceiling: Bytes) {
+        let life = self.life();
+        for keyspace in life.shards.iter_mut().flatten() {
+            keyspace.set_tokens(life.tokens.clone());
+        }
+        life.log.apply(ceiling);
+        self.counts.reloads += 1;
+    }
+
+    /// The server ended as it was asked to: it may not have lost anything, however it synced.
+    pub fn stopped(&mut self, lsn: Lsn) {
+        self.durable(lsn);
+        self.counts.stops += 1;
     }
 
     /// The log says that everything up to here is on disk.
