@@ -1,255 +1,80 @@
-"""Measures tallyman side by side with redis-server and prints a table.
+"""Measures tallyman side by side with redis-server and Valkey, and prints a table.
 
-The same client (redis-benchmark, or bench/load for blocks and chains of commands), the same disk,
-interleaved rounds: in each round every server runs every workload, and while one is measured the
-others are stopped (SIGSTOP), so that no background work disturbs. Figures are medians over the rounds. A server runs with
-`appendfsync always`, `everysec` or `no`; redis-server without persistence is the reference.
+The same client (bench/load), the same disk, interleaved rounds: in each round every server runs
+every workload, and while one is measured the others are stopped (SIGSTOP). Figures are medians over
+the rounds. The ratio is to the faster peer in the same mode; what it is meant to be is printed with
+it. Workloads and goals stand in bench/workloads.py.
 """
 
 import argparse
-import csv
-import json
 import os
 import platform
 import resource
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "bench"))
-from harness.server import Server, StartFailed  # noqa: E402
-from harness.wire import Error, Wire  # noqa: E402
+import contenders  # noqa: E402
+import measure  # noqa: E402
+import results  # noqa: E402
+from harness.server import StartFailed, tallyman_path  # noqa: E402
 from workloads import WORKLOADS  # noqa: E402
 
-WARM_UP_REQUESTS = 5_000
-WARM_UP_SECONDS = 0.3
-SETUP_STEP = 100
-OWN_TWO_SHARDS = "tallyman, 2 shards"
-REQUESTS_MAX = 50_000_000
 SYNC_SAMPLES = 300
 SYNC_BLOCK_BYTES = 4096
+PLOTS = (("latency.svg", "Throughput against latency"), ("ratios.svg", "Ratio per workload"),
+         ("time-line.svg", "A run with checkpoints"))
 
 
-@dataclass
-class Sample:
-    """One round of one workload on one server."""
-
-    per_second: float
-    p50_ms: float
-    p99_ms: float
-    cpu_micros: float
-    """CPU time of the server per command, all its threads."""
-    p999_ms: float | None = None
-    """redis-benchmark does not tell it."""
-    share: float | None = None
-    """Where other clients are beside: the part of the speed without them that is left."""
+def setups(rows, options):
+    """What rows need, each with its rows, in the order of the modes."""
+    groups = {}
+    for fsync in results.MODES:
+        if options.fsync and fsync not in options.fsync.split(","):
+            continue
+        for row in rows:
+            if fsync in row.fsyncs:
+                setup = contenders.Setup.of(row, fsync, options)
+                groups.setdefault(setup, []).append(row)
+    return groups
 
 
-@dataclass
-class Contender:
-    """A server that takes part: its name in the table and its process."""
-
-    name: str
-    server: Server
-    samples: dict = field(default_factory=dict)
-
-    def pause(self):
-        os.kill(self.server.pid, signal.SIGSTOP)
-
-    def resume(self):
-        os.kill(self.server.pid, signal.SIGCONT)
-
-
-def median(samples, what):
-    values = [getattr(sample, what) for sample in samples]
-    return statistics.median(value for value in values if value is not None)
-
-
-def told(samples, what, form):
-    """The median as text; nothing where nobody measured it."""
-    known = [sample for sample in samples if getattr(sample, what) is not None]
-    return form(median(known, what)) if known else ""
-
-
-def cpu_seconds(pid):
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def benchmark(contender, workload, command, pipeline, requests, options):
-    """Runs redis-benchmark once; returns a sample."""
-    server = contender.server
-    line = ["redis-benchmark", "-p", str(server.port), "--csv", "-n", str(requests),
-            "-c", str(workload.clients), "-P", str(pipeline), "-r", str(options.keys)]
-    if options.threads:
-        line += ["--threads", str(options.threads)]
-    before = cpu_seconds(server.pid)
-    done = subprocess.run(line + list(command), capture_output=True, text=True, check=False,
-                          timeout=600)
-    used = cpu_seconds(server.pid) - before
-    rows = list(csv.DictReader(done.stdout.splitlines()))
-    if done.returncode or not rows or "rror" in done.stderr + done.stdout:
-        raise SystemExit(f"redis-benchmark failed on {contender.name}, {workload.name}:\n"
-                         f"{done.stderr}{done.stdout}\n{server.log_tail()}")
-    (row,) = rows
-    return Sample(float(row["rps"]), float(row["p50_latency_ms"]), float(row["p99_latency_ms"]),
-                  used / requests * 1e6)
-
-
-def load(contender, workload, pipeline, seconds, extra, options):
-    """Runs bench/load once, with extra arguments; returns a sample. A block is one request."""
-    server = contender.server
-    is_peer = server.kind == "redis" and workload.load_peer
-    line = [options.load, "--port", str(server.port),
-            "--workload", workload.load_peer if is_peer else workload.load,
-            "--clients", str(workload.clients), "--pipeline", str(pipeline),
-            "--keys", str(options.keys), "--seconds", str(seconds), "--json", "-", *extra]
-    before = cpu_seconds(server.pid)
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=600)
-    used = cpu_seconds(server.pid) - before
-    if done.returncode:
-        raise SystemExit(f"bench/load failed on {contender.name}, {workload.name}:\n"
-                         f"{done.stderr}{done.stdout}\n{server.log_tail()}")
-    groups = json.loads(done.stdout)["groups"]
-    latency = groups[0]["latency_ms"]
-    units = sum(group["units"] for group in groups)
-    return Sample(groups[0]["units_per_second"], latency["p50"], latency["p99"],
-                  used / max(units, 1) * 1e6, latency["p99.9"])
-
-
-def measure_load(contender, workload, pipeline, options):
-    """One round of a workload of bench/load, first without what makes the row special."""
-    def run(seconds, *extra):
-        return load(contender, workload, pipeline, seconds, extra, options)
-
-    run(WARM_UP_SECONDS)
-    alone = run(options.seconds)
-    if workload.open_loop:
-        # Its latencies count; its speed is what was asked for.
-        return run(options.seconds, "--rate", str(alone.per_second * workload.open_loop))
-    extra = [*(["--beside", workload.beside] if workload.beside else []),
-             *(["--idle", str(workload.idle)] if workload.idle else [])]
-    if not extra:
-        return alone
-    sample = run(options.seconds, *extra)
-    sample.share = sample.per_second / alone.per_second
-    return sample
-
-
-def measure(contender, workload, pipeline, options):
-    """One round of a workload: a warm-up that says how many requests fill the time."""
-    if workload.load:
-        return measure_load(contender, workload, pipeline, options)
-    is_peer = contender.server.kind == "redis" and workload.peer
-    command = workload.peer if is_peer else workload.command
-    unit = workload.clients * pipeline
-    warm = max(WARM_UP_REQUESTS, unit * 10)
-    speed = benchmark(contender, workload, command, pipeline, warm, options).per_second
-    requests = min(REQUESTS_MAX, max(warm, int(speed * options.seconds)))
-    return benchmark(contender, workload, command, pipeline, requests, options)
-
-
-def fill(port, keys):
-    """Sets every key that the workloads draw, so that reads find them."""
-    with Wire(port, timeout=120) as wire:
-        step = 500
-        for start in range(0, keys, step):
-            commands = [("MSET", *[part for i in range(start, min(start + step, keys))
-                                   for part in (f"{name}:{i:012d}", value)])
-                        for name, value in (("key", "xxx"), ("counter", "0"))]
-            for reply in wire.pipeline(commands):
-                assert not isinstance(reply, Error), reply
-
-
-def start(name, kind, binary, options_of_server, folder, options, setups):
-    """Starts and fills a server."""
-    place = Path(tempfile.mkdtemp(prefix=f"{name}-".replace(" ", "-"), dir=folder))
-    server = Server(kind=kind, binary=binary, options=options_of_server, folder=place)
+def run_setup(setup, rows, measured, options):
+    """All rounds of the workloads that share servers."""
+    started = contenders.start_all(setup, rows, options.folder, options)
     try:
-        server.start()
-        fill(server.port, options.keys)
-        with Wire(server.port, timeout=120) as wire:
-            for first in range(0, len(setups), SETUP_STEP):
-                for reply in wire.pipeline(setups[first:first + SETUP_STEP]):
-                    assert not isinstance(reply, Error), f"{name}: {reply}"
-    except BaseException:
-        server.close()
-        raise
-    return Contender(name, server)
-
-
-def own_shards():
-    """How many shards tallyman takes by default: one core is left to the log."""
-    return max(1, (os.cpu_count() or 1) - 1)
-
-
-def contenders(fsync, rows, folder, options):
-    """The servers of one fsync mode; `none` is the peers' persistence off."""
-    setups = [command for row in rows for command in row.setup]
-    idle = max(row.idle for row in rows)
-    room = {"maxclients": idle + 1_000} if idle else {}
-    wanted = []
-    if fsync != "none" and not options.without_tallyman:
-        wanted.append(("tallyman", "tallyman", None, {"appendfsync": fsync} | room | (
-            {"shards": options.shards} if options.shards else {})))
-        if any(row.two_shards for row in rows) and (options.shards or own_shards()) != 2:
-            wanted.append((OWN_TWO_SHARDS, "tallyman", None,
-                           {"appendfsync": fsync, "shards": 2} | room))
-    settings = room | ({"appendonly": "no"} if fsync == "none" else {"appendfsync": fsync})
-    for binary in ["redis-server", *options.peer]:
-        wanted.append((Path(binary).name, "redis", binary, settings))
-    started = []
-    try:
-        for name, kind, binary, settings in wanted:
-            contender = start(name, kind, binary, settings, folder, options, setups)
-            contender.pause()
-            started.append(contender)
-    except BaseException:
-        close(started)
-        raise
-    return started
-
-
-def close(started):
-    for contender in started:
-        if contender.server.running():
-            contender.resume()
-        contender.server.close()
-        shutil.rmtree(contender.server.folder, ignore_errors=True)
-
-
-def run_mode(fsync, rows, folder, options):
-    """All rounds of the workloads in one fsync mode: {(row, pipeline): {server: [samples]}}."""
-    started = contenders(fsync, rows, folder, options)
-    results = {}
-    try:
-        for round_number in range(options.rounds):
+        for number in range(options.rounds):
             for row in rows:
                 for pipeline in row.pipelines:
-                    # Each round begins with another server.
-                    turn = round_number % len(started)
-                    for contender in started[turn:] + started[:turn]:
-                        if contender.name == OWN_TWO_SHARDS and not row.two_shards:
-                            continue
-                        contender.resume()
-                        sample = measure(contender, row, pipeline, options)
-                        contender.pause()
-                        results.setdefault((row.name, pipeline), {}).setdefault(
-                            contender.name, []).append(sample)
-            print(f"  {fsync}: round {round_number + 1} of {options.rounds}", file=sys.stderr,
-                  flush=True)
+                    if not options.pipeline or pipeline == options.pipeline:
+                        run_round(number, row, pipeline, setup, started, measured, options)
     finally:
-        close(started)
-    return results
+        contenders.close_all(started)
+
+
+def run_round(number, row, pipeline, setup, started, measured, options):
+    """One round of a row, on all servers; each round begins with another one."""
+    taking_part = [one for one in started if one.takes_part(row, options)]
+    turn = number % len(taking_part)
+    shown = []
+    for contender in taking_part[turn:] + taking_part[:turn]:
+        contender.resume()
+        samples = measure.measure(contender, row, pipeline, options)
+        contender.tidy()
+        contender.pause()
+        for part, sample in samples:
+            measured.add(results.Key(row.name, part, pipeline, setup.fsync), contender.name, sample)
+        shown.append(f"{contender.name} {samples[-1][1].per_second:,.0f}/s")
+    # In the order of the table, whoever began.
+    print(f"  {setup.fsync}, round {number + 1} of {options.rounds}, {row.name}, "
+          f"pipeline {pipeline}: {'; '.join(sorted(shown))}", file=sys.stderr, flush=True)
 
 
 def sync_latency(folder):
@@ -268,113 +93,179 @@ def sync_latency(folder):
     return times[len(times) // 2], times[len(times) * 99 // 100]
 
 
-def machine(folder):
-    """What the figures were measured on."""
+def version(binary):
+    """What a program says of itself, without its build."""
+    text = subprocess.run([binary, "--version"], capture_output=True, text=True,
+                          check=False).stdout.strip()
+    short, _, rest = text.partition(" sha=")
+    malloc = next((word for word in rest.split() if word.startswith("malloc=")), "")
+    return f"{short} {malloc}".strip()
+
+
+def machine(options):
+    """What the figures were measured on, and how the servers were set."""
     model = next((line.split(":")[1].strip() for line in
                   Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
-    disk = subprocess.run(["df", "--output=fstype,source", str(folder)], capture_output=True,
-                          text=True, check=False).stdout.splitlines()[-1].split()
-    versions = [subprocess.run([binary, "--version"], capture_output=True, text=True,
-                               check=False).stdout.strip()
-                for binary in ("redis-server", "redis-benchmark")]
-    p50, p99 = sync_latency(folder)
-    return [f"machine: {os.cpu_count()} cores, {model}, Linux {platform.release()}",
+    disk = subprocess.run(["df", "--output=fstype,source", str(options.folder)],
+                          capture_output=True, text=True,
+                          check=False).stdout.splitlines()[-1].split()
+    p50, p99 = sync_latency(options.folder)
+    load1 = os.getloadavg()[0]
+    servers = [version(binary) for binary in options.peers.values()]
+    if "tallyman" in (options.servers or "tallyman").split(","):
+        servers.insert(0, f"{version(tallyman_path())}, {options.shards} shard(s)")
+    rewrite = "by their defaults" if options.aof_rewrite else \
+        "never while they are measured, which is in their favour"
+    peers = ["peers: appendonly yes, appendfsync as in the row, no snapshots (save \"\"), their "
+             f"default io-threads; they rewrite their files {rewrite}"]
+    return [f"machine: {os.cpu_count()} cores, {model}, Linux {platform.release()}; load average "
+            f"before: {load1:.2f}",
             f"disk: {' on '.join(disk)}; 4 KiB write and fdatasync: {p50:.0f} us (p50), "
             f"{p99:.0f} us (p99)",
-            f"peer: {versions[0].split(' sha')[0]}; client: {versions[1]}"]
+            f"servers: {'; '.join(servers)}", *(peers if options.peers else []),
+            f"client: {options.client}, one thread, on the same machine; {options.rounds} "
+            f"interleaved rounds of {options.seconds:g} s after {options.warm_up:g} s of warm-up, "
+            f"{options.keys:,} random keys, 50 clients, if the row says nothing else"]
 
 
-def table(results):
-    """Markdown: a line per workload, pipeline and mode; ratios are to the fastest peer."""
-    lines = ["| workload | pipeline | appendfsync | server | requests/s (median) | spread | "
-             "p50 ms | p99 ms | p99.9 ms | CPU us/request | ratio | to no persistence | share |",
-             "| --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | "
-             "---: |"]
-    for (name, pipeline, fsync), servers in results.items():
-        peers = [median(samples, "per_second") for server, samples in servers.items()
-                 if not server.startswith("tallyman")]
-        reference = [median(samples, "per_second") for samples in
-                     results.get((name, pipeline, "none"), {}).values()]
-        for server, samples in servers.items():
-            speed = median(samples, "per_second")
-            low = min(sample.per_second for sample in samples)
-            high = max(sample.per_second for sample in samples)
-            own = server.startswith("tallyman")
-            share = told(samples, "share", "{:.0%}".format)
-            p999 = told(samples, "p999_ms", "{:.3f}".format)
-            ratio = f"**{speed / max(peers):.2f}x**" if own and peers else ""
-            against = f"{speed / max(reference):.2f}x" if own and reference else ""
-            lines.append(
-                f"| {name} | {pipeline} | {fsync} | {server} | {speed:,.0f} | "
-                f"{(high - low) / speed * 100:.0f}% | {median(samples, 'p50_ms'):.3f} | "
-                f"{median(samples, 'p99_ms'):.3f} | {p999} | {median(samples, 'cpu_micros'):.2f} | "
-                f"{ratio} | {against} | {share} |")
-    return lines
+EXPLANATION = """\
+Figures are medians of the rounds, spread is that of the rates. The ratio is to the faster peer in
+the same mode; its range is that of the single rounds. Alone: the share of the own speed without the
+other clients. CPU time is per request. A name that ends in `beside-script` has the peers run a Lua
+script that does the same (by EVALSHA); `hincrby` and the others have them run the same command. In
+`incr-open-loop`, requests are sent at fixed moments, at so many percent of each server's own
+maximum; latencies count from those moments, and tallyman makes two checkpoints in each measurement.
+In `get-beside-sets-2ms`, each sync of each server's log takes 2 ms longer."""
+
+
+def write_results(head, measured, options):
+    """Writes RESULTS.md, with what was written by hand about what did not help, and the plots."""
+    import plots  # needs matplotlib, which only this needs
+
+    folder = ROOT / "bench"
+    drawn = plots.draw(measured, WORKLOADS, options.shards, folder)
+    images = [f"![{text}]({name})\n" for name, text in PLOTS if name in drawn]
+    text = ["# Measured", "", "Written by `bench/run --write`; the last part is `TRIED.md`.", "",
+            "  \n".join(head), "", EXPLANATION, "", "## Goals", "",
+            *results.goals(measured, WORKLOADS, options.shards), "", *images, "## Figures", "",
+            *results.table(measured, WORKLOADS, options.shards), "",
+            (folder / "TRIED.md").read_text().rstrip()]
+    (folder / "RESULTS.md").write_text("\n".join(text) + "\n")
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="3 rounds of half a second")
-    parser.add_argument("--rounds", type=int, help="rounds per workload (default 3, at least 3 "
-                                                   "for figures worth keeping)")
-    parser.add_argument("--seconds", type=float, help="seconds per measurement (default 4)")
-    parser.add_argument("--keys", type=int, default=100_000, help="random keys (default 100000)")
-    parser.add_argument("--only", default="", help="workloads whose name contains this")
-    parser.add_argument("--fsync", default="", help="only these modes, with commas: always, "
-                                                    "everysec, no, none")
-    parser.add_argument("--peer", action="append", default=[], metavar="PATH",
-                        help="another server of the Redis kind as well")
-    parser.add_argument("--shards", type=int, help="tallyman's number of shards")
-    parser.add_argument("--threads", type=int, help="threads of redis-benchmark")
-    parser.add_argument("--dir", type=Path, help="where the data folders go (default: target/bench)")
-    parser.add_argument("--without-tallyman", action="store_true", help="only the peers")
-    parser.add_argument("--write", action="store_true", help="write bench/RESULTS.md")
-    options = parser.parse_args()
-    options.rounds = options.rounds or 3
+    add = parser.add_argument
+    add("--quick", action="store_true", help="1 round of half a second, long rows too if they are "
+                                             "named: to see that it works")
+    add("--rounds", type=int, help="rounds per workload (default 3)")
+    add("--seconds", type=float, help="seconds per measurement (default 4)")
+    add("--warm-up", type=float, default=measure.WARM_UP_SECONDS, metavar="SECONDS",
+        help="before each measurement (default %(default)s)")
+    add("--keys", type=int, default=100_000, help="random keys (default 100000)")
+    add("--only", default="", help="workloads whose name is one of these words, or begins with one "
+                                   "that ends in *; with commas")
+    add("--long", action="store_true", help="the rows that take minutes as well")
+    add("--list", action="store_true", help="shows the workloads and their goals")
+    add("--fsync", default="", help="only these modes, with commas: always, everysec, no")
+    add("--pipeline", type=int, help="only this depth")
+    add("--servers", default="", help="only these, with commas: tallyman, redis-server, "
+                                      "valkey-server, base")
+    add("--peer", action="append", default=[], metavar="PATH",
+        help="another server of the Redis kind as well")
+    add("--base", metavar="PATH", help="another build of tallyman to be compared with")
+    add("--shards", type=int, help="tallyman's number of shards")
+    add("--aof-rewrite", action="store_true", help="peers rewrite their files when they like")
+    add("--client", choices=("load", "redis-benchmark"), default="load",
+        help="redis-benchmark for the rows that it can send (default %(default)s)")
+    add("--dir", type=Path, help="where the data folders go (default: target/bench)")
+    add("--write", action="store_true", help="write bench/RESULTS.md and its plots")
+    add("--merge", action="store_true", help="keep lines of the last run that are not measured now")
+    return fill_in(parser.parse_args())
+
+
+def fill_in(options):
+    """Defaults that depend on other things."""
+    options.rounds = options.rounds or (1 if options.quick else 3)
     options.seconds = options.seconds or (0.5 if options.quick else 4.0)
+    options.shards = options.shards or max(1, (os.cpu_count() or 1) - 1)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     options.load = os.environ.get("LOAD_BIN", str(target / "release" / "examples" / "load"))
     options.dir = options.dir or target / "bench"
+    options.peers = {}
+    for binary in ("redis-server", os.environ.get("VALKEY_BIN", ""), *options.peer):
+        if binary:
+            name = Path(binary).name
+            options.peers[binary if name in options.peers else name] = binary
+    if options.base or options.servers:
+        named = options.servers.split(",") + options.peer
+        options.peers = {name: path for name, path in options.peers.items()
+                         if name in named or path in named}
     return options
+
+
+def chosen(options):
+    """The rows that were asked for."""
+    words = [word for word in options.only.split(",") if word]
+
+    def named(row):
+        return any(row.name == word or (word.endswith("*") and row.name.startswith(word[:-1]))
+                   for word in words)
+
+    rows = [row for row in WORKLOADS if named(row) or
+            (not words and (options.long or not row.seconds))]
+    if not rows:
+        raise SystemExit(f"no workload is called {options.only!r}; there are "
+                         + ", ".join(row.name for row in WORKLOADS))
+    return rows
+
+
+def show_list():
+    """The workloads and their goals."""
+    for row in WORKLOADS:
+        bounds = [f"{results.FIGURES[goal.figure][0].format(goal.bound)}"
+                  f"{' at pipeline ' + str(goal.pipelines[0]) if goal.pipelines else ''}"
+                  f" ({', '.join(goal.fsyncs)})" for goal in row.goals]
+        print(f"{row.name:36} {'; '.join(bounds)}{'  [--long]' if row.seconds else ''}")
 
 
 def main():
     options = parse()
+    if options.list:
+        show_list()
+        return
+    rows = chosen(options)
+    # So that servers are ended whatever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Idle connections take file descriptors, here and in the servers.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     options.dir.mkdir(parents=True, exist_ok=True)
-    rows = [row for row in WORKLOADS if options.only in row.name]
-    if not rows:
-        raise SystemExit(f"no workload's name contains {options.only!r}; there are "
-                         + ", ".join(row.name for row in WORKLOADS))
-    head = machine(options.dir)
-    print("\n".join(head), flush=True)
-    results = {}
-    for fsync in ("none", "always", "everysec", "no"):
-        chosen = [row for row in rows
-                  if (row.reference if fsync == "none" else fsync in row.fsyncs)]
-        if not chosen or (options.fsync and fsync not in options.fsync.split(",")):
-            continue
-        try:
-            measured = run_mode(fsync, chosen, options.dir, options)
-        except StartFailed as error:
-            raise SystemExit(f"a server did not start: {error}") from error
-        for (name, pipeline), servers in measured.items():
-            results[name, pipeline, fsync] = servers
-    order = [row.name for row in rows]
-    modes = ["always", "everysec", "no", "none"]
-    results = dict(sorted(results.items(), key=lambda item: (
-        order.index(item[0][0]), item[0][1], modes.index(item[0][2]))))
-    lines = head + [f"{options.rounds} interleaved rounds of {options.seconds:g} s, "
-                    f"{options.keys} keys; ratio: to the fastest peer in the same mode; share: of "
-                    "the own speed without the clients beside it", ""]
-    lines += table(results)
-    print("\n" + "\n".join(lines[len(head):]))
+    kept = options.dir / "results.json"
+    options.folder = Path(tempfile.mkdtemp(prefix="run-", dir=options.dir))
+    measured = results.Results()
+    try:
+        head = machine(options)
+        print("\n".join(head), flush=True)
+        for setup, group in setups(rows, options).items():
+            run_setup(setup, group, measured, options)
+    except StartFailed as error:
+        raise SystemExit(f"a server did not start: {error}") from error
+    finally:
+        shutil.rmtree(options.folder, ignore_errors=True)
+    if options.base:
+        print("\n" + "\n".join(results.changes(measured, rows)))
+        return
+    if options.merge and kept.exists():
+        before = results.Results.load(kept)
+        before.merge(measured)
+        measured = before
+    measured.save(kept, head)
+    print("\n" + "\n".join(results.table(measured, WORKLOADS, options.shards)))
+    print("\n" + "\n".join(results.goals(measured, WORKLOADS, options.shards)))
     if options.write:
-        (ROOT / "bench" / "RESULTS.md").write_text("# Measured\n\n" + "  \n".join(
-            lines[:len(head) + 1]) + "\n\n" + "\n".join(lines[len(head) + 2:]) + "\n")
+        write_results(head, measured, options)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,16 @@
 
 Steps: resident (bytes of memory per counter), start (time from process start to the first correct
 reply after kill -9, with a tail of the log), cold (many more keys than maxmemory), disk (bytes per
-cold counter once compaction rests), checkpoint (slices that shards give to one).
+cold counter once compaction rests), checkpoint (slices that shards give to one, over all slots and
+over one), endless (disk and bytes written while the same counters change for a minute).
 
 redis-server is beside it where it can do the same. Every figure is printed with its goal; one that
 is missed is marked. The first correct reply is a GET whose value is compared.
 """
 
 import argparse
+import json
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -27,11 +28,10 @@ from harness.wire import Error, Wire  # noqa: E402
 MIB = 1 << 20
 KEYS_PER_MSET = 500
 COMMANDS_PER_ROUND = 20
-INCR_PER_ROUND = 5_000
 REST_SECONDS = 3
 WAIT_SECONDS_MAX = 600
-CLIENTS = 50
-PIPELINE = 16
+CLIENTS = 16
+PIPELINE = 100
 
 
 def key(number):
@@ -79,17 +79,29 @@ def drain(line, replies, reply):
         left -= len(some)
 
 
-def count_up(port, keys, done):
-    """INCRs of random counters until `done` says so."""
-    rng = random.Random(1)
-    with Wire(port, timeout=WAIT_SECONDS_MAX) as wire:
-        while not done(wire):
-            commands = b"".join(b"*2\r\n$4\r\nINCR\r\n$20\r\n%b\r\n" % key(rng.randrange(keys))
-                                for _ in range(INCR_PER_ROUND))
-            wire.send(commands)
-            for _ in range(INCR_PER_ROUND):
-                reply = wire.read()
-                assert isinstance(reply, int), reply
+def load(port, keys, *options, workload="INCR counter:{unit}"):
+    """Runs bench/load; units per second."""
+    line = [os.environ["LOAD_BIN"], "--port", str(port), "--clients", str(CLIENTS),
+            "--pipeline", str(PIPELINE), "--keys", str(keys), "--workload", workload,
+            "--json", "-", *(str(option) for option in options)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=10 * WAIT_SECONDS_MAX,
+                          check=False)
+    if done.returncode:
+        raise SystemExit(f"bench/load failed:\n{done.stderr}")
+    group = json.loads(done.stdout)["groups"][0]
+    if group["errors"] or group["lost"]:
+        raise SystemExit(f"bench/load had errors: {group['first_error']}")
+    return group["units_per_second"]
+
+
+def count_all(port, keys, workload="INCR counter:{unit}"):
+    """INCRs so many counters once each."""
+    load(port, keys, "--sequential", "--count", keys, workload=workload)
+
+
+def count_up(port, keys, seconds):
+    """INCRs of random counters for a while; how many there were."""
+    return int(load(port, keys, "--seconds", seconds) * seconds)
 
 
 def resident_bytes(pid):
@@ -97,6 +109,13 @@ def resident_bytes(pid):
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) * 1024 for line in status.splitlines()
                 if line.startswith("VmRSS:"))
+
+
+def resident_bytes_max(pid):
+    """The most that it ever was."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines()
+                if line.startswith("VmHWM:"))
 
 
 def folder_bytes(folder):
@@ -190,21 +209,20 @@ class Bench:
         """Memory per counter with all of them resident."""
         keys = self.size(10_000_000)
         print(f"resident: {keys:,} counters with keys of 20 bytes")
-        for kind, options in (("tallyman", {"appendfsync": "no"}),
-                              ("redis", {"appendonly": "no"})):
-            server = self.server(kind, options)
-            empty = resident_bytes(server.pid)
-            fill(server.port, keys)
-            if kind == "tallyman":
-                save(server.port)
-                time.sleep(1)
-            used = resident_bytes(server.pid)
-            goal = 48 if kind == "tallyman" else None
-            self.show(f"{kind}: memory per counter, everything included", used / keys, "bytes",
-                      goal)
-            self.show(f"{kind}: memory per counter, without the empty server",
-                      (used - empty) / keys, "bytes")
-            self.remove(server)
+        for kind, options in (("tallyman", {}), ("redis", {"appendonly": "no"})):
+            for what, name in (("numbered", key), ("random", mixed)):
+                server = self.server(kind, options)
+                empty = resident_bytes(server.pid)
+                fill(server.port, keys, name)
+                if kind == "tallyman":
+                    save(server.port)
+                    time.sleep(REST_SECONDS)
+                used = resident_bytes(server.pid)
+                goal = 48 if kind == "tallyman" else None
+                self.show(f"{kind}: memory per counter, {what} keys", used / keys, "bytes", goal)
+                self.show(f"{kind}: the same without the empty server", (used - empty) / keys,
+                          "bytes")
+                self.remove(server)
 
     def start(self):
         """Time to the first correct reply after kill -9."""
@@ -215,7 +233,8 @@ class Bench:
             server = self.server("tallyman", {"appendfsync": "no", "checkpoint-size": "64gb"})
             fill(server.port, keys)
             save(server.port)
-            count_up(server.port, keys, lambda wire, tail=tail: self.log_bytes(wire) >= tail)
+            while int(info(server.port, "bytes_since_checkpoint")) < tail:
+                count_up(server.port, keys, min(1.0, 10 * self.options.scale))
             with Wire(server.port) as wire:
                 # appendfsync no: what was acknowledged may be lost, so it is made durable here.
                 wire.call("CONFIG", "SET", "appendfsync", "always")
@@ -248,40 +267,32 @@ class Bench:
         server.kill9()
         return seconds
 
-    def log_bytes(self, wire):
-        text = wire.call("INFO", "everything").decode()
-        return int(text.split("bytes_since_checkpoint:")[1].split()[0])
-
     def cold(self):
         """Many more keys than memory."""
         keys = self.size(50_000_000)
-        bound = max(32 * MIB, self.size(256 * MIB))
+        bound = max(8 * MIB, self.size(256 * MIB))
         print(f"cold: {keys:,} counters with maxmemory {bound / MIB:.0f}mb")
         speeds = {}
         for maxmemory in (0, bound):
             server = self.server("tallyman", {"maxmemory": maxmemory})
-            fill(server.port, keys)
+            what = f"maxmemory {maxmemory / MIB:.0f}mb:"
+            begun = time.monotonic()
+            count_all(server.port, keys)
+            self.show(f"{what} loading", keys / (time.monotonic() - begun), "/s")
             save(server.port)
             wait_for_rest(server.port)
-            for name, number in (("random keys", keys), ("a hot 1 %", max(1, keys // 100))):
-                speeds[maxmemory, name] = self.benchmark(server.port, number)
-                self.show(f"maxmemory {maxmemory / MIB:.0f}mb: INCR of {name}",
-                          speeds[maxmemory, name], "/s")
-            goal = 384 * bound / (256 * MIB) if maxmemory and self.options.scale >= 1 else None
-            self.show(f"maxmemory {maxmemory / MIB:.0f}mb: memory",
-                      resident_bytes(server.pid) / MIB, "MiB", goal)
+            for name, number in (("a hot 1 %", max(1, keys // 100)), ("random keys", keys)):
+                # What is hot has to come into memory first.
+                load(server.port, number, "--seconds", self.options.seconds)
+                speed = load(server.port, number, "--seconds", self.options.seconds)
+                speeds[maxmemory, name] = speed
+                self.show(f"{what} INCR of {name}", speed, "/s")
+            goal = (bound + 128 * MIB) / MIB if maxmemory else None
+            self.show(f"{what} most memory ever", resident_bytes_max(server.pid) / MIB, "MiB",
+                      goal)
             self.remove(server)
         self.show("hot 1 %: speed, with maxmemory to without",
                   speeds[bound, "a hot 1 %"] / speeds[0, "a hot 1 %"], "", -0.8)
-
-    def benchmark(self, port, keys):
-        """INCRs per second of random counters."""
-        line = ["redis-benchmark", "-p", str(port), "-c", str(CLIENTS), "-P", str(PIPELINE),
-                "-n", str(self.size(2_000_000)), "-r", str(keys), "--csv", "INCR",
-                "counter:__rand_int__"]
-        out = subprocess.run(line, capture_output=True, text=True, timeout=WAIT_SECONDS_MAX,
-                             check=True).stdout
-        return float(out.splitlines()[-1].split('","')[1].strip('"'))
 
     def disk(self):
         """Bytes on disk per counter once compaction rests."""
@@ -300,27 +311,44 @@ class Bench:
         """The slices that a shard gives to a large checkpoint."""
         keys = self.size(5_000_000)
         print(f"checkpoint: {keys:,} dirty counters")
-        server = self.server("tallyman", {"appendfsync": "no", "checkpoint-size": "64gb"})
-        fill(server.port, keys)
-        begun = time.monotonic()
-        save(server.port)
-        self.show("one checkpoint", time.monotonic() - begun, "s")
-        slices = info(server.port, "checkpoint_slice_usec_p99.9")
-        if slices is None:
-            print("  the server does not tell checkpoint_slice_usec_p99.9", flush=True)
-        else:
-            self.show("slice of a shard's thread, p99.9", float(slices) / 1000, "ms", 1)
-        before, written = keys, written_bytes(server.pid)
-        for _ in range(5):
-            count_up(server.port, keys, rounds(self.size(1_000_000) // INCR_PER_ROUND + 1))
+        for what, name in (("all slots", "counter:{unit}"), ("one slot", "{{tag}}:{unit}")):
+            server = self.server("tallyman", {"checkpoint-size": "64gb"})
+            count_all(server.port, keys, f"INCR {name}")
+            begun = time.monotonic()
             save(server.port)
+            self.show(f"{what}: one checkpoint", time.monotonic() - begun, "s")
+            for percentile, goal in (("p50", None), ("p99.9", 1), ("max", None)):
+                slices = float(info(server.port, f"checkpoint_slice_usec_{percentile}"))
+                self.show(f"{what}: CPU of a slice of a shard's thread, {percentile}",
+                          slices / 1000, "ms", goal)
+            self.remove(server)
+
+    def endless(self):
+        """Disk space and writes while the same counters change again and again."""
+        keys, seconds = self.size(1_000_000), max(3.0, 60 * self.options.scale)
+        options = {"checkpoint-size": self.size(32 * MIB), "log-segment-size": "16mb"}
+        print(f"endless: INCR of {keys:,} random counters for {seconds:.0f} s")
+        server = self.server("tallyman", options)
+        count_all(server.port, keys)
+        save(server.port)
         wait_for_rest(server.port)
-        written = written_bytes(server.pid) - written
-        changes = 5 * (self.size(1_000_000) // INCR_PER_ROUND + 1) * INCR_PER_ROUND
-        self.show("bytes written per INCR over five checkpoints, log included",
-                  written / changes, "bytes")
-        self.show("disk per counter after that",
-                  folder_bytes(server.folder / "data" / "store") / before, "bytes")
+        data, before = server.folder / "data", written_bytes(server.pid)
+        most, halves, changes = folder_bytes(data), [], 0
+        for _ in range(2):
+            end, most_of_half = time.monotonic() + seconds / 2, 0
+            while time.monotonic() < end:
+                changes += count_up(server.port, keys, 1)
+                most_of_half = max(most_of_half, folder_bytes(data))
+            halves.append(most_of_half)
+        most = max(most, *halves)
+        written = written_bytes(server.pid) - before
+        self.show("INCRs", changes / seconds, "/s")
+        self.show("checkpoints", float(info(server.port, "checkpoints")), "")
+        self.show("most disk ever, log included", most / MIB, "MiB")
+        self.show("most disk in the second half to that in the first", halves[1] / halves[0], "",
+                  1.5)
+        # A key of 20 bytes and a number of 8.
+        self.show("bytes written per byte that changed, log included", written / changes / 28, "")
         self.remove(server)
 
 
@@ -330,17 +358,7 @@ def written_bytes(pid):
     return int(text.split("write_bytes: ")[1].split()[0])
 
 
-def rounds(number):
-    """Says so when it was asked so often."""
-    left = [number]
-
-    def done(_wire):
-        left[0] -= 1
-        return left[0] < 0
-    return done
-
-
-STEPS = ("resident", "start", "cold", "disk", "checkpoint")
+STEPS = ("resident", "start", "cold", "disk", "checkpoint", "endless")
 
 
 def main():
@@ -349,6 +367,7 @@ def main():
     parser.add_argument("--scale", type=float, default=1.0, help="size of everything (default 1)")
     parser.add_argument("--only", default="", help="steps whose name contains this")
     parser.add_argument("--rounds", type=int, default=3, help="starts; the fastest counts")
+    parser.add_argument("--seconds", type=float, default=10, help="of each speed (default 10)")
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     parser.add_argument("--dir", type=Path, default=target / "bench",
                         help="where the data folders go (default: target/bench)")

@@ -26,6 +26,8 @@ pub trait TimeSource: Send + Sync {
     fn boot_ns(&self) -> u64;
     /// Nanoseconds of a monotonic clock for durations. Never goes back; cheap.
     fn monotonic_ns(&self) -> u64;
+    /// Nanoseconds of CPU that the calling thread has used.
+    fn cpu_ns(&self) -> u64;
 }
 
 /// The machine's clocks.
@@ -46,6 +48,10 @@ impl TimeSource for SystemTime {
 
     fn monotonic_ns(&self) -> u64 {
         reading_ns(ClockId::Monotonic)
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        reading_ns(ClockId::ThreadCPUTime)
     }
 }
 
@@ -126,6 +132,12 @@ impl Clock {
     /// Monotonic nanoseconds: for durations alone, never stored.
     pub fn now_ns(&self) -> u64 {
         self.source.monotonic_ns()
+    }
+
+    /// Nanoseconds of CPU that this thread has used: for the cost of background work. A system
+    /// call, so not for every command.
+    pub fn cpu_ns(&self) -> u64 {
+        self.source.cpu_ns()
     }
 }
 
@@ -219,6 +231,10 @@ impl TimeSource for ManualReadings {
 
     fn monotonic_ns(&self) -> u64 {
         self.monotonic_ns.load(Ordering::Relaxed)
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.monotonic_ns()
     }
 }
 

@@ -95,6 +95,9 @@
 //! - **A test**: of a struct, at the end of its file; of a command's answers, a transcript in the
 //!   family, and one in `tests/transcripts` if redis-server can be asked as well; of a client or of
 //!   a restart, in `tests/clients`; listed in `tests/suites`.
+//! - **A workload of the bench**: a line in `bench/workloads.py`, with its goal; a command whose
+//!   instructions are counted, a line in `bench/execute`; a part by itself, a function in
+//!   `bench/micro`.
 //! - **The README's tables**: `UPDATE_README=1 cargo test --lib readme` rewrites them.
 //!
 //! # What is always true

@@ -70,6 +70,10 @@ pub const LOG_GATHER_BYTES: u64 = 256 * 1024;
 pub const LOG_SPACE_RETRY_MS: u64 = 500;
 /// Buffer for reading a log back, and piece in which zeros and large records are written.
 pub const LOG_PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes of batches that a start hands to the threads that apply them, at a time.
+pub const REPLAY_PIECE_BYTES: usize = 8 * 1024 * 1024;
+/// Pieces that wait for such a thread.
+pub const REPLAY_PIECES_WAITING_MAX: usize = 2;
 /// Distance in bytes of the marks from which "bytes since an lsn" is answered, and their number.
 pub const LOG_MARK_BYTES: u64 = 1024 * 1024;
 pub const LOG_MARKS_MAX: usize = 65_536;

@@ -6,20 +6,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::keyspace::Cold;
-use crate::keyspace::codec::{Mutation, Mutations, Undecodable};
 use crate::keyspace::databases::Databases;
-use crate::keyspace::key::slot_of;
-use crate::keyspace::owned::{Keyspace, Origin};
+use crate::keyspace::owned::Origin;
 use crate::keyspace::tokens::TokenSource;
-use crate::limits::SLOTS;
+use crate::keyspace::{Cold, Keyspace};
+use crate::limits::SHARDS_MAX;
 use crate::log::{Fatal, Recovery};
 use crate::residency::{self, StoredKeys};
 use crate::route::Routes;
 use crate::sim::{self, Fault};
 use crate::store::{Meta, Store};
+
+mod replay;
 
 /// What the disk had.
 pub struct Recovered {
@@ -50,6 +48,19 @@ pub struct Plan {
     pub databases: usize,
     /// Seed of random choices.
     pub random_seed: u64,
+    /// Threads that apply the log; 0: the one that reads it.
+    pub threads: usize,
+}
+
+impl Plan {
+    /// The same with shards divided further, where there are fewer than threads.
+    fn parts(self) -> Plan {
+        let shards = self.routes.shards();
+        Plan {
+            routes: Routes::new(shards * (self.threads.min(SHARDS_MAX) / shards).max(1)),
+            ..self
+        }
+    }
 }
 
 /// Reads the counts of the store, and the log. `progress` is told now and then how far it is, in
@@ -64,46 +75,37 @@ pub fn recover(
     plan: Plan,
     progress: &mut dyn FnMut(String),
 ) -> Result<Recovered, Fatal> {
-    let mut keyspaces = sleeping(store, meta, plan, &TokenSource::above(meta.token_ceiling))?;
-    let mut replay = Replay {
-        dead: meta.dead_databases.clone(),
-        token_ceiling: meta.token_ceiling,
-    };
-    let mut batches = 0;
-    while let Some(batch) = log.next()? {
-        replay.apply(&mut keyspaces, plan, batch.lsn, batch.payload)?;
-        batches += 1;
-        if batches % PROGRESS_BATCHES == 0 {
-            progress(format!("replayed {batches} batches of the log"));
-        }
-    }
+    let parts = plan.parts();
+    let mut keyspaces = sleeping(store, meta, parts, &TokenSource::above(meta.token_ceiling))?;
+    let replayed = replay::replay(&mut keyspaces, log, parts, progress)?;
+    let batches = replayed.batches;
+    let mut token_ceiling = replayed.token_ceiling.max(meta.token_ceiling);
     if sim::fault(Fault::TokenReused) {
-        replay.token_ceiling = 0;
+        token_ceiling = 0;
     }
-    let tokens = TokenSource::above(replay.token_ceiling);
+    let tokens = TokenSource::above(token_ceiling);
     let time_ms = log.last_time_ms().max(meta.time_ms);
     for keyspace in &mut keyspaces {
         keyspace.set_now_ms(time_ms);
         keyspace.set_tokens(tokens.clone());
     }
     let keys = end_replay(&mut keyspaces)?;
-    let mut dead = replay.dead;
+    let keyspaces = joined(keyspaces, plan);
+    let mut dead = meta.dead_databases.clone();
+    dead.extend(replayed.dead);
     dead.sort_unstable();
     dead.dedup();
     dead.retain(|id| !keyspaces[0].databases().is_live(*id));
     Ok(Recovered {
         keyspaces,
         tokens,
-        token_ceiling: replay.token_ceiling,
+        token_ceiling,
         keys,
         batches,
         time_ms,
         dead_databases: dead,
     })
 }
-
-/// Progress is told after so many batches.
-const PROGRESS_BATCHES: u64 = 10_000;
 
 /// Keyspaces as the store alone has them, for a log with nothing behind it.
 ///
@@ -181,56 +183,15 @@ fn empty(plan: Plan, databases: &Databases, tokens: &TokenSource) -> Vec<Box<Key
         .collect()
 }
 
-/// What is gathered on the way through the log.
-struct Replay {
-    dead: Vec<u32>,
-    token_ceiling: u64,
-}
-
-impl Replay {
-    fn apply(
-        &mut self,
-        keyspaces: &mut [Box<Keyspace>],
-        plan: Plan,
-        lsn: u64,
-        payload: Bytes,
-    ) -> Result<(), Fatal> {
-        for mutation in Mutations::of(payload) {
-            let mutation = mutation.map_err(|error| undecodable(lsn, &error))?;
-            let shard = match &mutation {
-                Mutation::Put { database, key, .. }
-                | Mutation::Delete { database, key }
-                | Mutation::Deadline { database, key, .. }
-                | Mutation::Part { database, key, .. }
-                | Mutation::Fields { database, key, .. }
-                | Mutation::Retired { database, key, .. } => {
-                    plan.routes.of_slot(slot_of(*database, key))
-                }
-                Mutation::Count { slot, .. } if *slot < SLOTS => plan.routes.of_slot(*slot),
-                Mutation::Count { .. } => {
-                    return Err(undecodable(lsn, &Undecodable("a slot")));
-                }
-                Mutation::Databases { ids, next } => {
-                    let map = Databases::restored(ids.clone(), *next, plan.databases);
-                    for keyspace in keyspaces.iter_mut() {
-                        let gone = keyspace.databases().ids().iter().copied();
-                        self.dead.extend(gone.filter(|id| !map.is_live(*id)));
-                        keyspace.set_databases(map.clone());
-                    }
-                    continue;
-                }
-                Mutation::TokenCeiling(ceiling) => {
-                    self.token_ceiling = self.token_ceiling.max(*ceiling);
-                    continue;
-                }
-            };
-            keyspaces[shard].apply(mutation);
+/// Shards from their parts.
+fn joined(parts: Vec<Box<Keyspace>>, plan: Plan) -> Vec<Box<Keyspace>> {
+    let mut shards: Vec<Box<Keyspace>> = Vec::new();
+    for part in parts {
+        let shard = plan.routes.of_slot(part.slots().start);
+        match shards.get_mut(shard) {
+            Some(begun) => begun.append(*part),
+            None => shards.push(part),
         }
-        Ok(())
     }
-}
-
-fn undecodable(lsn: u64, error: &Undecodable) -> Fatal {
-    let text = format!("batch {lsn} of the commit log {error}; restore the folder from a backup");
-    Fatal::new(text, std::path::Path::new("log"))
+    shards
 }

@@ -30,7 +30,7 @@ impl StoredKeys {
         let mut hash = Hash::stored(generation);
         let (from, to) = row::fields(of, generation);
         for next in self.store.scan(&from, &to) {
-            let (key, mut value) = next?;
+            let (key, value) = next?;
             let RowKey::Field {
                 hash: field_hash,
                 field,
@@ -39,7 +39,7 @@ impl StoredKeys {
             else {
                 return Err(damaged(&key, "no field's row").into());
             };
-            let (value, expires_at_ms) = codec::field(&mut value)
+            let (value, expires_at_ms) = codec::field(&mut &value[..])
                 .map_err(|error: Undecodable| damaged(&key, &error.to_string()))?;
             hash.load(field_hash, field, value, expires_at_ms);
         }
@@ -67,11 +67,11 @@ impl Cold for StoredKeys {
             key: key.bytes,
         };
         let row = RowKey::Main(of).encode();
-        let Some(mut value) = self.store.get(&row)? else {
+        let Some(value) = self.store.get(&row)? else {
             return Ok(None);
         };
         let (stored, deadline_ms) =
-            codec::stored(&mut value).map_err(|error| damaged(&row, &error.to_string()))?;
+            codec::stored(&mut &value[..]).map_err(|error| damaged(&row, &error.to_string()))?;
         let value = match stored {
             Stored::Value(value) => value,
             Stored::Hash { generation, length } => {
@@ -85,7 +85,7 @@ impl Cold for StoredKeys {
         let (from, to) = row::main_from_hash(slot, database, from_hash32);
         let mut page = Page::default();
         for next in self.store.scan(&from, &to) {
-            let (key, mut value) = next?;
+            let (key, value) = next?;
             let RowKey::Main(of) = decoded(&key)? else {
                 return Err(damaged(&key, "no key's row").into());
             };
@@ -94,8 +94,8 @@ impl Cold for StoredKeys {
                 page.next = last.and_then(|last| last.checked_add(1));
                 return Ok(page);
             }
-            let (stored, deadline_ms) =
-                codec::stored(&mut value).map_err(|error| damaged(&key, &error.to_string()))?;
+            let (stored, deadline_ms) = codec::stored(&mut &value[..])
+                .map_err(|error| damaged(&key, &error.to_string()))?;
             let kind = match &stored {
                 Stored::Value(value) => value.kind(),
                 Stored::Hash { .. } => Kind::Hash,

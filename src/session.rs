@@ -4,6 +4,8 @@
 //! others may read of it is in its [`Client`] record. Nothing here does I/O: commands say what the
 //! connection has to do next with [`Next`].
 
+mod alone;
+
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};

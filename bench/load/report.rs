@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use crate::driver::Outcome;
 use crate::record::Recorder;
 
 /// What a group of clients did.
@@ -43,13 +44,23 @@ fn ms(ns: u64) -> f64 {
     (ns as f64 / 1e3).round() / 1e3
 }
 
-/// Prints a line per group.
-pub fn table(results: &[GroupResult]) {
+/// Connections that did nothing.
+pub struct Idle {
+    /// How many.
+    pub connections: usize,
+    /// How many of them the server closed.
+    pub lost: usize,
+    /// What each of them takes of the server's memory.
+    pub bytes: Option<f64>,
+}
+
+/// Prints a line per group, and the CPU time.
+pub fn table(outcome: &Outcome) {
     println!(
         "{:>12} {:>9} {:>9} {:>9} {:>9} {:>9}  workload",
         "units/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms"
     );
-    for result in results {
+    for result in &outcome.groups {
         let all = &result.recorder.all;
         print!("{:>12.0}", result.per_second());
         for (_, part) in PERCENTILES {
@@ -66,6 +77,16 @@ pub fn table(results: &[GroupResult]) {
             result.clients
         );
     }
+    let units: u64 = outcome.groups.iter().map(|result| result.units).sum();
+    let micros = |ms: u64| ms as f64 * 1e3 / units.max(1) as f64;
+    print!(
+        "CPU us per unit: client {:.2}",
+        micros(outcome.cpu.client_ms)
+    );
+    if let Some(ms) = outcome.cpu.server_ms {
+        print!(", server {:.2}", micros(ms));
+    }
+    println!();
 }
 
 fn percentiles(histogram: &Histogram<u64>) -> Value {
@@ -82,8 +103,9 @@ fn percentiles(histogram: &Histogram<u64>) -> Value {
 }
 
 /// Everything, as one value.
-pub fn json(results: &[GroupResult], idle: usize, idle_lost: usize) -> Value {
-    let groups: Vec<Value> = results
+pub fn json(outcome: &Outcome, idle: &Idle) -> Value {
+    let groups: Vec<Value> = outcome
+        .groups
         .iter()
         .map(|result| {
             let line: Vec<Value> = result
@@ -118,5 +140,12 @@ pub fn json(results: &[GroupResult], idle: usize, idle_lost: usize) -> Value {
             })
         })
         .collect();
-    json!({ "groups": groups, "idle": idle, "idle_lost": idle_lost })
+    json!({
+        "groups": groups,
+        "server_cpu_ms": outcome.cpu.server_ms,
+        "client_cpu_ms": outcome.cpu.client_ms,
+        "idle": idle.connections,
+        "idle_lost": idle.lost,
+        "idle_bytes": idle.bytes,
+    })
 }

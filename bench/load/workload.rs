@@ -44,6 +44,12 @@ pub const NAMED: &[(&str, &str)] = &[
       key:{rand} {value} key:{rand} {value}",
     ),
     (
+        "mset-10-one-slot",
+        "MSET {{a}}0:{rand} {value} {{a}}1:{rand} {value} {{a}}2:{rand} {value} \
+      {{a}}3:{rand} {value} {{a}}4:{rand} {value} {{a}}5:{rand} {value} {{a}}6:{rand} {value} \
+      {{a}}7:{rand} {value} {{a}}8:{rand} {value} {{a}}9:{rand} {value}",
+    ),
+    (
         "mget-10",
         "MGET key:{rand} key:{rand} key:{rand} key:{rand} key:{rand} key:{rand} \
       key:{rand} key:{rand} key:{rand} key:{rand}",
@@ -69,6 +75,16 @@ pub const NAMED: &[(&str, &str)] = &[
     ),
     ("once", "ONCE once:{unit} e{seq} EX 60 INCR once:{unit}"),
     ("once-lua", "EVALSHA {sha:once} 1 once:{unit} e{seq} 60"),
+    // Below the limit all the time: a refusal would be a read.
+    ("throttle", "CL.THROTTLE rate:{rand} 999999 1000000 60"),
+    (
+        "throttle-lua",
+        "EVALSHA {sha:throttle} 1 rate:{rand} 999999 1000000 60",
+    ),
+    ("hincrby", "HINCRBY h:{rand} n 1"),
+    ("hincrby-lua", "EVALSHA {sha:hincrby} 1 h:{rand} n 1"),
+    ("hincrby-big", "HINCRBY big f{rand} 1"),
+    ("hincrby-big-lua", "EVALSHA {sha:hincrby} 1 big f{rand} 1"),
 ];
 
 /// Scripts, by the name behind `sha:`.
@@ -78,6 +94,8 @@ pub const SCRIPTS: &[(&str, &str)] = &[
     ("reserve", include_str!("../lua/reserve.lua")),
     ("settle", include_str!("../lua/settle.lua")),
     ("once", include_str!("../lua/once.lua")),
+    ("throttle", include_str!("../lua/throttle.lua")),
+    ("hincrby", include_str!("../lua/hincrby.lua")),
 ];
 
 /// A template that was read.

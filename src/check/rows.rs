@@ -205,11 +205,12 @@ impl<'a> Rows<'a> {
     fn whole<T>(
         &self,
         key: &[u8],
-        mut value: Bytes,
-        decode: impl Fn(&mut Bytes) -> Result<T, codec::Undecodable>,
+        value: Bytes,
+        decode: impl Fn(&mut &[u8]) -> Result<T, codec::Undecodable>,
     ) -> Result<T, Fault> {
-        let decoded = decode(&mut value).map_err(|error| self.bad_row(key, error))?;
-        match value.len() {
+        let mut rest = &value[..];
+        let decoded = decode(&mut rest).map_err(|error| self.bad_row(key, error))?;
+        match rest.len() {
             0 => Ok(decoded),
             more => Err(self.bad_row(key, format!("its value has {more} bytes too many"))),
         }

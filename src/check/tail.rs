@@ -51,7 +51,7 @@ impl Tail {
 
     /// Takes one batch.
     pub fn add(&mut self, payload: Bytes) -> Result<(), Undecodable> {
-        for mutation in Mutations::of(payload) {
+        for mutation in Mutations::of(&payload) {
             match mutation? {
                 Mutation::Put {
                     database,
@@ -60,9 +60,9 @@ impl Tail {
                     ..
                 } => {
                     self.see(&stored);
-                    self.touch(database, &key, true);
+                    self.touch(database, key, true);
                 }
-                Mutation::Part { database, key, .. } => self.touch(database, &key, true),
+                Mutation::Part { database, key, .. } => self.touch(database, key, true),
                 Mutation::Fields {
                     database,
                     key,
@@ -71,9 +71,9 @@ impl Tail {
                 } => {
                     let values = fields.iter().filter_map(|(_, field)| field.as_ref());
                     values.for_each(|(value, _)| self.see_field(value));
-                    self.touch(database, &key, true);
+                    self.touch(database, key, true);
                 }
-                Mutation::Delete { database, key } => self.touch(database, &key, false),
+                Mutation::Delete { database, key } => self.touch(database, key, false),
                 // Of a key that may not be there: it changes no key's presence.
                 Mutation::Deadline { .. } | Mutation::Retired { .. } => {}
                 Mutation::Count {

@@ -264,7 +264,7 @@ impl Transcript {
             keyspace.begin_replay(counts.into_iter());
         }
         for batch in &self.log {
-            for mutation in Mutations::of(batch.clone()) {
+            for mutation in Mutations::of(batch) {
                 keyspace.apply(mutation.expect("what was written can be read"));
             }
         }

@@ -60,15 +60,15 @@ pub enum Stored {
     },
 }
 
-/// One effect of a turn.
+/// One effect of a turn, as it lies in a batch.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Mutation {
+pub enum Mutation<'a> {
     /// The key has this value and deadline (0: none).
     Put {
         /// Database id.
         database: u32,
         /// The key.
-        key: Bytes,
+        key: &'a [u8],
         /// Deadline in ms since the Unix epoch; 0: none.
         deadline_ms: u64,
         /// The value; of a hash only the head.
@@ -79,14 +79,14 @@ pub enum Mutation {
         /// Database id.
         database: u32,
         /// The key.
-        key: Bytes,
+        key: &'a [u8],
     },
     /// The key has this deadline (0: none).
     Deadline {
         /// Database id.
         database: u32,
         /// The key.
-        key: Bytes,
+        key: &'a [u8],
         /// Deadline in ms since the Unix epoch; 0: none.
         deadline_ms: u64,
     },
@@ -95,11 +95,11 @@ pub enum Mutation {
         /// Database id.
         database: u32,
         /// The key.
-        key: Bytes,
+        key: &'a [u8],
         /// Offset in bytes.
         offset: u64,
         /// The bytes there.
-        bytes: Bytes,
+        bytes: &'a [u8],
         /// Length of the whole string.
         total: u64,
     },
@@ -108,7 +108,7 @@ pub enum Mutation {
         /// Database id.
         database: u32,
         /// The key.
-        key: Bytes,
+        key: &'a [u8],
         /// Deadline of the key in ms since the Unix epoch; 0: none.
         deadline_ms: u64,
         /// Generation of the hash.
@@ -116,7 +116,7 @@ pub enum Mutation {
         /// Number of fields afterwards.
         length: u64,
         /// The changed fields; `None`: removed.
-        fields: Vec<(Bytes, Option<(FieldValue, u64)>)>,
+        fields: Vec<ChangedField<'a>>,
     },
     /// A slot holds so many keys of a database.
     Count {
@@ -132,7 +132,7 @@ pub enum Mutation {
         /// Database id.
         database: u32,
         /// The key.
-        key: Bytes,
+        key: &'a [u8],
         /// Generation of the hash.
         generation: u64,
     },
@@ -146,6 +146,25 @@ pub enum Mutation {
     /// No token at or above it was handed out before this was durable.
     TokenCeiling(u64),
 }
+
+impl<'a> Mutation<'a> {
+    /// The key that it changes, with its database id.
+    #[inline]
+    pub fn key(&self) -> Option<(u32, &'a [u8])> {
+        match self {
+            Mutation::Put { database, key, .. }
+            | Mutation::Delete { database, key }
+            | Mutation::Deadline { database, key, .. }
+            | Mutation::Part { database, key, .. }
+            | Mutation::Fields { database, key, .. }
+            | Mutation::Retired { database, key, .. } => Some((*database, key)),
+            Mutation::Count { .. } | Mutation::Databases { .. } | Mutation::TokenCeiling(_) => None,
+        }
+    }
+}
+
+/// A field that changed: its name, and its value and deadline or `None` where it was removed.
+pub type ChangedField<'a> = (&'a [u8], Option<(FieldValue, u64)>);
 
 // ---- writing ---------------------------------------------------------------------------------
 
@@ -376,19 +395,24 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 // ---- reading ---------------------------------------------------------------------------------
 
 /// Reads the mutations of a batch in order.
-pub struct Mutations {
-    rest: Bytes,
+pub struct Mutations<'a> {
+    rest: &'a [u8],
 }
 
-impl Mutations {
+impl Mutations<'_> {
     /// The mutations of a batch's payload.
-    pub fn of(payload: Bytes) -> Mutations {
+    pub fn of(payload: &[u8]) -> Mutations<'_> {
         Mutations { rest: payload }
+    }
+
+    /// Bytes that were not read yet.
+    pub fn left(&self) -> usize {
+        self.rest.len()
     }
 }
 
-impl Iterator for Mutations {
-    type Item = Result<Mutation, Undecodable>;
+impl<'a> Iterator for Mutations<'a> {
+    type Item = Result<Mutation<'a>, Undecodable>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -396,13 +420,13 @@ impl Iterator for Mutations {
         }
         let mutation = mutation(&mut self.rest);
         if mutation.is_err() {
-            self.rest.clear();
+            self.rest = &[];
         }
         Some(mutation)
     }
 }
 
-fn count(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
+fn count<'a>(rest: &mut &'a [u8]) -> Result<Mutation<'a>, Undecodable> {
     let slot = u16::try_from(take_u64(rest)?).map_err(|_| Undecodable("a slot"))?;
     Ok(Mutation::Count {
         slot,
@@ -411,7 +435,7 @@ fn count(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
     })
 }
 
-fn mutation(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
+fn mutation<'a>(rest: &mut &'a [u8]) -> Result<Mutation<'a>, Undecodable> {
     let tag = take_u8(rest)?;
     match tag {
         COUNT => return count(rest),
@@ -481,7 +505,7 @@ fn mutation(rest: &mut Bytes) -> Result<Mutation, Undecodable> {
     })
 }
 
-fn changed_field(rest: &mut Bytes) -> Result<(Bytes, Option<(FieldValue, u64)>), Undecodable> {
+fn changed_field<'a>(rest: &mut &'a [u8]) -> Result<ChangedField<'a>, Undecodable> {
     match take_u8(rest)? {
         FIELD_PUT => {
             let name = take_bytes(rest)?;
@@ -496,21 +520,22 @@ fn changed_field(rest: &mut Bytes) -> Result<(Bytes, Option<(FieldValue, u64)>),
 ///
 /// # Errors
 /// Bytes that no value has.
-pub fn stored(rest: &mut Bytes) -> Result<(Stored, u64), Undecodable> {
+pub fn stored(rest: &mut &[u8]) -> Result<(Stored, u64), Undecodable> {
     let kind = take_u8(rest)?;
     let deadline_ms = take_u64(rest)?;
     let stored = match kind {
         KIND_COUNTER => Stored::Value(Value::Counter(take_i64(rest)?)),
-        KIND_STRING => Stored::Value(Value::from_shared(take_bytes(rest)?)),
+        KIND_STRING => Stored::Value(Value::from_bytes(take_bytes(rest)?)),
         KIND_CELL => {
             let token = take_u64(rest)?;
             let flags = take_u8(rest)?;
-            let optional = |rest: &mut Bytes, bit: u8| {
-                (flags & bit != 0).then(|| take_bytes(rest)).transpose()
+            let optional = |rest: &mut &[u8], bit: u8| {
+                let bytes = (flags & bit != 0).then(|| take_bytes(rest)).transpose()?;
+                Ok(bytes.map(Bytes::copy_from_slice))
             };
             let owner = optional(rest, 2)?;
             let fingerprint = optional(rest, 4)?;
-            let state = take_bytes(rest)?;
+            let state = Bytes::copy_from_slice(take_bytes(rest)?);
             let done = flags & 1 != 0;
             Stored::Value(Value::Cell(Box::new(Cell {
                 token,
@@ -533,19 +558,19 @@ pub fn stored(rest: &mut Bytes) -> Result<(Stored, u64), Undecodable> {
 ///
 /// # Errors
 /// Bytes that no field has.
-pub fn field(rest: &mut Bytes) -> Result<(FieldValue, u64), Undecodable> {
+pub fn field(rest: &mut &[u8]) -> Result<(FieldValue, u64), Undecodable> {
     let kind = take_u8(rest)?;
     let expires_at_ms = take_u64(rest)?;
     let value = match kind {
         KIND_COUNTER => FieldValue::from_counter(take_i64(rest)?),
-        KIND_STRING => FieldValue::from_shared(take_bytes(rest)?),
+        KIND_STRING => FieldValue::from_bytes(take_bytes(rest)?),
         KIND_HOLD => FieldValue::from_hold(hold(rest)?),
         _ => return Err(Undecodable("an unknown kind of field")),
     };
     Ok((value, expires_at_ms))
 }
 
-fn hold(rest: &mut Bytes) -> Result<Hold, Undecodable> {
+fn hold(rest: &mut &[u8]) -> Result<Hold, Undecodable> {
     let flags = take_u8(rest)?;
     let (token, deadline_ms, keep_ms) = (take_u64(rest)?, take_u64(rest)?, take_u64(rest)?);
     let (amount, reserved) = (take_i64(rest)?, sheet(rest)?);
@@ -567,21 +592,22 @@ fn hold(rest: &mut Bytes) -> Result<Hold, Undecodable> {
     })
 }
 
-fn sheet(rest: &mut Bytes) -> Result<Sheet, Undecodable> {
+fn sheet(rest: &mut &[u8]) -> Result<Sheet, Undecodable> {
     Ok(Sheet {
         available: take_i64(rest)?,
         held: take_i64(rest)?,
     })
 }
 
-fn take_u8(rest: &mut Bytes) -> Result<u8, Undecodable> {
-    if rest.is_empty() {
-        return Err(Undecodable("it ends early"));
-    }
-    Ok(bytes::Buf::get_u8(rest))
+#[inline]
+fn take_u8(rest: &mut &[u8]) -> Result<u8, Undecodable> {
+    let (&byte, behind) = rest.split_first().ok_or(Undecodable("it ends early"))?;
+    *rest = behind;
+    Ok(byte)
 }
 
-fn take_u64(rest: &mut Bytes) -> Result<u64, Undecodable> {
+#[inline]
+fn take_u64(rest: &mut &[u8]) -> Result<u64, Undecodable> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {
         let byte = take_u8(rest)?;
@@ -597,17 +623,19 @@ fn take_u64(rest: &mut Bytes) -> Result<u64, Undecodable> {
     Err(Undecodable("a number of more than 64 bits"))
 }
 
-fn take_i64(rest: &mut Bytes) -> Result<i64, Undecodable> {
+#[inline]
+fn take_i64(rest: &mut &[u8]) -> Result<i64, Undecodable> {
     let zigzag = take_u64(rest)?;
     Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
 }
 
-fn take_u32(rest: &mut Bytes) -> Result<u32, Undecodable> {
+#[inline]
+fn take_u32(rest: &mut &[u8]) -> Result<u32, Undecodable> {
     u32::try_from(take_u64(rest)?).map_err(|_| Undecodable("a number of more than 32 bits"))
 }
 
 /// A number of things that follow, each at least a byte long.
-fn take_count(rest: &mut Bytes) -> Result<usize, Undecodable> {
+fn take_count(rest: &mut &[u8]) -> Result<usize, Undecodable> {
     let count = take_u64(rest)?;
     if count > rest.len() as u64 {
         return Err(Undecodable("a count beyond the end"));
@@ -615,13 +643,15 @@ fn take_count(rest: &mut Bytes) -> Result<usize, Undecodable> {
     Ok(count as usize)
 }
 
-fn take_bytes(rest: &mut Bytes) -> Result<Bytes, Undecodable> {
+#[inline]
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Undecodable> {
     let length = take_u64(rest)?;
     if length > rest.len() as u64 {
         return Err(Undecodable("a string beyond the end"));
     }
-    // Copied, so that no value holds the whole record in memory.
-    Ok(Bytes::copy_from_slice(&rest.split_to(length as usize)))
+    let (bytes, behind) = rest.split_at(length as usize);
+    *rest = behind;
+    Ok(bytes)
 }
 
 /// Writes `bytes` at `offset` of a string that is `total` long afterwards; gaps are zeros.

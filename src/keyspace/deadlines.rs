@@ -31,6 +31,11 @@ impl Deadlines {
         self.heap.push(Reverse(hint));
     }
 
+    /// Adds all of another heap.
+    pub fn append(&mut self, mut more: Deadlines) {
+        self.heap.append(&mut more.heap);
+    }
+
     /// The earliest deadline that may be due.
     pub fn next_ms(&self) -> Option<u64> {
         self.heap.peek().map(|hint| hint.0.at_ms)

@@ -27,13 +27,12 @@ pub(super) struct Bucket {
     pub(super) unsettled: bool,
 }
 
-/// An entry's place: segment of the bucket and tag, cell or offset in it.
+/// An entry's place: segment of the bucket, and offset in it.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     pub(super) hash32: u32,
     pub(super) segment: u32,
     pub(super) offset: u32,
-    pub(super) tag: u8,
 }
 
 /// The entries of one slot in one database.
@@ -102,14 +101,13 @@ impl Bucket {
         let mut found = Vec::new();
         for number in self.segment_numbers() {
             let segment = self.segment(number);
-            for (tag, offset) in segment.places() {
+            for offset in segment.places() {
                 let raw = segment.raw_at(offset);
                 if wanted(raw) {
                     found.push(Found {
                         hash32: raw.hash32(),
                         segment: number,
                         offset,
-                        tag,
                     });
                 }
             }
@@ -313,16 +311,29 @@ impl SlotTable {
     }
 
     /// Drops the tombstones that the store has seen, and what hashes kept for the sweep that took
-    /// them. Nothing of the running sweep.
-    pub(super) fn settle(&mut self, running_sweep: u32) {
-        for number in 0..self.buckets.len() as u32 {
+    /// them, from bucket `from` on, until about `left` entries were passed. Nothing of the running
+    /// sweep. Returns the bucket to go on from, unless that was all.
+    pub(super) fn settle(
+        &mut self,
+        running_sweep: u32,
+        from: u32,
+        left: &mut usize,
+    ) -> Option<u32> {
+        *left = left.saturating_sub(1);
+        for number in from..self.buckets.len() as u32 {
             let bucket = &self.buckets[number as usize];
             let running = bucket.swept == running_sweep && running_sweep != 0;
-            if bucket.unsettled && !running {
-                self.change_bucket(number, settle_bucket);
+            if !bucket.unsettled || running {
+                continue;
             }
+            if *left == 0 && number > from {
+                return Some(number);
+            }
+            *left = left.saturating_sub(bucket.len());
+            self.change_bucket(number, settle_bucket);
         }
         self.shed();
+        None
     }
 
     /// Makes what the failed sweep took dirty again.
@@ -420,7 +431,7 @@ fn settle_bucket(bucket: &mut Bucket) {
     for number in bucket.segment_numbers() {
         let segment = bucket.segment_mut(number);
         segment.retain(|raw| raw.kind() != TOMBSTONE || raw.meta() & DIRTY != 0);
-        let places: Vec<u32> = segment.places().map(|(_, offset)| offset).collect();
+        let places: Vec<u32> = segment.places().collect();
         for offset in places {
             segment.change_hash(offset, |hash| hash.end_flight());
         }

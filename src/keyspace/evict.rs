@@ -145,7 +145,7 @@ fn evict_from(bucket: &mut Bucket, in_flight: bool, used_too: bool, bytes_wanted
     for number in bucket.segment_numbers() {
         let segment = bucket.segment_mut(number);
         let mut going = Vec::new();
-        for (_, offset) in segment.places() {
+        for offset in segment.places() {
             let raw = segment.raw_at(offset);
             if bytes < bytes_wanted && clean(raw) && (used_too || raw.meta() & REFERENCED == 0) {
                 bytes += segment.entry_bytes(raw);
@@ -162,4 +162,96 @@ fn evict_from(bucket: &mut Bucket, in_flight: bool, used_too: bool, bytes_wanted
         bucket.drop_empty();
     }
     entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::{Key, Value};
+
+    const KEYS: usize = 20_000;
+    const HOT: usize = 200;
+
+    fn with_key<R>(number: usize, f: impl FnOnce(&Key<'_>) -> R) -> R {
+        let text = format!("counter:{number:012}");
+        let key = Key::new(text.as_bytes(), 3);
+        f(&Key {
+            slot: key.slot % 4,
+            ..key
+        })
+    }
+
+    fn wake(tables: &mut Tables, number: usize) -> bool {
+        with_key(number, |key| {
+            tables.load(0, key, Value::Counter(number as i64), 0)
+        })
+    }
+
+    fn use_key(tables: &mut Tables, number: usize) -> bool {
+        with_key(number, |key| {
+            let spot = tables.spot(0, key);
+            spot.is_some_and(|spot| tables.at_touched(spot).is_some())
+        })
+    }
+
+    #[test]
+    fn what_is_hot_stays_while_cold_keys_come_and_go() {
+        let mut tables = Tables::new(0..4);
+        assert!((0..KEYS).all(|number| wake(&mut tables, number)));
+        let bytes_max = tables.bytes() / 4;
+        let (mut cold, mut missed) = (HOT, 0);
+        for _ in 0..200 {
+            for number in 0..HOT {
+                if !use_key(&mut tables, number) {
+                    missed += 1;
+                    wake(&mut tables, number);
+                    use_key(&mut tables, number);
+                }
+            }
+            for _ in 0..500 {
+                cold = HOT + (cold + 1 - HOT) % (KEYS - HOT);
+                wake(&mut tables, cold);
+                use_key(&mut tables, cold);
+            }
+            let evicted = tables.evict(bytes_max, usize::MAX, false);
+            assert!(!evicted.exhausted && tables.bytes() <= bytes_max);
+        }
+        assert!(
+            missed <= HOT,
+            "hot keys were missed {missed} times of 40,000"
+        );
+        assert_eq!(
+            tables.count_db(0),
+            KEYS as u64,
+            "who left is counted as asleep"
+        );
+    }
+
+    #[test]
+    fn what_is_dirty_stays_and_the_hand_says_so() {
+        let mut tables = Tables::new(0..4);
+        for number in 0..KEYS {
+            wake(&mut tables, number);
+        }
+        for number in 0..HOT {
+            with_key(number, |key| {
+                tables.update_counter(0, key, |counter, _| *counter += 1)
+            });
+        }
+        let evicted = tables.evict(0, usize::MAX, false);
+        assert!(evicted.exhausted);
+        assert_eq!(evicted.entries, (KEYS - HOT) as u64);
+        assert!((0..HOT).all(|number| use_key(&mut tables, number)));
+        // A small budget goes only so far, and goes on there the next time.
+        for number in HOT..KEYS {
+            wake(&mut tables, number);
+        }
+        let bytes = tables.bytes();
+        let mut calls = 0;
+        while !tables.evict(0, 1_000, true).exhausted {
+            calls += 1;
+            assert!(calls < 200);
+        }
+        assert!(calls > 10 && tables.bytes() < bytes / 2);
+    }
 }

@@ -285,15 +285,6 @@ impl Hash {
         None
     }
 
-    /// How many fields the running sweep took.
-    pub(super) fn in_flight_len(&self) -> usize {
-        if self.in_flight.whole {
-            self.len
-        } else {
-            self.in_flight.names.len()
-        }
-    }
-
     /// A sweep takes what changed.
     pub(super) fn begin_flight(&mut self) {
         self.in_flight = std::mem::take(&mut self.changed);

@@ -27,6 +27,7 @@ mod arena;
 mod boxes;
 mod directory;
 mod evict;
+mod replay;
 mod scan;
 mod walk;
 
@@ -44,7 +45,7 @@ pub use hold::Hold;
 pub use key::{Key, key_slot};
 pub use owned::Keyspace;
 pub use slot::{Database, DatabaseId, Presence, Tables};
-pub use sweep::{SweepCursor, Swept};
+pub use sweep::{SweepCursor, SweepPause, Swept};
 pub use turn::Wait;
 pub use txn::Txn;
 pub use value::{Kind, Value, ValueRef, parse_counter};

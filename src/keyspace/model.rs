@@ -214,11 +214,11 @@ impl World {
             self.sweep = Some((self.tables.sweep_begin(), Taken::default()));
             return;
         };
-        let budget = 1 + self.below(100) as usize;
-        let done = self
+        let mut steps = 1 + self.below(1600) as usize;
+        let pause = self
             .tables
-            .sweep(&mut cursor, budget, |swept| taken.add(&swept));
-        if !done {
+            .sweep(&mut cursor, &mut steps, |swept| taken.add(&swept));
+        if pause != SweepPause::End {
             self.sweep = (self.below(40) != 0).then_some((cursor, taken));
             if self.sweep.is_none() {
                 self.tables.sweep_finished(false);
@@ -254,13 +254,29 @@ impl World {
         }
         let (mut cursor, mut taken) = (self.tables.sweep_begin(), Taken::default());
         let mut last = None;
-        while !self.tables.sweep(&mut cursor, 50, |swept| {
-            let place = (swept.slot, swept.database, swept.hash32, swept.key.len());
-            if !swept.continued {
-                assert!(last.replace(place) <= Some(place), "in the store's order");
-            }
-            taken.add(&swept);
-        }) {}
+        let mut sweep = || {
+            self.tables.sweep(&mut cursor, &mut 800, |swept| {
+                let Swept {
+                    slot,
+                    database,
+                    hash32,
+                    key,
+                    ..
+                } = swept;
+                let place = (
+                    slot,
+                    swept.is_fields(),
+                    database,
+                    hash32,
+                    key.len(),
+                    key.to_vec(),
+                );
+                assert!(last <= Some(place.clone()), "in the store's order");
+                last = Some(place);
+                taken.add(&swept);
+            })
+        };
+        while sweep() != SweepPause::End {}
         self.tables.sweep_finished(true);
         self.store(taken);
         assert_eq!(self.tables.dirty_entries(), 0);
@@ -313,7 +329,7 @@ impl World {
 impl Taken {
     fn add(&mut self, swept: &Swept<'_>) {
         let id = (swept.database, swept.key.to_vec());
-        if !swept.continued {
+        if !swept.is_fields() {
             self.rows.insert(id.clone(), swept.entry.map(of_entry));
         }
         if let Some(Value::Hash(hash)) = swept.entry.map(|entry| entry.to_value()) {

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::keyspace::codec::{BatchBuilder, Mutation, Stored, write_part};
+use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::cold::{Cold, Unreadable};
 use crate::keyspace::databases::{Databases, is_shadow, shadow_of};
 use crate::keyspace::deadlines::{Deadlines, Hint};
@@ -79,11 +79,11 @@ pub struct Keyspace {
     pub(super) active_expiry: bool,
     pub(super) listpack_limits: (usize, usize),
     /// Tables of flushed databases, to be freed by whoever has time.
-    dropped: Vec<Database>,
+    pub(super) dropped: Vec<Database>,
     /// Hashes that are gone, and whose field rows the store may still have.
-    retired: Vec<Retired>,
+    pub(super) retired: Vec<Retired>,
     /// Hashes that went in the running turn, which still has to log that.
-    retiring: Vec<Retired>,
+    pub(super) retiring: Vec<Retired>,
     /// Where keys lie that are not in memory.
     pub(super) cold: Option<Arc<dyn Cold>>,
     /// Something could not be read from there.
@@ -92,7 +92,7 @@ pub struct Keyspace {
     pub(super) totals: Option<HashMap<(u32, u16), u64>>,
     pump: Pump,
     /// During replay: hashes that the store has and the log took away, by generation.
-    parked: HashMap<u64, Box<Hash>>,
+    pub(super) parked: HashMap<u64, Box<Hash>>,
 }
 
 /// A hash that is gone.
@@ -284,7 +284,7 @@ impl Keyspace {
     }
 
     /// Notes a hash that is gone, unless it is the one that is `fresh`ly put.
-    fn retire(
+    pub(super) fn retire(
         &mut self,
         database: u32,
         key: &Key<'_>,
@@ -704,238 +704,7 @@ impl Keyspace {
         self.tokens.sync_wanted()
     }
 
-    // ---- replay ------------------------------------------------------------------------------
-
-    /// A replay over a store begins: these slots and databases have so many keys there.
-    pub fn begin_replay(&mut self, counts: impl Iterator<Item = (u16, u32, u64)>) {
-        let totals = counts.map(|(slot, database, keys)| ((database, slot), keys));
-        self.totals = Some(totals.collect());
-        self.tables.begin_uncounted();
-    }
-
-    /// The replay is over: what is not in memory is asleep.
-    ///
-    /// # Errors
-    /// More keys were replayed than there are, or something could not be read.
-    pub fn end_replay(&mut self) -> Result<(), Unreadable> {
-        self.tables.end_uncounted();
-        for ((database, slot), keys) in self.totals.take().unwrap_or_default() {
-            if self.databases.is_live(database) && !self.tables.set_count(database, slot, keys) {
-                return Err(Unreadable(format!(
-                    "slot {slot} of database {database} should have {keys} keys and has more"
-                )));
-            }
-        }
-        self.forget_turn();
-        self.take_unreadable().map_or(Ok(()), Err)
-    }
-
-    /// The server's tokens, once they are known.
-    pub fn set_tokens(&mut self, tokens: TokenSource) {
-        self.tokens = Tokens::new(tokens);
-    }
-
-    /// Applies an effect that was read back from the log; the entry is dirty afterwards.
-    /// Effects on keys of other shards' slots are ignored, as are database map and ceilings.
-    pub fn apply(&mut self, mutation: Mutation) {
-        let slots = self.tables.slots();
-        match mutation {
-            Mutation::Put {
-                database,
-                key,
-                deadline_ms,
-                stored,
-            } => {
-                let key = Key::of_database(database, &key, self.seed);
-                if slots.contains(&key.slot) {
-                    self.apply_put(database, &key, deadline_ms, stored);
-                }
-            }
-            Mutation::Delete { database, key } => {
-                let key = Key::of_database(database, &key, self.seed);
-                if slots.contains(&key.slot) {
-                    self.take_away(database, &key, None);
-                    if self.tables.sleeps(database, key.slot) {
-                        self.tables.bury(database, &key);
-                    }
-                }
-            }
-            Mutation::Deadline {
-                database,
-                key,
-                deadline_ms,
-            } => {
-                let key = Key::of_database(database, &key, self.seed);
-                if slots.contains(&key.slot) {
-                    self.wake(database, &key);
-                    self.tables.set_deadline(database, &key, deadline_ms);
-                    self.hint(database, &key, 0, deadline_ms);
-                }
-            }
-            Mutation::Part {
-                database,
-                key,
-                offset,
-                bytes,
-                total,
-            } => {
-                let key = Key::of_database(database, &key, self.seed);
-                if slots.contains(&key.slot) {
-                    self.apply_part(database, &key, offset as usize, &bytes, total as usize);
-                }
-            }
-            Mutation::Fields {
-                database,
-                key,
-                deadline_ms,
-                generation,
-                fields,
-                ..
-            } => {
-                let key = Key::of_database(database, &key, self.seed);
-                if slots.contains(&key.slot) {
-                    self.apply_fields(database, &key, (deadline_ms, generation), fields);
-                }
-            }
-            other => self.apply_besides_keys(other),
-        }
-    }
-
-    /// The effects that change no key.
-    fn apply_besides_keys(&mut self, mutation: Mutation) {
-        let slots = self.tables.slots();
-        match mutation {
-            Mutation::Count {
-                slot,
-                database,
-                keys,
-            } => {
-                if let Some(totals) = self.totals.as_mut().filter(|_| slots.contains(&slot)) {
-                    totals.insert((database, slot), keys);
-                }
-            }
-            Mutation::Retired {
-                database,
-                key,
-                generation,
-            } => {
-                let key = Key::of_database(database, &key, self.seed);
-                if slots.contains(&key.slot) {
-                    self.retired.push(Retired {
-                        slot: key.slot,
-                        database,
-                        hash32: key.hash32(),
-                        key: key.bytes.into(),
-                        generation,
-                    });
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Removes a key during replay. A hash that the store has is kept aside: an older effect may
-    /// lead back to its generation, and then the removal of its fields has to be remembered.
-    fn take_away(&mut self, database: u32, key: &Key<'_>, fresh: Option<u64>) {
-        let before = self.tables.remove(database, key);
-        self.retire(database, key, before.as_ref(), fresh);
-        if let Some((Value::Hash(hash), _)) = before
-            && !hash.is_new()
-        {
-            self.parked.insert(hash.generation(), hash);
-        }
-    }
-
-    /// The empty hash of a generation, as it was before the effects that follow in the log.
-    fn revived(&mut self, database: u32, key: &Key<'_>, generation: u64) -> Box<Hash> {
-        if let Some(mut hash) = self.parked.remove(&generation) {
-            hash.clear();
-            self.unretire(generation);
-            return hash;
-        }
-        // The store may be ahead of the log, and have fields that the log takes away again.
-        let stored = self.totals.is_some().then(|| self.look_up(database, key));
-        match stored.flatten() {
-            Some((Value::Hash(mut hash), _)) if hash.generation() == generation => {
-                hash.clear();
-                hash
-            }
-            _ => Box::new(Hash::new(generation)),
-        }
-    }
-
-    fn apply_put(&mut self, database: u32, key: &Key<'_>, deadline_ms: u64, stored: Stored) {
-        let value = match stored {
-            Stored::Value(value) => value,
-            Stored::Hash { generation, .. } => {
-                self.take_away(database, key, Some(generation));
-                Value::Hash(self.revived(database, key, generation))
-            }
-        };
-        let before = self.tables.set(database, key, value, deadline_ms);
-        self.retire(database, key, before.as_ref(), None);
-        self.hint(database, key, 0, deadline_ms);
-    }
-
-    fn apply_part(
-        &mut self,
-        database: u32,
-        key: &Key<'_>,
-        offset: usize,
-        bytes: &[u8],
-        total: usize,
-    ) {
-        self.wake(database, key);
-        let edited = self.tables.edit_string(database, key, |string| {
-            write_part(string, offset, bytes, total);
-        });
-        if edited.is_none() {
-            self.take_away(database, key, None);
-            let mut string = bytes::BytesMut::new();
-            write_part(&mut string, offset, bytes, total);
-            self.tables
-                .put(database, key, Value::from_shared(string.freeze()), 0);
-        }
-    }
-
-    fn apply_fields(
-        &mut self,
-        database: u32,
-        key: &Key<'_>,
-        (deadline_ms, generation): (u64, u64),
-        fields: Vec<(Bytes, Option<(crate::keyspace::FieldValue, u64)>)>,
-    ) {
-        self.wake(database, key);
-        let present = match self.tables.get(database, key).map(|entry| entry.value()) {
-            Some(ValueRef::Hash(hash)) => Some(hash.generation()),
-            _ => None,
-        };
-        // A newer generation is here already: what follows in the log leads to it.
-        if present.is_some_and(|present| present > generation) {
-            return;
-        }
-        if present != Some(generation) {
-            self.take_away(database, key, Some(generation));
-            let hash = Value::Hash(self.revived(database, key, generation));
-            self.tables.put(database, key, hash, deadline_ms);
-        }
-        let seed = self.seed;
-        if let Some(mut hash) = self.tables.hash_mut(database, key) {
-            for (name, change) in fields {
-                let field_hash = field_hash32(&name, seed);
-                match change {
-                    Some((value, expires_at_ms)) => {
-                        hash.insert(field_hash, &name, value, expires_at_ms);
-                    }
-                    None => {
-                        hash.remove(field_hash, &name);
-                    }
-                }
-            }
-        }
-        self.tables.set_deadline(database, key, deadline_ms);
-        self.hint_loaded(database, key);
-    }
+    // ---- loading -----------------------------------------------------------------------------
 
     /// Puts a key that the store has; `deadline_ms` 0: none. Not dirty, and due in time.
     pub fn load(&mut self, database: u32, key: &Key<'_>, value: Value, deadline_ms: u64) {
@@ -950,24 +719,6 @@ impl Keyspace {
             .get(database, key)
             .map(|entry| due_ms(&entry.value(), entry.deadline_ms()));
         self.hint(database, key, 0, due.unwrap_or(0));
-    }
-
-    /// After replay: what was read back needs no logging.
-    pub fn forget_turn(&mut self) {
-        self.turn = Turn::default();
-        self.retired.append(&mut self.retiring);
-        self.parked = HashMap::new();
-        self.databases_changed = false;
-    }
-
-    /// The databases as they were logged.
-    pub fn set_databases(&mut self, databases: Databases) {
-        for id in self.tables.databases().collect::<Vec<_>>() {
-            if databases.is_dead(id) {
-                self.dropped.extend(self.tables.drop_database(id));
-            }
-        }
-        self.databases = databases;
     }
 }
 
@@ -1033,34 +784,5 @@ fn seal_touch(tables: &Tables, seed: u64, batch: &mut BatchBuilder, touch: &Touc
             batch.put(database, key.bytes, entry.value(), deadline_ms, shared);
         }
         (_, value) => batch.put(database, key.bytes, value, deadline_ms, None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hash_that_replay_takes_away_twice_is_retired_once() {
-        let mut keyspace = Keyspace::new(Origin {
-            slots: 0..crate::limits::SLOTS,
-            seed: 7,
-            databases: Databases::new(1),
-            tokens: TokenSource::above(0),
-            random_seed: 0,
-        });
-        let put = |stored: Stored| Mutation::Put {
-            database: 0,
-            key: Bytes::from_static(b"h"),
-            deadline_ms: 0,
-            stored,
-        };
-        // As after a crash behind a checkpoint whose rows are newer than its position.
-        for _ in 0..2 {
-            let (generation, length) = (3, 0);
-            keyspace.apply(put(Stored::Hash { generation, length }));
-            keyspace.apply(put(Stored::Value(Value::Counter(1))));
-        }
-        assert_eq!(keyspace.take_retired().len(), 1);
     }
 }

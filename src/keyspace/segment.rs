@@ -133,10 +133,10 @@ impl Segment {
         Raw(self.arena.at(offset))
     }
 
-    /// Tag and place of all entries, in no order.
-    pub(super) fn places(&self) -> impl Iterator<Item = (u8, u32)> {
+    /// Places of all entries, in no order.
+    pub(super) fn places(&self) -> impl Iterator<Item = u32> {
         let used = self.cells.iter().filter(|cell| **cell != EMPTY);
-        used.map(|cell| ((cell >> TAG_SHIFT) as u8, cell & OFFSET_LIMIT))
+        used.map(|cell| cell & OFFSET_LIMIT)
     }
 
     #[inline]
@@ -436,7 +436,6 @@ impl Segment {
     pub(super) fn retain(&mut self, mut keep: impl FnMut(Raw<'_>) -> bool) {
         let going: Vec<u32> = self
             .places()
-            .map(|(_, offset)| offset)
             .filter(|offset| !keep(self.raw_at(*offset)))
             .collect();
         if !going.is_empty() {

@@ -29,6 +29,14 @@ pub enum Presence<'a> {
     Absent,
 }
 
+/// The place of a live entry, until something is put, removed or evicted.
+#[derive(Clone, Copy)]
+pub(super) struct Spot {
+    database: u32,
+    slot_index: u32,
+    place: Place,
+}
+
 /// What a draw of a key gives.
 pub enum Drawn<'a> {
     /// An entry that is here.
@@ -55,10 +63,11 @@ pub struct Tables {
     /// The number of the last sweep that began; 0: none did.
     pub(super) sweep: u32,
     pub(super) sweep_runs: bool,
-    /// Where a sweep took tombstones or hashes that have to be tidied up.
-    pub(super) unsettled: Vec<(DatabaseId, u16)>,
+    /// Where a sweep took tombstones or hashes that have to be tidied up: database id, slot, and
+    /// the bucket to go on from.
+    pub(super) unsettled: Vec<(DatabaseId, u16, u32)>,
     /// The same for the sweep that runs.
-    pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16)>,
+    pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16, u32)>,
     /// Nobody knows yet what is asleep: any key that is not here may be.
     uncounted: bool,
     pub(super) hand: Hand,
@@ -101,14 +110,43 @@ impl Tables {
         }
     }
 
-    /// Like `get`, and stamps the entry as used.
-    pub fn get_touched(&mut self, database: DatabaseId, key: &Key) -> Option<EntryRef<'_>> {
-        let (stamp, running) = (self.stamp, self.running_sweep());
-        let table = self.table_mut(database, key.slot)?;
+    /// Where the live entry of a key is. Looking for it is what costs: whoever uses an entry more
+    /// than once asks for its place.
+    #[inline]
+    pub(super) fn spot(&self, database: DatabaseId, key: &Key) -> Option<Spot> {
+        let (database, slot_index) = (
+            self.database_place(database).ok()?,
+            self.slot_index(key.slot),
+        );
+        let table = self.databases[database]
+            .tables
+            .get(slot_index)?
+            .as_deref()?;
         let place = table.find(key)?;
-        table.segment_mut(place).0.touch(place.cell(), stamp);
-        let table = &*table;
-        (table.raw(place).kind() != TOMBSTONE).then(|| table.entry(place, running))
+        (table.raw(place).kind() != TOMBSTONE).then_some(Spot {
+            database: database as u32,
+            slot_index: slot_index as u32,
+            place,
+        })
+    }
+
+    /// The entry at a place.
+    #[inline]
+    pub(super) fn at(&self, spot: Spot) -> Option<EntryRef<'_>> {
+        let database = self.databases.get(spot.database as usize)?;
+        let table = database.tables[spot.slot_index as usize].as_deref()?;
+        Some(table.entry(spot.place, self.running_sweep()))
+    }
+
+    /// Like `at`, and stamps the entry as used.
+    #[inline]
+    pub(super) fn at_touched(&mut self, spot: Spot) -> Option<EntryRef<'_>> {
+        let (stamp, running) = (self.stamp, self.running_sweep());
+        let database = self.databases.get_mut(spot.database as usize)?;
+        let table = database.tables[spot.slot_index as usize].as_deref_mut()?;
+        let segment = table.segment_mut(spot.place).0;
+        segment.touch(spot.place.cell(), stamp);
+        Some(table.entry(spot.place, running))
     }
 
     /// Like `get`, and tells a deleted key from one that the table does not know.
@@ -288,13 +326,23 @@ impl Tables {
         key: &Key,
         f: impl FnOnce(&mut i64, u64) -> R,
     ) -> Option<R> {
-        let (stamp, index) = (self.stamp, self.slot_index(key.slot));
-        let database = self.database_mut(database)?;
-        let table = database.tables.get_mut(index)?.as_deref_mut()?;
-        let place = table.find(key)?;
-        let (segment, tally) = table.segment_mut(place);
+        let spot = self.spot(database, key)?;
+        self.update_counter_at(spot, f)
+    }
+
+    /// The same for an entry whose place is known.
+    #[inline]
+    pub(super) fn update_counter_at<R>(
+        &mut self,
+        spot: Spot,
+        f: impl FnOnce(&mut i64, u64) -> R,
+    ) -> Option<R> {
+        let stamp = self.stamp;
+        let database = self.databases.get_mut(spot.database as usize)?;
+        let table = database.tables[spot.slot_index as usize].as_deref_mut()?;
+        let (segment, tally) = table.segment_mut(spot.place);
         let before = segment.dirty();
-        let result = segment.update_counter(place.cell(), stamp, f)?;
+        let result = segment.update_counter(spot.place.cell(), stamp, f)?;
         let more = segment.dirty() - before;
         tally.dirty += more;
         database.tally.dirty += more;
@@ -311,8 +359,20 @@ impl Tables {
         value: Value,
         deadline_ms: u64,
     ) -> Option<(Value, u64)> {
-        let previous = self.take(database, key);
-        self.write(database, key, Given::from(value), deadline_ms);
+        let stamp = self.stamp;
+        let given = Given::from(value);
+        let mut previous = None;
+        self.with_table(database, key.slot, |table| match table.find(key) {
+            Some(place) => table.change(place, |segment, cell| {
+                let old = segment.raw(cell);
+                if old.kind() != TOMBSTONE {
+                    let old_deadline_ms = old.deadline_ms();
+                    previous = Some((segment.take_value(cell), old_deadline_ms));
+                }
+                segment.overwrite(cell, key, given, deadline_ms, stamp);
+            }),
+            None => table.insert(key, given, deadline_ms, DIRTY, stamp),
+        });
         previous
     }
 
@@ -449,6 +509,31 @@ impl Tables {
         true
     }
 
+    /// Takes over the entries of the slots behind its own, where no sweep has begun.
+    pub(super) fn append(&mut self, behind: Tables) {
+        assert_eq!(self.slots.end, behind.slots.start, "neighbouring slots");
+        let (before, more) = (self.slots.len(), behind.slots.len());
+        self.slots.end = behind.slots.end;
+        let mut behind = behind.databases;
+        for id in behind
+            .iter()
+            .map(|database| database.id)
+            .collect::<Vec<_>>()
+        {
+            if let Err(place) = self.database_place(id) {
+                self.databases.insert(place, Database::new(id, before));
+            }
+        }
+        for database in &mut self.databases {
+            let place = behind.iter().position(|other| other.id == database.id);
+            let other = match place {
+                Some(place) => behind.swap_remove(place),
+                None => Database::new(database.id, more),
+            };
+            database.append(other);
+        }
+    }
+
     /// Takes a database out, for the caller to free where it does not disturb.
     pub fn drop_database(&mut self, database: DatabaseId) -> Option<Database> {
         let place = self.database_place(database).ok()?;
@@ -545,14 +630,6 @@ impl Tables {
             .as_deref()
     }
 
-    fn table_mut(&mut self, database: DatabaseId, slot: u16) -> Option<&mut SlotTable> {
-        let index = self.slot_index(slot);
-        self.database_mut(database)?
-            .tables
-            .get_mut(index)?
-            .as_deref_mut()
-    }
-
     /// The place of a slot in `Database::tables`; out of range for a slot that is not owned here.
     #[inline]
     pub(super) fn slot_index(&self, slot: u16) -> usize {
@@ -578,6 +655,14 @@ impl Database {
                 ..Tally::default()
             },
         }
+    }
+
+    fn append(&mut self, behind: Database) {
+        let mut tables = std::mem::take(&mut self.tables).into_vec();
+        tables.extend(behind.tables);
+        self.tables = tables.into_boxed_slice();
+        self.tally.add(behind.tally);
+        self.skeleton_bytes += behind.skeleton_bytes;
     }
 
     /// The id under which it was logged.

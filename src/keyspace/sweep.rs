@@ -1,17 +1,23 @@
-//! The sweep: hands dirty entries to the checkpoint, slice by slice, in the store's order.
+//! The sweep: hands dirty entries to the checkpoint, slice by slice, in the store's order: slot by
+//! slot, first the keys, then the fields of hashes.
 //!
 //! A sweep has a number. A bucket remembers the last sweep that took something from it, and only
 //! then its in-flight marks mean anything: so the end of a sweep needs no walk over what was taken.
+//! Always true: a slice may end within a slot, however many keys it has, and within a hash; it goes
+//! on behind the last hash that it gave, whatever happened to the table in between.
+
+use std::cmp::Ordering;
 
 use super::directory::{Bucket, Found, SlotTable};
 use super::entry::{DIRTY, EntryRef, HASH, IN_FLIGHT, TOMBSTONE};
-use super::{DatabaseId, Field, Key, Tables, ValueRef};
+use super::slot::Database;
+use super::{DatabaseId, Field, Hash, Tables, ValueRef};
 
 /// Most fields of one hash that are given out in one piece.
-const FIELDS_PER_PIECE_MAX: usize = 1024;
+const FIELDS_PER_PIECE_MAX: usize = 256;
 
-/// A step over a clean slot costs so much less than an entry.
-const STEPS_PER_ENTRY: usize = 16;
+/// A look at a clean slot is one step; an entry that is given costs so much more.
+pub const STEPS_PER_ENTRY: usize = 16;
 
 /// Where a sweep goes on.
 #[derive(Debug)]
@@ -20,22 +26,44 @@ pub struct SweepCursor {
     database: DatabaseId,
     /// The next hash; 2^32 behind the last.
     hash: u64,
-    /// Hashes whose fields were not all given out yet.
-    pieces: Vec<Piece>,
+    pass: Pass,
+    /// A pause is wanted behind this slot, whatever is given of it.
+    pause_behind: Option<u16>,
+    /// Something of the slot was given, and a hash among it.
+    given: bool,
+    hashes: bool,
+    /// The last hash whose fields were given.
+    within: Option<Within>,
 }
 
+/// What of a slot is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Keys,
+    Fields,
+}
+
+/// A hash whose fields were given.
 #[derive(Debug)]
-struct Piece {
-    slot: u16,
-    database: DatabaseId,
+struct Within {
+    hash32: u32,
     key: Box<[u8]>,
-    /// The stored hash and the tag, as `Key::hash` has them.
-    hash: u64,
-    generation: u64,
-    from: u32,
+    /// Generation and field hash to go on from; `None`: all were given.
+    next: Option<(u64, u32)>,
 }
 
-/// One entry that the sweep gives out, or one more piece of a large hash.
+/// Why a sweep paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepPause {
+    /// The budget is used up.
+    Budget,
+    /// Everything of this slot was given, some or where a pause was wanted.
+    Slot(u16),
+    /// Everything was given.
+    End,
+}
+
+/// One entry that the sweep gives out, or a piece of a hash's fields.
 pub struct Swept<'a> {
     /// Its slot.
     pub slot: u16,
@@ -47,17 +75,23 @@ pub struct Swept<'a> {
     pub key: &'a [u8],
     /// The entry, or `None` for a deleted key.
     pub entry: Option<EntryRef<'a>>,
-    /// True for the second and later pieces of a large hash: only its fields are to be written.
-    pub continued: bool,
-    fields_from: u32,
+    /// The field hash from which fields are to be written; `None`: the key alone.
+    fields_from: Option<u32>,
 }
 
 impl Swept<'_> {
+    /// Fields are given, not the key.
+    pub fn is_fields(&self) -> bool {
+        self.fields_from.is_some()
+    }
+
     /// The fields of a hash that are to be written, in order: field hash, name, and the field or
     /// `None` where it was removed.
     pub fn for_each_field(&self, f: impl FnMut(u32, &[u8], Option<&Field>)) {
-        if let Some(ValueRef::Hash(hash)) = self.entry.map(|entry| entry.value()) {
-            hash.for_each_in_flight(self.fields_from, FIELDS_PER_PIECE_MAX, f);
+        if let Some(ValueRef::Hash(hash)) = self.entry.map(|entry| entry.value())
+            && let Some(from) = self.fields_from
+        {
+            hash.for_each_in_flight(from, FIELDS_PER_PIECE_MAX, f);
         }
     }
 }
@@ -80,36 +114,43 @@ impl Tables {
             slot: self.slots().start,
             database: 0,
             hash: 0,
-            pieces: Vec::new(),
+            pass: Pass::Keys,
+            pause_behind: None,
+            given: false,
+            hashes: false,
+            within: None,
         }
     }
 
-    /// Gives out dirty entries in the order of slot, database id, hash (later pieces of a hash
-    /// come behind their neighbours), until about `budget` entries and fields were given, and at
-    /// most a segment more. They are in flight afterwards. True when the sweep is complete.
+    /// Gives out dirty entries in the order of slot, database id, hash, then the changed fields of
+    /// the slot's hashes in the same order, until about so many `steps` are used up (at most a
+    /// segment more) or a slot is complete. They are in flight afterwards.
     pub fn sweep(
         &mut self,
         cursor: &mut SweepCursor,
-        budget: usize,
+        steps: &mut usize,
         mut f: impl FnMut(Swept<'_>),
-    ) -> bool {
+    ) -> SweepPause {
         assert!(self.sweep_runs, "no sweep has begun");
-        let mut spent = 0;
-        loop {
-            while let Some(piece) = cursor.pieces.pop() {
-                spent += STEPS_PER_ENTRY * self.sweep_piece(piece, &mut cursor.pieces, &mut f);
-                if spent >= STEPS_PER_ENTRY * budget {
-                    return false;
+        while cursor.slot < self.slots().end {
+            if *steps == 0 {
+                return SweepPause::Budget;
+            }
+            let given = match cursor.pass {
+                Pass::Keys => self.sweep_keys(cursor, &mut f),
+                Pass::Fields => {
+                    let left = steps.div_ceil(STEPS_PER_ENTRY);
+                    self.sweep_fields(cursor, left, &mut f)
                 }
+            };
+            *steps = steps.saturating_sub(1 + STEPS_PER_ENTRY * given.unwrap_or(0));
+            if given.is_none()
+                && let Some(slot) = cursor.end_pass()
+            {
+                return SweepPause::Slot(slot);
             }
-            if cursor.slot >= self.slots().end {
-                return true;
-            }
-            if spent >= STEPS_PER_ENTRY * budget {
-                return false;
-            }
-            spent += 1 + STEPS_PER_ENTRY * self.sweep_bucket(cursor, &mut f);
         }
+        SweepPause::End
     }
 
     /// Ends the sweep, complete or not. `stored`: what was in flight is clean, and tombstones may
@@ -130,12 +171,13 @@ impl Tables {
         }
     }
 
-    /// Frees tombstones that the store has seen, about `budget` slots of them; true when none are
+    /// Frees tombstones that the store has seen, passing about `budget` entries; true when none are
     /// left to free. May be called at any time; while a sweep runs, what it took stays.
     pub fn reclaim(&mut self, budget: usize) -> bool {
         let running_sweep = self.running_sweep();
-        for _ in 0..budget {
-            let Some((id, slot)) = self.unsettled.pop() else {
+        let mut left = budget.max(1);
+        while left > 0 {
+            let Some((id, slot, from)) = self.unsettled.pop() else {
                 return true;
             };
             let index = self.slot_index(slot);
@@ -147,91 +189,181 @@ impl Tables {
             };
             if let Some(table) = &mut database.tables[index] {
                 let before = table.tally;
-                table.settle(running_sweep);
+                let next = table.settle(running_sweep, from, &mut left);
                 database.tally.replace(before, table.tally);
+                self.unsettled.extend(next.map(|next| (id, slot, next)));
             }
         }
         self.unsettled.is_empty()
     }
 
-    /// Takes the next dirty bucket, or moves the cursor on. Returns how much was given.
-    fn sweep_bucket(&mut self, cursor: &mut SweepCursor, f: &mut impl FnMut(Swept<'_>)) -> usize {
-        let (sweep, index) = (self.sweep, self.slot_index(cursor.slot));
+    /// The database that the cursor has next, by place; the cursor is moved to it.
+    fn sweep_database(&mut self, cursor: &mut SweepCursor) -> Option<&mut Database> {
         let next = self
             .databases
             .partition_point(|database| database.id < cursor.database);
-        let Some(database) = self.databases.get_mut(next) else {
-            (cursor.slot, cursor.database, cursor.hash) = (cursor.slot + 1, 0, 0);
-            return 0;
-        };
+        let database = self.databases.get_mut(next)?;
         if database.id != cursor.database {
-            (cursor.database, cursor.hash) = (database.id, 0);
+            (cursor.database, cursor.hash, cursor.within) = (database.id, 0, None);
         }
+        Some(database)
+    }
+
+    /// Takes the next dirty bucket, or moves the cursor on. Returns how much was given; `None` at
+    /// the end of the slot.
+    fn sweep_keys(
+        &mut self,
+        cursor: &mut SweepCursor,
+        f: &mut impl FnMut(Swept<'_>),
+    ) -> Option<usize> {
+        let (sweep, index) = (self.sweep, self.slot_index(cursor.slot));
+        let database = self.sweep_database(cursor)?;
         let table = database.tables[index]
             .as_deref_mut()
             .filter(|table| table.tally.dirty > 0);
         let dirty = table.and_then(|table| Some((table.next_dirty(cursor.hash)?, table)));
         let Some(((number, end), table)) = dirty else {
-            match cursor.database.checked_add(1) {
-                Some(id) => (cursor.database, cursor.hash) = (id, 0),
-                None => (cursor.slot, cursor.database, cursor.hash) = (cursor.slot + 1, 0, 0),
-            }
-            return 0;
+            return cursor.next_database();
         };
         let before = table.tally;
         let (slot, id) = (cursor.slot, cursor.database);
-        let bucket = table.change_bucket(number, |bucket| {
+        let (taken, unsettled) = table.change_bucket(number, |bucket| {
             let taken = bucket.take_dirty(sweep);
             (taken, bucket.unsettled)
         });
         database.tally.replace(before, table.tally);
-        let (taken, unsettled) = bucket;
-        if unsettled && self.unsettled_by_sweep.last() != Some(&(id, slot)) {
-            self.unsettled_by_sweep.push((id, slot));
-        }
         cursor.hash = end;
+        cursor.given |= !taken.is_empty();
         let bucket = &table.buckets[number as usize];
-        let mut given = 0;
         for found in &taken {
-            given += give(bucket, found, (slot, id, sweep), &mut cursor.pieces, f);
+            let entry = bucket.entry(found, sweep);
+            let kind = entry.raw.kind();
+            cursor.hashes |= kind == HASH;
+            f(Swept {
+                slot,
+                database: id,
+                hash32: found.hash32,
+                key: entry.key(),
+                entry: (kind != TOMBSTONE).then_some(entry),
+                fields_from: None,
+            });
         }
-        given
+        if unsettled && self.unsettled_by_sweep.last() != Some(&(id, slot, 0)) {
+            self.unsettled_by_sweep.push((id, slot, 0));
+        }
+        Some(taken.len())
     }
 
-    fn sweep_piece(
+    /// Gives fields of the cursor's next bucket of hashes, or moves the cursor on. Returns how
+    /// many; `None` at the end of the slot.
+    fn sweep_fields(
         &mut self,
-        piece: Piece,
-        pieces: &mut Vec<Piece>,
+        cursor: &mut SweepCursor,
+        budget: usize,
         f: &mut impl FnMut(Swept<'_>),
-    ) -> usize {
-        let key = Key {
-            bytes: &piece.key,
-            slot: piece.slot,
-            hash: piece.hash,
+    ) -> Option<usize> {
+        let (sweep, index) = (self.sweep, self.slot_index(cursor.slot));
+        let database = self.sweep_database(cursor)?;
+        let table = database.tables[index].as_deref();
+        let (Some(table), Ok(hash32)) = (table, u32::try_from(cursor.hash)) else {
+            return cursor.next_database();
         };
-        let Some(entry) = self.get(piece.database, &key) else {
-            return 0;
-        };
-        let ValueRef::Hash(hash) = entry.value() else {
-            return 0;
-        };
-        if hash.generation() != piece.generation {
-            return 0;
+        let (number, end) = table.bucket_range(hash32);
+        let bucket = &table.buckets[number as usize];
+        let mut given = 0;
+        if bucket.swept == sweep {
+            for found in bucket.in_flight_hashes() {
+                let entry = bucket.entry(&found, sweep);
+                let left = budget.saturating_sub(given);
+                let (more, paused) = cursor.give_fields(found.hash32, entry, left, f);
+                given += more;
+                if paused {
+                    return Some(given);
+                }
+            }
         }
-        f(Swept {
-            slot: piece.slot,
-            database: piece.database,
-            hash32: key.hash32(),
-            key: &piece.key,
-            entry: Some(entry),
-            continued: true,
-            fields_from: piece.from,
-        });
-        if let Some(from) = hash.for_each_in_flight(piece.from, FIELDS_PER_PIECE_MAX, |_, _, _| {})
-        {
-            pieces.push(Piece { from, ..piece });
+        (cursor.hash, cursor.within) = (end, None);
+        Some(given)
+    }
+}
+
+impl SweepCursor {
+    /// The sweep is to pause behind this slot, whatever is given of it.
+    pub fn pause_behind(&mut self, slot: u16) {
+        self.pause_behind = Some(slot);
+    }
+
+    /// The database has nothing more to give in this pass.
+    fn next_database(&mut self) -> Option<usize> {
+        (self.hash, self.within) = (0, None);
+        self.database = self.database.checked_add(1)?;
+        Some(0)
+    }
+
+    /// The slot has nothing more to give in this pass. Returns the slot if it is complete, and some
+    /// of it was given or a pause is wanted.
+    fn end_pass(&mut self) -> Option<u16> {
+        (self.database, self.hash, self.within) = (0, 0, None);
+        if self.pass == Pass::Keys && self.hashes {
+            self.pass = Pass::Fields;
+            return None;
         }
-        FIELDS_PER_PIECE_MAX
+        let slot = self.slot;
+        (self.slot, self.pass, self.hashes) = (slot + 1, Pass::Keys, false);
+        let given = std::mem::take(&mut self.given);
+        (given || self.pause_behind == Some(slot)).then_some(slot)
+    }
+
+    /// Gives fields of a hash, unless all were given. Returns how many, and whether the slice ends
+    /// here.
+    fn give_fields(
+        &mut self,
+        hash32: u32,
+        entry: EntryRef<'_>,
+        budget: usize,
+        f: &mut impl FnMut(Swept<'_>),
+    ) -> (usize, bool) {
+        let (key, value) = (entry.key(), entry.value());
+        let ValueRef::Hash(hash) = value else {
+            return (0, false);
+        };
+        let mut given = 0;
+        let mut next = self.fields_from(hash32, key, hash);
+        while let Some(from) = next {
+            f(Swept {
+                slot: self.slot,
+                database: self.database,
+                hash32,
+                key,
+                entry: Some(entry),
+                fields_from: Some(from),
+            });
+            next = hash.for_each_in_flight(from, FIELDS_PER_PIECE_MAX, |_, _, _| given += 1);
+            if given >= budget {
+                self.within = Some(Within {
+                    hash32,
+                    key: key.into(),
+                    next: next.map(|next| (hash.generation(), next)),
+                });
+                return (given, true);
+            }
+        }
+        (given, false)
+    }
+
+    /// Where the fields of a hash go on; `None`: all were given.
+    fn fields_from(&self, hash32: u32, key: &[u8], hash: &Hash) -> Option<u32> {
+        let Some(within) = &self.within else {
+            return Some(0);
+        };
+        let order = (hash32, key.len(), key).cmp(&(within.hash32, within.key.len(), &within.key));
+        match (order, within.next) {
+            (Ordering::Greater, _) => Some(0),
+            (Ordering::Equal, Some((generation, next))) if generation == hash.generation() => {
+                Some(next)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -272,43 +404,11 @@ impl Bucket {
         self.sort(&mut taken);
         taken
     }
-}
 
-/// Gives out one entry; the rest of a large hash becomes a piece for later.
-fn give(
-    bucket: &Bucket,
-    found: &Found,
-    (slot, database, sweep): (u16, DatabaseId, u32),
-    pieces: &mut Vec<Piece>,
-    f: &mut impl FnMut(Swept<'_>),
-) -> usize {
-    let entry = bucket.entry(found, sweep);
-    let (key, live) = (entry.key(), entry.raw.kind() != TOMBSTONE);
-    f(Swept {
-        slot,
-        database,
-        hash32: found.hash32,
-        key,
-        entry: live.then_some(entry),
-        continued: false,
-        fields_from: 0,
-    });
-    let hash = match live.then(|| entry.value()) {
-        Some(ValueRef::Hash(hash)) => hash,
-        _ => return 1,
-    };
-    let Some(from) = hash.for_each_in_flight(0, FIELDS_PER_PIECE_MAX, |_, _, _| {}) else {
-        return 1 + hash.in_flight_len();
-    };
-    let hash64 = u64::from(found.hash32) << 32 | u64::from(found.tag);
-    let generation = hash.generation();
-    pieces.push(Piece {
-        slot,
-        database,
-        key: key.into(),
-        hash: hash64,
-        generation,
-        from,
-    });
-    1 + FIELDS_PER_PIECE_MAX
+    /// The hashes that the sweep took, in order.
+    fn in_flight_hashes(&self) -> Vec<Found> {
+        let mut hashes = self.collect(|raw| raw.meta() & IN_FLIGHT != 0 && raw.kind() == HASH);
+        self.sort(&mut hashes);
+        hashes
+    }
 }

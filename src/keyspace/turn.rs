@@ -110,6 +110,9 @@ pub struct Touch {
 const TURN_BIT: u64 = 1 << 63;
 /// Above so many positions the older half is put aside, to be dropped at once when durable.
 const POSITIONS_YOUNG_MAX: usize = 4096;
+/// Above so many more, where the disk does not follow, what was put aside is forgotten: any key may
+/// be among them.
+const POSITIONS_MAX: usize = 64 * 1024;
 
 /// Passes a hash through: keys are hashed already.
 #[derive(Clone, Copy, Default)]
@@ -145,6 +148,8 @@ pub struct Turn {
     young_lsn_max: u64,
     old: Positions,
     old_lsn_max: u64,
+    /// Positions up to here were forgotten.
+    forgotten_lsn: u64,
     durable_lsn: u64,
     last_lsn: u64,
     /// Slots and databases whose key count changed in this turn.
@@ -294,7 +299,7 @@ impl Turn {
 
     /// What a reply that looked at `key` has to wait for.
     pub fn wait_for(&self, database: u32, hash: u64) -> Wait {
-        if self.young.is_empty() && self.old.is_empty() {
+        if self.young.is_empty() && self.old.is_empty() && self.forgotten_lsn == 0 {
             return Wait::NONE;
         }
         let id = identity(database, hash);
@@ -303,7 +308,7 @@ impl Turn {
             .get(&id)
             .or_else(|| self.old.get(&id))
             .copied()
-            .unwrap_or(0);
+            .unwrap_or(self.forgotten_lsn);
         if position & TURN_BIT != 0 {
             Wait::TURN
         } else if position > self.durable_lsn {
@@ -362,6 +367,10 @@ impl Turn {
         self.other = false;
         self.last_lsn = lsn;
         self.young_lsn_max = lsn;
+        if self.young.len() > POSITIONS_MAX && !self.old.is_empty() {
+            self.forgotten_lsn = self.old_lsn_max;
+            self.old.clear();
+        }
         if self.young.len() > POSITIONS_YOUNG_MAX && self.old.is_empty() {
             std::mem::swap(&mut self.young, &mut self.old);
             self.old_lsn_max = lsn;
@@ -371,6 +380,9 @@ impl Turn {
     /// Everything up to `lsn` is durable: forgets what needs no waiting any more.
     pub fn durable(&mut self, lsn: u64) {
         self.durable_lsn = self.durable_lsn.max(lsn);
+        if self.forgotten_lsn <= lsn {
+            self.forgotten_lsn = 0;
+        }
         if self.old_lsn_max <= lsn && !self.old.is_empty() {
             self.old.clear();
         }
@@ -428,6 +440,31 @@ mod tests {
         turn.touch_part(0, &key(b"a"), 15, 5);
         let (touch, _) = turn.touches().next().unwrap();
         assert_eq!(touch.what, What::Parts(SmallVec::from_slice(&[(10, 10)])));
+    }
+
+    #[test]
+    fn positions_are_bounded_where_the_disk_does_not_follow() {
+        let mut turn = Turn::default();
+        for lsn in 1..=30_000_u64 {
+            for number in 0..10 {
+                turn.touch_whole(0, &key(format!("{lsn}:{number}").as_bytes()));
+            }
+            turn.sealed(lsn);
+        }
+        let positions = turn.young.len() + turn.old.len();
+        assert!(positions <= 2 * (POSITIONS_MAX + 10), "{positions}");
+        let wait_for = |turn: &Turn, text: &str| turn.wait_for(0, key(text.as_bytes()).hash);
+        assert_eq!(wait_for(&turn, "30000:1"), Wait::lsn(30_000));
+        // Nobody knows any more which keys were written first: all wait for the last of those.
+        let forgotten_lsn = turn.forgotten_lsn;
+        for text in ["1:1", "never written"] {
+            assert_eq!(wait_for(&turn, text), Wait::lsn(forgotten_lsn));
+        }
+        turn.durable(forgotten_lsn);
+        for text in ["1:1", "never written"] {
+            assert_eq!(wait_for(&turn, text), Wait::NONE);
+        }
+        assert_eq!(wait_for(&turn, "30000:1"), Wait::lsn(30_000));
     }
 
     #[test]

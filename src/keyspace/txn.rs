@@ -14,6 +14,7 @@ use crate::keyspace::databases::{Databases, visible};
 use crate::keyspace::entry::EntryRef;
 use crate::keyspace::key::{self, Key, field_hash32};
 use crate::keyspace::owned::{Keyspace, due_ms};
+use crate::keyspace::slot::Spot;
 use crate::keyspace::turn::Wait;
 use crate::keyspace::undo::{Before, Undo};
 use crate::keyspace::value::{Kind, Value, ValueRef};
@@ -262,8 +263,10 @@ impl<'a> Txn<'a> {
         self.owners.of(key.slot)
     }
 
-    /// Notes that the reply depends on `key`, and deletes what of it is past its deadline.
-    fn look(&mut self, key: &Key<'_>) {
+    /// Notes that the reply depends on `key`, and deletes what of it is past its deadline. Says
+    /// where it is.
+    #[inline]
+    fn look(&mut self, key: &Key<'_>) -> Option<Spot> {
         let database = self.database;
         let owner = self.owners.of(key.slot);
         let waits = owner.turn.last_lsn() != 0 || !owner.turn.is_empty();
@@ -271,16 +274,19 @@ impl<'a> Txn<'a> {
             self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
         }
         let now_ms = owner.now_ms;
-        if owner.tables.get(database, key).is_none() {
+        let mut spot = owner.tables.spot(database, key);
+        if spot.is_none() && owner.tables.sleeps(database, key.slot) {
             owner.wake(database, key);
+            spot = owner.tables.spot(database, key);
         }
-        if let Some(entry) = owner.tables.get(database, key) {
-            let due_ms = due_ms(&entry.value(), entry.deadline_ms());
-            if due_ms != 0 && due_ms <= now_ms {
-                owner.expire_key(database, key, usize::MAX);
-                self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
-            }
+        let entry = owner.tables.at(spot?)?;
+        let due_ms = due_ms(&entry.value(), entry.deadline_ms());
+        if due_ms != 0 && due_ms <= now_ms {
+            owner.expire_key(database, key, usize::MAX);
+            self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
+            spot = owner.tables.spot(database, key);
         }
+        spot
     }
 
     /// A write of a key whose logged bytes besides the key are so many at most.
@@ -293,22 +299,24 @@ impl<'a> Txn<'a> {
 
     /// The entry of a key; not counted as a use (TYPE, TTL, EXISTS …).
     pub fn peek(&mut self, key: &Key<'_>) -> Option<EntryRef<'_>> {
-        self.look(key);
-        let database = self.database;
-        self.owner(key).tables.get(database, key)
+        let spot = self.look(key)?;
+        self.owner(key).tables.at(spot)
     }
 
     /// The entry of a key, used now.
     pub fn entry(&mut self, key: &Key<'_>) -> Option<EntryRef<'_>> {
-        self.look(key);
-        let database = self.database;
+        let spot = self.look(key);
         let owner = self.owners.of(key.slot);
-        let found = owner.tables.get_touched(database, key);
-        match found {
-            Some(_) => owner.stats.hits += 1,
-            None => owner.stats.misses += 1,
+        match spot {
+            Some(spot) => {
+                owner.stats.hits += 1;
+                owner.tables.at_touched(spot)
+            }
+            None => {
+                owner.stats.misses += 1;
+                None
+            }
         }
-        found
     }
 
     /// The value of a key.
@@ -402,13 +410,15 @@ impl<'a> Txn<'a> {
     /// # Errors
     /// WRONGTYPE, not an integer, or overflow; nothing changes.
     pub fn add(&mut self, key: &Key<'_>, by: i64) -> Result<i64, Reject> {
-        self.look(key);
+        let spot = self.look(key);
         let database = self.database;
         let owner = self.owners.of(key.slot);
-        let updated = owner.tables.update_counter(database, key, |value, _| {
-            let before = *value;
-            *value = before.checked_add(by)?;
-            Some((before, *value))
+        let updated = spot.and_then(|spot| {
+            owner.tables.update_counter_at(spot, |value, _| {
+                let before = *value;
+                *value = before.checked_add(by)?;
+                Some((before, *value))
+            })
         });
         match updated {
             Some(Some((before, after))) => {

@@ -427,10 +427,19 @@ impl Window {
         let end = self.start + self.bytes.len() as u64;
         let here = self.path == segment.path && offset >= self.start;
         if !here || offset + bytes as u64 > end {
+            // What was read already and is still wanted stays.
+            let kept = match here && offset < end {
+                true => (end - offset) as usize,
+                false => 0,
+            };
+            let before = self.bytes.len() - kept;
+            self.bytes.copy_within(before.., 0);
             let rest = segment.bytes.saturating_sub(offset);
-            self.bytes = vec![0; (LOG_PIECE_BYTES as u64).min(rest).max(bytes as u64) as usize];
-            let read = read(segment, &mut self.bytes, offset)?;
-            self.bytes.truncate(read);
+            let wanted = (LOG_PIECE_BYTES as u64).min(rest).max(bytes as u64) as usize;
+            self.bytes.resize(wanted.max(kept), 0);
+            let place = offset + kept as u64;
+            let read = read(segment, &mut self.bytes[kept..], place)?;
+            self.bytes.truncate(kept + read);
             self.start = offset;
             self.path.clone_from(&segment.path);
         }

@@ -185,6 +185,8 @@ pub struct ShardMetrics {
     /// Replies that the output gate held, and for how many nanoseconds each.
     pub gate_waits: Counter,
     pub gate_wait_ns: Histogram,
+    /// CPU time of the slices that the shard gave to checkpoints.
+    pub sweep_slice_ns: Histogram,
     commands: Box<[CommandMetrics]>,
 }
 
@@ -222,6 +224,7 @@ impl ShardMetrics {
             gate_replies: Gauge::default(),
             gate_waits: Counter::default(),
             gate_wait_ns: Histogram::default(),
+            sweep_slice_ns: Histogram::default(),
             commands: (0..commands).map(|_| CommandMetrics::default()).collect(),
         }
     }
@@ -295,6 +298,7 @@ impl ShardMetrics {
         }
         self.errors.iter().for_each(Counter::reset);
         self.gate_wait_ns.reset();
+        self.sweep_slice_ns.reset();
         self.commands.iter().for_each(CommandMetrics::reset);
     }
 }

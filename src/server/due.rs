@@ -57,6 +57,7 @@ impl Due {
             ended,
             next_row: DEADLINES_BEGIN.to_vec(),
             ahead: VecDeque::new(),
+            ahead_max: DEADLINE_HINTS_AHEAD_MAX,
         };
         let thread = std::thread::Builder::new().name("deadlines".into());
         Due {
@@ -81,6 +82,8 @@ struct Reader {
     next_row: Vec<u8>,
     /// Pages whose last row is not due yet: its time, and how many rows.
     ahead: VecDeque<(u64, usize)>,
+    /// Most rows that owners are told ahead, about.
+    ahead_max: usize,
 }
 
 /// The server stops.
@@ -154,7 +157,7 @@ impl Reader {
                 self.ahead.pop_front();
             }
             let ahead: usize = self.ahead.iter().map(|(_, hints)| hints).sum();
-            if ahead < DEADLINE_HINTS_AHEAD_MAX && self.tell(Vec::new(), 0)? == 0 {
+            if ahead < self.ahead_max && self.tell(Vec::new(), 0)? == 0 {
                 return Ok(());
             }
             self.pause(PAUSE)?;
@@ -178,5 +181,185 @@ impl Reader {
             late_ms = late_ms.max(answered.recv().map_err(|_| Ended)?);
         }
         Ok(late_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::keyspace::key::{key_hash32, key_slot};
+    use crate::store::row::{DeadlineOf, RowKey};
+    use crate::store::{Finish, MapStore};
+
+    const START_MS: u64 = 1_800_000_000_000;
+    const SEED: u64 = 5;
+
+    /// What an owner was told.
+    enum Told {
+        Horizon(u64),
+        Hints(Vec<Hint>, u64),
+    }
+
+    /// An owner that says so often that it is behind, once it has hints.
+    fn owner(mut late: usize) -> (Mailbox, JoinHandle<Vec<Told>>) {
+        let (mailbox, mut inbox) = unbounded_channel();
+        let thread = std::thread::spawn(move || {
+            let mut told = Vec::new();
+            let mut hinted = false;
+            while let Some(Envelope::Message(message)) = inbox.blocking_recv() {
+                match message {
+                    Message::Horizon(horizon_ms) => told.push(Told::Horizon(horizon_ms)),
+                    Message::Hints(hints, read_ms, answer) => {
+                        assert!(hints.is_empty() || !hinted || late == 0, "it is behind");
+                        hinted |= !hints.is_empty();
+                        let is_late = hinted && late > 0;
+                        late -= usize::from(is_late);
+                        told.push(Told::Hints(hints, read_ms));
+                        let _ = answer.send(u64::from(is_late));
+                    }
+                    _ => panic!("an owner is told of deadlines alone"),
+                }
+            }
+            told
+        });
+        (mailbox, thread)
+    }
+
+    fn store(deadlines: &[(u64, String)]) -> Arc<MapStore> {
+        let store = MapStore::new();
+        let rows: BTreeSet<Vec<u8>> = deadlines
+            .iter()
+            .map(|(at_ms, key)| {
+                let (key, of) = (key.as_bytes(), DeadlineOf::Key);
+                let (slot, database, at_ms) = (key_slot(key), 0, *at_ms);
+                RowKey::Deadline {
+                    at_ms,
+                    slot,
+                    database,
+                    key,
+                    of,
+                }
+                .encode()
+            })
+            .collect();
+        let filled = store.ingest(&mut |ingestion| {
+            for row in &rows {
+                ingestion.put(row, &[])?;
+            }
+            Ok(Finish::Rows)
+        });
+        assert_eq!(filled, Ok(true));
+        Arc::new(store)
+    }
+
+    /// Reads ahead so often, with time in between; returns what the owners were told.
+    fn read(deadlines: &[(u64, String)], times: usize, late: usize) -> Vec<Vec<Told>> {
+        let manual = ManualClock::new(START_MS);
+        let (mailboxes, owners): (Vec<_>, Vec<_>) = [late, 0].map(owner).into_iter().unzip();
+        let (_end, ended) = channel();
+        let mut reader = Reader {
+            tools: Tools {
+                store: store(deadlines),
+                clock: manual.clock(0),
+                routes: Routes::new(2),
+                seed: SEED,
+                mailboxes,
+            },
+            ended,
+            next_row: DEADLINES_BEGIN.to_vec(),
+            ahead: VecDeque::new(),
+            ahead_max: DEADLINE_HINTS_AHEAD_MAX,
+        };
+        for _ in 0..times {
+            assert!(reader.read_ahead().is_ok());
+            manual.advance_ms(1_000);
+        }
+        drop(reader);
+        let owners = owners.into_iter();
+        owners.map(|owner| owner.join().unwrap()).collect()
+    }
+
+    #[test]
+    fn each_deadline_reaches_its_owner_once_and_in_time() {
+        let deadline = |number: u64| (START_MS + number, format!("key{number}"));
+        let deadlines: Vec<_> = (0..20_000).map(deadline).collect();
+        let told = read(&deadlines, 5, 3);
+        let mut hinted = 0;
+        for (shard, told) in told.iter().enumerate() {
+            let (mut horizon_ms, mut known) = (0, BTreeSet::new());
+            for told in told {
+                match told {
+                    Told::Horizon(told_ms) => horizon_ms = *told_ms,
+                    Told::Hints(hints, read_ms) => {
+                        assert!(*read_ms <= horizon_ms, "the horizon is known before");
+                        for hint in hints {
+                            assert_eq!(Routes::new(2).of_slot(hint.slot), shard);
+                            assert!(hint.at_ms < horizon_ms && known.insert(*hint));
+                        }
+                        let read = deadlines.iter().filter(|(at_ms, key)| {
+                            let slot = key_slot(key.as_bytes());
+                            Routes::new(2).of_slot(slot) == shard && at_ms < read_ms
+                        });
+                        let hint = |(at_ms, key): &(u64, String)| Hint {
+                            at_ms: *at_ms,
+                            database: 0,
+                            hash32: key_hash32(key.as_bytes(), SEED),
+                            slot: key_slot(key.as_bytes()),
+                        };
+                        assert!(read.map(hint).all(|hint| known.contains(&hint)));
+                    }
+                }
+            }
+            assert_eq!(horizon_ms, START_MS + 4_000 + HORIZON_MS);
+            hinted += known.len() as u64;
+        }
+        assert_eq!(
+            hinted,
+            4_000 + HORIZON_MS,
+            "what is due later is not read yet"
+        );
+    }
+
+    #[test]
+    fn nothing_more_is_read_than_owners_are_to_know_ahead() {
+        let ahead_max = 2 * DEADLINE_HINTS_PER_PAGE;
+        let at = |number: usize| START_MS + 1 + number as u64 % 4_000;
+        let deadlines: Vec<_> = (0..10 * DEADLINE_HINTS_PER_PAGE)
+            .map(|number| (at(number), number.to_string()))
+            .collect();
+        let manual = ManualClock::new(START_MS);
+        let (mailbox, owner) = owner(0);
+        let (end, ended) = channel::<()>();
+        let reader = Reader {
+            tools: Tools {
+                store: store(&deadlines),
+                clock: manual.clock(0),
+                routes: Routes::new(1),
+                seed: SEED,
+                mailboxes: vec![mailbox],
+            },
+            ended,
+            next_row: DEADLINES_BEGIN.to_vec(),
+            ahead: VecDeque::new(),
+            ahead_max,
+        };
+        let thread = std::thread::spawn(move || reader.run());
+        // It waits for time to pass; the end is what it hears first.
+        std::thread::sleep(PAUSE);
+        drop(end);
+        thread.join().unwrap();
+        let told = owner.join().unwrap().into_iter();
+        let hinted: usize = told
+            .map(|told| match told {
+                Told::Hints(hints, _) => hints.len(),
+                Told::Horizon(_) => 0,
+            })
+            .sum();
+        assert!(hinted < ahead_max + DEADLINE_HINTS_PER_PAGE, "{hinted}");
     }
 }

@@ -47,8 +47,6 @@ impl Engine for Room {
             );
             add(&format!("shard_{shard}"), text);
         }
-        let gate = metrics.merged(|shard| &shard.gate_wait_ns);
-        let us = |percent: f64| (gate.percentile(percent) / 1_000).to_string();
         add("log_groups_per_second", stats.groups_per_second.to_string());
         add("log_groups", stats.groups.to_string());
         add("log_batches", stats.batches.to_string());
@@ -88,6 +86,12 @@ impl Engine for Room {
             "checkpoint_last_rows",
             self.progress.rows.load(Ordering::Relaxed).to_string(),
         );
+        let slices = metrics.merged(|shard| &shard.sweep_slice_ns);
+        let us = |percent: f64| (slices.percentile(percent) / 1_000).to_string();
+        add("checkpoint_slices", slices.count().to_string());
+        add("checkpoint_slice_usec_p50", us(50.0));
+        add("checkpoint_slice_usec_p99.9", us(99.9));
+        add("checkpoint_slice_usec_max", us(100.0));
         add("store_bytes", self.store.disk_bytes().to_string());
         add("store_runs", self.store.depth().to_string());
         add(
@@ -98,6 +102,8 @@ impl Engine for Room {
             "gate_waits",
             metrics.total(|shard| &shard.gate_waits).to_string(),
         );
+        let gate = metrics.merged(|shard| &shard.gate_wait_ns);
+        let us = |percent: f64| (gate.percentile(percent) / 1_000).to_string();
         add("gate_wait_usec_p50", us(50.0));
         add("gate_wait_usec_p99", us(99.0));
         add("gate_wait_usec_p99.9", us(99.9));

@@ -86,6 +86,7 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         seed: identity.hash_seed,
         databases: settings.databases,
         random_seed: random,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let mut progress = Reporter::new();
     let store: Arc<dyn Store> = store;

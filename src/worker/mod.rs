@@ -35,6 +35,8 @@ pub mod conn;
 mod lending;
 #[cfg(test)]
 mod lending_tests;
+#[cfg(test)]
+mod memory_tests;
 mod messages;
 mod requests;
 mod residency;
@@ -164,9 +166,10 @@ struct Allowance {
 const EXPIRY_EFFECT_BYTES: u64 = 128;
 /// What a record takes beside its payload, at most: headers, and padding to whole blocks.
 const RECORD_BYTES: u64 = 2 * LOG_BLOCK_BYTES;
-/// Slots of deleted keys that are cleaned up per tick, and while memory is short.
-const RECLAIM_SLOTS: usize = 64;
-const RECLAIM_SLOTS_SHORT: usize = 512;
+/// Entries that are passed per tick to clean up behind deleted keys, and while memory is short: a
+/// fraction of a millisecond.
+const RECLAIM_ENTRIES: usize = 8 * 1024;
+const RECLAIM_ENTRIES_SHORT: usize = 32 * 1024;
 /// Room is reserved in pieces of at least so many bytes.
 const RESERVE_BYTES: u64 = 64 * 1024;
 /// More unused room than this goes back.
@@ -451,10 +454,10 @@ impl Worker {
         !self.answers.is_empty()
             || !self.monitor_lines.is_empty()
             || !self.gathered.is_empty()
-            || self
-                .keyspace
-                .as_ref()
-                .is_some_and(|keyspace| keyspace.has_effects())
+            || self.keyspace.as_ref().is_some_and(|keyspace| {
+                // What was read from the store may have to make room again.
+                keyspace.has_effects() || keyspace.stats().woken > self.told.woken
+            })
     }
 
     /// Ends the turn: queues its effects in the log, and lets go what waited for their position.
@@ -658,12 +661,12 @@ impl Worker {
                 complete = keyspace.expire(budget);
                 self.allowance.give_back(bytes);
             }
-            let slots = if self.short_of_memory {
-                RECLAIM_SLOTS_SHORT
+            let entries = if self.short_of_memory {
+                RECLAIM_ENTRIES_SHORT
             } else {
-                RECLAIM_SLOTS
+                RECLAIM_ENTRIES
             };
-            keyspace.tables_mut().reclaim(slots);
+            keyspace.tables_mut().reclaim(entries);
             let dropped = keyspace.take_dropped();
             if !dropped.is_empty() {
                 // Freeing millions of keys takes a while; nobody waits for it.

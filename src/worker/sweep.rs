@@ -1,8 +1,9 @@
 //! The shard's side of a checkpoint: hands over dirty entries as rows, slice by slice, between
 //! turns.
 //!
-//! Always true: rows come out in ascending order, each as of a sealed turn. The rows of one slot
-//! are gathered and sorted, because a sweep gives entries and the store sorts kinds of rows apart.
+//! Always true: rows come out in ascending order, each as of a sealed turn: of a slot first the
+//! keys, then the fields, then the hashes that are gone. Nothing but the databases of a slot is
+//! kept from one slice to the next, so a slice is small however many keys one slot has.
 
 use std::sync::mpsc::Sender;
 
@@ -10,8 +11,8 @@ use bytes::Bytes;
 
 use crate::keyspace::codec::{put_field, put_value};
 use crate::keyspace::owned::Retired;
-use crate::keyspace::sweep::{SweepCursor, Swept};
-use crate::keyspace::{Field, Keyspace, ValueRef};
+use crate::keyspace::sweep::STEPS_PER_ENTRY;
+use crate::keyspace::{Keyspace, SweepCursor, SweepPause, Swept, ValueRef};
 use crate::shard::mailbox::{SweepSlice, SweepStep};
 use crate::sim::{self, Fault};
 use crate::store::checkpoint::{RowChange, Slice};
@@ -21,24 +22,20 @@ use crate::worker::Worker;
 /// A sweep under way.
 pub(crate) struct Sweeping {
     cursor: SweepCursor,
+    /// The cursor has come to its end.
+    swept: bool,
     /// Hashes that are gone, whose rows were not given yet; ascending.
     retired: std::iter::Peekable<std::vec::IntoIter<Retired>>,
     /// The same, to be given back if the checkpoint fails.
     retired_all: Vec<Retired>,
-    /// Rows of the slot that the cursor stands in.
-    gathered: Gathered,
-}
-
-#[derive(Default)]
-struct Gathered {
-    slot: u16,
-    rows: Vec<RowChange>,
+    /// Rows of hashes that are gone may be given up to here.
+    retired_to: Option<u16>,
+    /// Databases of which keys of the cursor's slot were given.
     databases: Vec<u32>,
-    deadlines: Vec<RowChange>,
 }
 
-/// Entries per slice: a fraction of a millisecond.
-const SWEEP_ENTRIES: usize = 256;
+/// Steps per slice, as of 256 entries: a fraction of a millisecond.
+const SWEEP_STEPS: usize = 256 * STEPS_PER_ENTRY;
 
 impl Worker {
     /// Takes one step of a checkpoint; the shard is at home.
@@ -47,6 +44,7 @@ impl Worker {
         let Some(keyspace) = &mut self.keyspace else {
             return;
         };
+        let began_ns = self.clock.cpu_ns();
         let mut slice = SweepSlice::default();
         match step {
             SweepStep::Begin => {
@@ -69,6 +67,8 @@ impl Worker {
                 }
             }
         }
+        let spent_ns = self.clock.cpu_ns().saturating_sub(began_ns);
+        self.metrics.sweep_slice_ns.record(spent_ns);
         // A checkpoint that was given up does not listen any more.
         let _ = reply.send(slice);
     }
@@ -80,9 +80,11 @@ impl Sweeping {
         let retired_all = keyspace.take_retired();
         Sweeping {
             cursor: keyspace.tables_mut().sweep_begin(),
+            swept: false,
             retired: retired_all.clone().into_iter().peekable(),
             retired_all,
-            gathered: Gathered::default(),
+            retired_to: None,
+            databases: Vec::new(),
         }
     }
 
@@ -96,157 +98,134 @@ impl Sweeping {
 
     /// Gives the next slice.
     pub(crate) fn next(&mut self, keyspace: &mut Keyspace, slice: &mut SweepSlice) {
-        let mut swept = Vec::new();
-        let gathered = &mut self.gathered;
-        let complete = keyspace
-            .tables_mut()
-            .sweep(&mut self.cursor, SWEEP_ENTRIES, |entry| {
-                if entry.slot != gathered.slot {
-                    swept.push(std::mem::take(gathered));
-                    gathered.slot = entry.slot;
-                }
-                gathered.add(&entry);
+        let mut steps = SWEEP_STEPS;
+        while steps > 0 {
+            // Before the next slot's rows come those of hashes that are gone from earlier ones.
+            self.give_retired(keyspace, &mut steps, &mut slice.slice);
+            if steps > 0 && self.swept {
+                slice.complete = true;
+                return;
+            }
+            if steps > 0 {
+                self.give_entries(keyspace, &mut steps, &mut slice.slice);
+            }
+        }
+    }
+
+    /// Gives entries until the steps are used up or the slot ends.
+    fn give_entries(&mut self, keyspace: &mut Keyspace, steps: &mut usize, slice: &mut Slice) {
+        if let Some(retired) = self.retired.peek() {
+            self.cursor.pause_behind(retired.slot);
+        }
+        let (tables, databases) = (keyspace.tables_mut(), &mut self.databases);
+        let pause = tables.sweep(&mut self.cursor, steps, |swept| {
+            if databases.last() != Some(&swept.database) && !swept.is_fields() {
+                databases.push(swept.database);
+            }
+            add(&swept, slice);
+        });
+        match pause {
+            SweepPause::Budget => {}
+            SweepPause::Slot(slot) => {
+                self.give_counts(keyspace, slot, slice);
+                self.retired_to = Some(slot);
+            }
+            SweepPause::End => (self.swept, self.retired_to) = (true, Some(u16::MAX)),
+        }
+    }
+
+    /// Gives the counts of a slot that is complete.
+    fn give_counts(&mut self, keyspace: &Keyspace, slot: u16, slice: &mut Slice) {
+        for database in self.databases.drain(..) {
+            let keys = keyspace.tables().count(slot, database);
+            slice.counts.push(RowChange {
+                key: RowKey::Count { slot, database }.encode(),
+                value: (keys > 0).then(|| Bytes::copy_from_slice(&keys.to_le_bytes())),
             });
-        if complete {
-            swept.push(std::mem::take(gathered));
-        }
-        for slot in swept {
-            self.give_retired(keyspace, slot.slot, slice);
-            let retired = self.retired_of(slot.slot);
-            slot.give(keyspace, retired, slice);
-        }
-        if complete {
-            self.give_retired(keyspace, u16::MAX, slice);
-        }
-        slice.complete = complete;
-    }
-
-    /// Gives the retired hashes of slots before `slot`.
-    fn give_retired(&mut self, keyspace: &Keyspace, slot: u16, slice: &mut SweepSlice) {
-        while let Some(retired) = self.retired.next_if(|retired| retired.slot < slot) {
-            slice.slice.rows.extend(retired_row(keyspace, &retired));
         }
     }
 
-    fn retired_of(&mut self, slot: u16) -> Vec<Retired> {
-        let mut of = Vec::new();
-        while let Some(retired) = self.retired.next_if(|retired| retired.slot == slot) {
-            of.push(retired);
+    /// Gives the retired hashes of slots that are complete.
+    fn give_retired(&mut self, keyspace: &Keyspace, steps: &mut usize, slice: &mut Slice) {
+        while *steps > 0
+            && let Some(retired) = self
+                .retired
+                .next_if(|next| Some(next.slot) <= self.retired_to)
+        {
+            slice.rows.extend(retired_row(keyspace, &retired));
+            *steps = steps.saturating_sub(STEPS_PER_ENTRY);
         }
-        of
     }
 }
 
-impl Gathered {
-    fn add(&mut self, swept: &Swept<'_>) {
-        if self.databases.last() != Some(&swept.database) {
-            self.databases.push(swept.database);
-        }
-        let of = KeyOf {
-            slot: swept.slot,
-            database: swept.database,
-            hash: swept.hash32,
-            key: swept.key,
+/// Adds the rows of a key, or of fields.
+fn add(swept: &Swept<'_>, slice: &mut Slice) {
+    let of = KeyOf {
+        slot: swept.slot,
+        database: swept.database,
+        hash: swept.hash32,
+        key: swept.key,
+    };
+    if swept.is_fields() {
+        return add_fields(swept, &of, slice);
+    }
+    let value = swept.entry.as_ref().map(|entry| {
+        add_deadline(entry.deadline_ms(), &of, DeadlineOf::Key, slice);
+        let mut value = Vec::new();
+        put_value(&mut value, entry.value(), entry.deadline_ms());
+        Bytes::from(value)
+    });
+    slice.rows.push(RowChange {
+        key: RowKey::Main(of).encode(),
+        value,
+    });
+}
+
+fn add_fields(swept: &Swept<'_>, of: &KeyOf<'_>, slice: &mut Slice) {
+    let Some(ValueRef::Hash(hash)) = swept.entry.as_ref().map(|entry| entry.value()) else {
+        return;
+    };
+    let generation = hash.generation();
+    swept.for_each_field(|hash, name, field| {
+        let row = RowKey::Field {
+            of: *of,
+            generation,
+            hash,
+            field: name,
         };
-        let Some(entry) = &swept.entry else {
-            self.rows.push(RowChange {
-                key: RowKey::Main(of).encode(),
-                value: None,
-            });
-            return;
-        };
-        if !swept.continued {
-            let mut value = Vec::new();
-            put_value(&mut value, entry.value(), entry.deadline_ms());
-            let key = RowKey::Main(of).encode();
-            self.rows.push(RowChange {
-                key,
-                value: Some(Bytes::from(value)),
-            });
-            self.add_deadline(entry.deadline_ms(), &of, DeadlineOf::Key);
-        }
-        let ValueRef::Hash(hash) = entry.value() else {
-            return;
-        };
-        let generation = hash.generation();
-        swept.for_each_field(|hash, name, field| {
-            let key = RowKey::Field {
-                of,
+        let value = field.map(|field| {
+            let what = DeadlineOf::Field {
                 generation,
-                hash,
                 field: name,
-            }
-            .encode();
-            let value = field.map(|field| {
-                let mut value = Vec::new();
-                put_field(&mut value, &field.value, field.expires_at_ms);
-                Bytes::from(value)
-            });
-            self.rows.push(RowChange { key, value });
-            let due_ms = field.map_or(0, Field::due_ms);
-            self.add_deadline(
-                due_ms,
-                &of,
-                DeadlineOf::Field {
-                    generation,
-                    field: name,
-                },
-            );
+            };
+            add_deadline(field.due_ms(), of, what, slice);
+            let mut value = Vec::new();
+            put_field(&mut value, &field.value, field.expires_at_ms);
+            Bytes::from(value)
         });
-    }
-
-    fn add_deadline(&mut self, at_ms: u64, of: &KeyOf<'_>, what: DeadlineOf<'_>) {
-        // A deadline beyond what a row key can hold never comes.
-        if at_ms == 0 || at_ms >= crate::store::row::DEADLINE_MS_END {
-            return;
-        }
-        let KeyOf {
-            slot,
-            database,
-            key,
-            ..
-        } = *of;
-        let key = RowKey::Deadline {
-            at_ms,
-            slot,
-            database,
-            key,
-            of: what,
-        }
-        .encode();
-        self.deadlines.push(RowChange {
-            key,
-            value: Some(Bytes::new()),
+        slice.rows.push(RowChange {
+            key: row.encode(),
+            value,
         });
-    }
+    });
+}
 
-    /// Gives the rows of a slot that is complete.
-    fn give(mut self, keyspace: &Keyspace, retired: Vec<Retired>, slice: &mut SweepSlice) {
-        self.databases.sort_unstable();
-        self.databases.dedup();
-        for database in self.databases {
-            let keys = keyspace.tables().count(self.slot, database);
-            let value = (keys > 0).then(|| Bytes::copy_from_slice(&keys.to_le_bytes()));
-            let key = RowKey::Count {
-                slot: self.slot,
-                database,
-            }
-            .encode();
-            slice.slice.counts.push(RowChange { key, value });
-        }
-        self.rows.extend(
-            retired
-                .iter()
-                .filter_map(|retired| retired_row(keyspace, retired)),
-        );
-        self.rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        self.rows.dedup_by(|later, first| later.key == first.key);
-        let Slice {
-            rows, deadlines, ..
-        } = &mut slice.slice;
-        rows.append(&mut self.rows);
-        deadlines.append(&mut self.deadlines);
+fn add_deadline(at_ms: u64, of: &KeyOf<'_>, what: DeadlineOf<'_>, slice: &mut Slice) {
+    // A deadline beyond what a row key can hold never comes.
+    if at_ms == 0 || at_ms >= crate::store::row::DEADLINE_MS_END {
+        return;
     }
+    let row = RowKey::Deadline {
+        at_ms,
+        slot: of.slot,
+        database: of.database,
+        key: of.key,
+        of: what,
+    };
+    slice.deadlines.push(RowChange {
+        key: row.encode(),
+        value: Some(Bytes::new()),
+    });
 }
 
 /// The row of a hash that is gone, unless it lives after all.

@@ -3,52 +3,23 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::clock::ManualClock;
-use crate::config::{Live, Settings};
+use crate::config::Settings;
 use crate::keyspace::codec::BatchBuilder;
 use crate::log::sim_disk::{Keep, SimDisk};
 use crate::log::{self, Batch, Log, Manual, Options, Position};
-use crate::metrics::Metrics;
 use crate::recovery::{Plan, recover};
 use crate::route::Routes;
-use crate::session::{Client, Clients, Engine, KeyCounts, Shared};
+use crate::session::{Client, Shared};
 use crate::shard::mailbox::ConnId;
 use crate::store::{MapStore, Meta, Store};
 use crate::worker::{Parts, Worker};
-
-struct NoEngine;
-
-impl Engine for NoEngine {
-    fn info(&self, _metrics: &Metrics) -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    fn last_checkpoint_s(&self) -> u64 {
-        0
-    }
-
-    fn checkpoint_runs(&self) -> bool {
-        false
-    }
-
-    fn last_checkpoint_ok(&self) -> bool {
-        true
-    }
-
-    fn changes_since_checkpoint(&self) -> u64 {
-        0
-    }
-
-    fn log_bytes(&self) -> u64 {
-        0
-    }
-}
 
 /// A client: a connection of one of the threads.
 #[derive(Clone, Copy)]
@@ -63,6 +34,7 @@ pub(super) struct Village {
     log: Log,
     manual: Manual,
     pub(super) workers: Vec<Worker>,
+    pub(super) store: Arc<MapStore>,
     clients: u64,
 }
 
@@ -89,18 +61,25 @@ impl Village {
             seed: SEED,
             databases: 2,
             random_seed: 5,
+            // Several parts per shard, or by itself.
+            threads: (shards % 3) * 3,
         };
         let meta = Meta {
             databases: vec![0, 1],
             next_database_id: 2,
             ..Meta::default()
         };
-        let store: Arc<dyn Store> = Arc::new(MapStore::new());
-        let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {});
+        let store = Arc::new(MapStore::new());
+        let rows: Arc<dyn Store> = store.clone();
+        let recovered = recover(&rows, &meta, &mut recovery, plan, &mut |_| {});
         let recovered = recovered.expect("what was written can be read");
         let (log, mut manual) = recovery.finish_manual().expect("the log starts");
         manual.run().expect("the disk works");
-        let shared = shared(shards);
+        let settings = Settings {
+            databases: 2,
+            ..Settings::default()
+        };
+        let shared = Shared::alone(settings, shards);
         let clock = ManualClock::new(1_700_000_000_000).clock(recovered.time_ms);
         first_ceiling(&log, recovered.tokens.ceiling(), clock.now_ms());
         manual.run().expect("the disk works");
@@ -126,6 +105,7 @@ impl Village {
             log,
             manual,
             workers,
+            store,
             clients: 0,
         }
     }
@@ -256,23 +236,6 @@ fn first_ceiling(log: &Log, ceiling: u64, time_ms: u64) {
         time_ms,
         reserved_bytes: 4096,
     });
-}
-
-fn shared(shards: usize) -> Arc<Shared> {
-    Arc::new(Shared {
-        settings: Live::new(Settings::default(), None),
-        clients: Clients::default(),
-        metrics: Metrics::new(shards, crate::command::table().rows().len()),
-        engine: Box::new(NoEngine),
-        started_ms: 0,
-        run_id: String::new(),
-        port: AtomicU32::new(0),
-        dir: String::new(),
-        shards,
-        keyspace: KeyCounts::new(shards, 2),
-        monitors: AtomicUsize::new(0),
-        stopping: AtomicBool::new(false),
-    })
 }
 
 /// A key for each shard.

@@ -49,9 +49,9 @@ pub fn act(input: &[u8]) -> Outcome {
     let (Some(kind), rest) = (input.first(), input.get(1..).unwrap_or_default()) else {
         return 0;
     };
-    let mut bytes = Bytes::copy_from_slice(rest);
+    let mut bytes = rest;
     let text = match kind % 5 {
-        0 => return batch(bytes),
+        0 => return batch(rest),
         1 => match Meta::decode(rest) {
             Ok(meta) => {
                 assert_eq!(Meta::decode(&meta.encode()), Ok(meta));
@@ -80,7 +80,7 @@ fn outcome<T: std::fmt::Debug, E: std::fmt::Debug>(result: Result<T, E>) -> Stri
 }
 
 /// Mutations up to the first that is refused; those that say what they need are written again.
-fn batch(bytes: Bytes) -> Outcome {
+fn batch(bytes: &[u8]) -> Outcome {
     let mut kinds = 0;
     for mutation in Mutations::of(bytes).take(10_000) {
         match mutation {
@@ -94,7 +94,7 @@ fn batch(bytes: Bytes) -> Outcome {
     kinds
 }
 
-fn again(mutation: &Mutation) {
+fn again(mutation: &Mutation<'_>) {
     let mut batch = BatchBuilder::default();
     match mutation {
         Mutation::Delete { database, key } => batch.delete(*database, key),
@@ -109,10 +109,16 @@ fn again(mutation: &Mutation) {
             offset,
             bytes,
             total,
-        } => batch.part(*database, key, *offset, bytes.clone(), *total),
+        } => batch.part(
+            *database,
+            key,
+            *offset,
+            Bytes::copy_from_slice(bytes),
+            *total,
+        ),
         _ => return,
     }
     let bytes: Vec<u8> = batch.finish().concat();
-    let read: Vec<_> = Mutations::of(bytes.into()).collect();
+    let read: Vec<_> = Mutations::of(&bytes).collect();
     assert_eq!(read, [Ok(mutation.clone())]);
 }

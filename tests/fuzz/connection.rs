@@ -3,17 +3,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tallyman::clock::ManualClock;
-use tallyman::config::{Live, Settings};
+use tallyman::config::Settings;
 use tallyman::log::sim_disk::SimDisk;
 use tallyman::log::{self, Manual, Options, Position};
-use tallyman::metrics::Metrics;
 use tallyman::recovery::{Plan, recover};
 use tallyman::resp::{encode::encode_command, value::Value};
 use tallyman::route::Routes;
-use tallyman::session::{Client, Clients, Engine, KeyCounts, Shared};
+use tallyman::session::{Client, Shared};
 use tallyman::shard::mailbox::ConnId;
 use tallyman::store::{MapStore, Meta, Store};
 use tallyman::worker::{Parts, Worker};
@@ -24,34 +23,6 @@ const SEED: u64 = 5;
 /// The disk's size: what a command may write is bounded by it.
 const DISK_BYTES: u64 = 8 * 1024 * 1024;
 
-struct NoEngine;
-
-impl Engine for NoEngine {
-    fn info(&self, _metrics: &Metrics) -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    fn last_checkpoint_s(&self) -> u64 {
-        0
-    }
-
-    fn checkpoint_runs(&self) -> bool {
-        false
-    }
-
-    fn last_checkpoint_ok(&self) -> bool {
-        true
-    }
-
-    fn changes_since_checkpoint(&self) -> u64 {
-        0
-    }
-
-    fn log_bytes(&self) -> u64 {
-        0
-    }
-}
-
 fn shared() -> Arc<Shared> {
     let settings = Settings {
         databases: 2,
@@ -59,20 +30,7 @@ fn shared() -> Arc<Shared> {
         slowlog_slower_than_us: 0,
         ..Settings::default()
     };
-    Arc::new(Shared {
-        settings: Live::new(settings, None),
-        clients: Clients::default(),
-        metrics: Metrics::new(1, tallyman::command::table().rows().len()),
-        engine: Box::new(NoEngine),
-        started_ms: 0,
-        run_id: String::new(),
-        port: AtomicU32::new(0),
-        dir: String::new(),
-        shards: 1,
-        keyspace: KeyCounts::new(1, 2),
-        monitors: AtomicUsize::new(0),
-        stopping: AtomicBool::new(false),
-    })
+    Shared::alone(settings, 1)
 }
 
 /// A server of one thread with one connection.
@@ -96,6 +54,7 @@ impl Server {
             seed: SEED,
             databases: 2,
             random_seed: 5,
+            threads: 0,
         };
         let meta = Meta {
             databases: vec![0, 1],

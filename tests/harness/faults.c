@@ -60,6 +60,11 @@ __attribute__((constructor)) static void begin(void) {
 
 static int place(const char *path) {
     size_t length = strlen(folder);
+    char here[PATH_MAX], whole[2 * PATH_MAX];
+    if (*path != '/' && getcwd(here, sizeof here)) {
+        snprintf(whole, sizeof whole, "%s/%s", here, path);
+        path = whole;
+    }
     if (!length || strncmp(path, folder, length)) return NOWHERE;
     return strncmp(path + length, "/log", 4) ? STORE : LOG;
 }
@@ -98,7 +103,14 @@ static int grows(int fd, off64_t to) {
     return where(fd) != NOWHERE && !fstat64(fd, &found) && to > found.st_size;
 }
 
-#define REAL(name) ((__typeof__(&name))real(#name))
+/* Looked up once: `write` is a call of sockets too, whose speed may be measured. */
+#define REAL(name)                                                            \
+    ({                                                                        \
+        static void *found;                                                   \
+        if (!__atomic_load_n(&found, __ATOMIC_RELAXED))                       \
+            __atomic_store_n(&found, real(#name), __ATOMIC_RELAXED);          \
+        (__typeof__(&name))__atomic_load_n(&found, __ATOMIC_RELAXED);         \
+    })
 
 static void *real(const char *name) {
     return dlsym(RTLD_NEXT, name);

@@ -871,7 +871,7 @@ fn say(event: &Event) {
         Event::Block { at, runs, .. } => println!("{:?} block, runs: {runs}", at.slots),
         Event::Expired(at, _) => println!("{:?} {} expiry", at.slots, at.now_ms),
         Event::Appended(lsn, payload) => {
-            let mutations = tallyman::keyspace::codec::Mutations::of(payload.clone());
+            let mutations = tallyman::keyspace::codec::Mutations::of(payload);
             println!("batch {lsn}: {:?}", mutations.collect::<Vec<_>>());
         }
         Event::Sealed(slots, lsn) => println!("{slots:?} sealed at {lsn}"),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use tallyman::keyspace::codec::{Mutation, Mutations, Stored};
+use tallyman::keyspace::codec::{ChangedField, Mutation, Mutations, Stored};
 use tallyman::keyspace::key::field_hash32;
 use tallyman::keyspace::{Cell, EntryRef, FieldValue, Hash, Key, Keyspace, Value, ValueRef};
 
@@ -183,12 +183,12 @@ impl LogModel {
 
     /// Applies a batch.
     pub fn apply(&mut self, payload: Bytes) {
-        for mutation in Mutations::of(payload) {
+        for mutation in Mutations::of(&payload) {
             self.mutate(mutation.expect("what was queued can be decoded"));
         }
     }
 
-    fn mutate(&mut self, mutation: Mutation) {
+    fn mutate(&mut self, mutation: Mutation<'_>) {
         match mutation {
             Mutation::Put {
                 database,
@@ -234,7 +234,7 @@ impl LogModel {
                     other => panic!("a part of {other:?} in the log"),
                 };
                 text.resize(total as usize, 0);
-                text[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
+                text[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
                 logical.form = Form::Text(text.into());
             }
             Mutation::Fields {
@@ -273,7 +273,7 @@ impl LogModel {
         &mut self,
         name: Name,
         (deadline_ms, generation, length): (u64, u64, u64),
-        changes: Vec<(Bytes, Option<(FieldValue, u64)>)>,
+        changes: Vec<ChangedField<'_>>,
     ) {
         let entry = self.state.remove(&name);
         let mut fields = match entry.as_deref().map(|logical| &logical.form) {
@@ -286,7 +286,7 @@ impl LogModel {
         for (field, change) in changes {
             match change {
                 Some(value) => fields.insert(field.to_vec(), value),
-                None => fields.remove(&field[..]),
+                None => fields.remove(field),
             };
         }
         assert_eq!(fields.len() as u64, length, "fields of {name:?} in the log");

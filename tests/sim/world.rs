@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 
@@ -16,17 +16,16 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tallyman::clock::{Clock, ManualClock};
-use tallyman::config::{AppendFsync, DebugCommand, Live, Settings};
+use tallyman::config::{AppendFsync, DebugCommand, Settings};
 use tallyman::keyspace::tokens::{TOKEN_BLOCK, TokenSource};
 use tallyman::log::sim_disk::{Call, Keep, SimDisk};
 use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, SyncMode};
-use tallyman::metrics::Metrics;
 use tallyman::recovery::{self, Plan, Recovered, recover};
 use tallyman::residency::due_rows;
 use tallyman::route::Routes;
 use tallyman::server::checkpoints::{DatabaseMap, Progress, Shards, Tools};
 use tallyman::server::first_batch;
-use tallyman::session::{Client as Record, Clients, Engine, KeyCounts, Shared};
+use tallyman::session::{Client as Record, Shared};
 use tallyman::shard::mailbox::{ConnId, Message, SweepSlice, SweepStep};
 use tallyman::sim;
 use tallyman::store::row::{DEADLINES_BEGIN, deadlines};
@@ -46,34 +45,6 @@ const CEILING_BYTES: u64 = 8 * 1024;
 const WALL_MS: u64 = 1_700_000_000_000;
 /// Deadlines of keys that hibernate are read so long before.
 const HORIZON_MS: u64 = 5_000;
-
-struct NoEngine;
-
-impl Engine for NoEngine {
-    fn info(&self, _metrics: &Metrics) -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    fn last_checkpoint_s(&self) -> u64 {
-        0
-    }
-
-    fn checkpoint_runs(&self) -> bool {
-        false
-    }
-
-    fn last_checkpoint_ok(&self) -> bool {
-        true
-    }
-
-    fn changes_since_checkpoint(&self) -> u64 {
-        0
-    }
-
-    fn log_bytes(&self) -> u64 {
-        0
-    }
-}
 
 /// What stays when the server dies.
 pub struct Machine {
@@ -206,6 +177,7 @@ impl Machine {
             seed: self.seed,
             databases: DATABASES,
             random_seed: self.seed ^ 5,
+            threads: 0,
         };
         let store: Arc<dyn Store> = self.store.clone();
         let mut recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})?;
@@ -313,20 +285,7 @@ fn shared(shards: usize, machine: &Machine) -> Arc<Shared> {
         },
         ..Settings::default()
     };
-    Arc::new(Shared {
-        settings: Live::new(settings, None),
-        clients: Clients::default(),
-        metrics: Metrics::new(shards, tallyman::command::table().rows().len()),
-        engine: Box::new(NoEngine),
-        started_ms: 0,
-        run_id: String::new(),
-        port: AtomicU32::new(0),
-        dir: String::new(),
-        shards,
-        keyspace: KeyCounts::new(shards, DATABASES),
-        monitors: AtomicUsize::new(0),
-        stopping: AtomicBool::new(false),
-    })
+    Shared::alone(settings, shards)
 }
 
 impl World {

@@ -1,0 +1,202 @@
+//! What stays in memory, over a store: a server on one thread whose checkpoints are made by hand.
+
+use std::sync::mpsc::channel;
+
+use crate::keyspace::Tables;
+use crate::log::sim_disk::SimDisk;
+use crate::shard::mailbox::{Message, SweepSlice, SweepStep};
+use crate::store::checkpoint::{self, Deep, Slice, Sweep};
+use crate::store::{Meta, Store};
+use crate::worker::Worker;
+use crate::worker::tests::{Peer, Village};
+
+/// The sweep of a checkpoint by hand.
+struct Swept<'a> {
+    workers: &'a mut [Worker],
+    shard: usize,
+    /// Rows of the largest slice.
+    rows_max: usize,
+}
+
+impl Swept<'_> {
+    fn ask(&mut self, shard: usize, step: SweepStep) -> SweepSlice {
+        let (answer, answered) = channel();
+        self.workers[shard].message(Message::Sweep(step, answer));
+        answered.try_recv().expect("the shard is at home")
+    }
+}
+
+impl Sweep for Swept<'_> {
+    fn begin(&mut self) -> Result<Meta, String> {
+        for shard in 0..self.workers.len() {
+            self.ask(shard, SweepStep::Begin);
+        }
+        Ok(Meta::default())
+    }
+
+    fn next(&mut self) -> Result<Option<Slice>, String> {
+        if self.shard == self.workers.len() {
+            return Ok(None);
+        }
+        let SweepSlice {
+            slice, complete, ..
+        } = self.ask(self.shard, SweepStep::Next);
+        self.shard += usize::from(complete);
+        self.rows_max = self.rows_max.max(slice.rows.len());
+        Ok(Some(slice))
+    }
+
+    fn wait_durable(&mut self) -> Result<u64, String> {
+        Ok(0)
+    }
+
+    fn finished(&mut self, ok: bool) {
+        for shard in 0..self.workers.len() {
+            self.ask(shard, SweepStep::Finished(ok));
+        }
+    }
+}
+
+/// Stores what is dirty. Returns the rows of the largest slice.
+fn store(village: &mut Village) -> usize {
+    village.settle();
+    let rows = village.store.clone();
+    let mut sweep = Swept {
+        workers: &mut village.workers,
+        shard: 0,
+        rows_max: 0,
+    };
+    let done = checkpoint::run(&*rows, &mut sweep, Vec::new(), &mut |_| Deep::Proceed);
+    done.expect("memory is never full");
+    let rows_max = sweep.rows_max;
+    village.deliver();
+    rows_max
+}
+
+fn tables(village: &mut Village) -> &Tables {
+    let keyspace = village.workers[0].keyspace();
+    keyspace.expect("the shard is at home").tables()
+}
+
+/// What the keys take beside the skeleton, in bytes.
+fn bytes_of_keys(village: &mut Village) -> usize {
+    let tables = tables(village);
+    tables.bytes() - tables.skeleton_bytes()
+}
+
+fn tick(village: &mut Village) {
+    village.workers[0].begin_turn();
+    village.workers[0].tick(100);
+    village.deliver();
+}
+
+const VALUE_BYTES: usize = 1000;
+
+/// Commands on keys of one slot, as one pipeline.
+fn pipeline(command: &str, numbers: std::ops::Range<usize>, value: &str) -> String {
+    numbers
+        .map(|number| format!("{command} {{tag}}{number} {value}\n"))
+        .collect()
+}
+
+/// A server with so many keys of a kilobyte that hibernate, and a bound of `maxmemory`.
+fn asleep(keys: usize, maxmemory: &str) -> (Village, Peer) {
+    let mut village = Village::start_with(&SimDisk::new(1), 1, 8 << 20);
+    let peer = village.connect(0);
+    let value = "v".repeat(VALUE_BYTES);
+    for from in (0..keys).step_by(100) {
+        village.call(peer, &pipeline("SET", from..from + 100, &value));
+    }
+    store(&mut village);
+    village.call(peer, &format!("CONFIG SET maxmemory {maxmemory}\n"));
+    for _ in 0..10 {
+        tick(&mut village);
+    }
+    (village, peer)
+}
+
+#[test]
+fn turns_of_reads_alone_make_room_too() {
+    let (mut village, peer) = asleep(2_000, "256kb");
+    let least = bytes_of_keys(&mut village);
+    assert!(least < 200 * VALUE_BYTES, "{least}");
+    for from in (0..2_000).step_by(100) {
+        village.send(peer, &pipeline("GET", from..from + 100, ""));
+        assert!(bytes_of_keys(&mut village) >= 90 * VALUE_BYTES);
+        // The turn ends; no timer does anything.
+        village.seal_all();
+        assert_eq!(village.output(peer).matches("$1000").count(), 100);
+        let bytes = bytes_of_keys(&mut village);
+        assert!(bytes < 350 * VALUE_BYTES, "{bytes} behind key {from}");
+    }
+}
+
+#[test]
+fn writers_wait_before_memory_does_and_go_on_when_it_is_stored() {
+    let (mut village, peer) = asleep(100, "256kb");
+    let (reader, value) = (village.connect(0), "w".repeat(VALUE_BYTES));
+    let mut written = 0;
+    while village.workers[0].metrics.memory_short.level() == 0 {
+        assert!(written < 2_000, "writers are never slowed");
+        let lines = pipeline("SET", written..written + 10, &value);
+        assert_eq!(village.call(peer, &lines).matches("+OK").count(), 10);
+        written += 10;
+    }
+    let full = bytes_of_keys(&mut village);
+    assert!(full < 600 * VALUE_BYTES, "{full}");
+    // Nothing that is dirty can leave: writers wait, readers and who frees memory do not.
+    assert_eq!(
+        village.call(peer, &pipeline("SET", 5_000..5_100, &value)),
+        ""
+    );
+    assert_eq!(bytes_of_keys(&mut village), full);
+    assert_eq!(village.call(reader, "STRLEN {tag}1\n"), ":1000\r\n");
+    assert_eq!(village.call(reader, "DEL {tag}1\n"), ":1\r\n");
+    assert_eq!(
+        village.call(reader, "DBSIZE\n"),
+        format!(":{}\r\n", written.max(100) - 1)
+    );
+    store(&mut village);
+    for _ in 0..10 {
+        tick(&mut village);
+    }
+    village.settle();
+    assert_eq!(village.output(peer).matches("+OK").count(), 100);
+    assert_eq!(village.call(reader, "STRLEN {tag}5099\n"), ":1000\r\n");
+}
+
+#[test]
+fn slices_of_one_slot_are_small() {
+    let mut village = Village::start_with(&SimDisk::new(1), 1, 8 << 20);
+    let peer = village.connect(0);
+    for from in (0..20_000).step_by(500) {
+        village.call(peer, &pipeline("SET", from..from + 500, "1"));
+    }
+    let fields = |from: usize| (from..from + 500).map(|field| format!(" f{field} 1"));
+    for from in (0..20_000).step_by(500) {
+        let line: String = fields(from).collect();
+        village.call(peer, &format!("HSET {{tag}}large{line}\n"));
+        let small = (from..from + 20).map(|number| format!("HSET {{tag}}small{number} a 1 b 2\n"));
+        village.call(peer, &small.collect::<String>());
+        village.call(
+            peer,
+            &format!("HSET {{tag}}gone{from} a 1\nDEL {{tag}}gone{from}\n"),
+        );
+    }
+    let rows_max = store(&mut village);
+    assert!(rows_max <= 256 + 1024, "{rows_max} rows in one slice");
+    let stored = village.store.disk_bytes();
+    assert!(stored > 40_000 * 20, "{stored} bytes");
+    // A part of a large hash, and nothing else.
+    village.call(peer, "HSET {tag}large f7 2 new 3\n");
+    assert!(store(&mut village) <= 3);
+    village.call(peer, "CONFIG SET maxmemory 1kb\n");
+    for _ in 0..100 {
+        tick(&mut village);
+    }
+    assert!(tables(&mut village).live() < 1_000, "they hibernate");
+    assert_eq!(village.call(peer, "GET {tag}19999\n"), "$1\r\n1\r\n");
+    assert_eq!(village.call(peer, "HLEN {tag}large\n"), ":20001\r\n");
+    assert_eq!(village.call(peer, "HGET {tag}large f7\n"), "$1\r\n2\r\n");
+    assert_eq!(village.call(peer, "HLEN {tag}small519\n"), ":2\r\n");
+}
