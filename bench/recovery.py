@@ -99,9 +99,9 @@ def count_all(port, keys, workload="INCR counter:{unit}"):
     load(port, keys, "--sequential", "--count", keys, workload=workload)
 
 
-def count_up(port, keys, seconds):
+def count_up(port, keys, seconds, seed):
     """INCRs of random counters for a while; how many there were."""
-    return int(load(port, keys, "--seconds", seconds) * seconds)
+    return int(load(port, keys, "--seconds", seconds, "--seed", seed) * seconds)
 
 
 def resident_bytes(pid):
@@ -233,8 +233,10 @@ class Bench:
             server = self.server("tallyman", {"appendfsync": "no", "checkpoint-size": "64gb"})
             fill(server.port, keys)
             save(server.port)
+            seed = 0
             while int(info(server.port, "bytes_since_checkpoint")) < tail:
-                count_up(server.port, keys, min(1.0, 10 * self.options.scale))
+                seed += 1 << 40
+                count_up(server.port, keys, min(1.0, 10 * self.options.scale), seed)
             with Wire(server.port) as wire:
                 # appendfsync no: what was acknowledged may be lost, so it is made durable here.
                 wire.call("CONFIG", "SET", "appendfsync", "always")
@@ -337,7 +339,7 @@ class Bench:
         for _ in range(2):
             end, most_of_half = time.monotonic() + seconds / 2, 0
             while time.monotonic() < end:
-                changes += count_up(server.port, keys, 1)
+                changes += count_up(server.port, keys, 1, changes + 1)
                 most_of_half = max(most_of_half, folder_bytes(data))
             halves.append(most_of_half)
         most = max(most, *halves)

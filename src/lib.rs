@@ -29,7 +29,9 @@
 //!    [`store`], and trims the log behind its position. A start ([`recovery`]) reads how many keys
 //!    there are, and replays the log behind that position.
 //! 8. Clean entries are evicted when memory is short. A key that the tables do not know is as the
-//!    store has it, and is read from there ([`residency`]) before a command looks at it.
+//!    store has it. A command that finds one is taken back, and waits at the input gate
+//!    ([`worker::input_gate`]) until another thread has read it ([`residency`]); then it runs
+//!    again. Other keys go on meanwhile.
 //!
 //! # Threads
 //!
@@ -39,6 +41,7 @@
 //! - commit log: takes the batches that queued while the last sync ran, writes one record, syncs,
 //!   wakes who waits.
 //! - checkpoint: one checkpoint at a time; the store's compaction runs beside it.
+//! - readers, a few: read keys that hibernate, for the shards.
 //! - main: accepts sockets and deals them out, signals, start and stop.
 //!
 //! Cores are plain structs, threads are thin: `Worker`, the keyspace and the committer take bytes,
@@ -114,6 +117,8 @@
 //! - The store is written by ingestion alone, rows and log position in one step; the log is trimmed
 //!   behind the store's position only, and that position is read before a sweep begins.
 //! - Time is an argument: read once per turn, never going back. A `Txn` sees one time.
+//! - What waits for a read is not begun: a command that finds a key asleep leaves no trace. The
+//!   keys that it waits for stay in memory until it has run.
 //! - Coordinators borrow shards in ascending order, and each shard goes home whatever happens.
 //! - Generations, tokens and database ids are never used again.
 //! - What is kept beside a key is an entry of its database's shadow, in the key's slot: a key that

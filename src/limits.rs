@@ -231,6 +231,13 @@ pub const MEMORY_SLACK_SHARE: usize = 16;
 /// What the process may take besides its keys before the keys' share becomes smaller: code, stacks,
 /// buffers, the store's cache, what the allocator holds back.
 pub const MEMORY_BESIDES_BYTES: u64 = 80 * 1024 * 1024;
+/// Threads that read hibernating keys. Mostly they wait for the disk, which serves many at once.
+pub const STORE_READERS: usize = 8;
+/// Requests of a pipeline whose keys are read while one before them waits for its own, and keys of
+/// each.
+pub const FETCHED_AHEAD_MAX: usize = 64;
+/// Keys past their deadline that a shard has read from the store at a time, to delete them.
+pub const DUE_READS_MAX: usize = 256;
 /// Deadlines that are read from the store at once.
 pub const DEADLINE_HINTS_PER_PAGE: usize = 4096;
 /// Deadlines of hibernating keys that owners are told ahead of their time, about.

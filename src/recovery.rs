@@ -158,7 +158,7 @@ fn end_replay(keyspaces: &mut [Box<Keyspace>]) -> Result<u64, Fatal> {
     let mut keys = 0;
     for keyspace in keyspaces {
         keyspace.end_replay().map_err(|error| {
-            let text = format!("{}; restore the folder from a backup", error.0);
+            let text = format!("{error}; restore the folder from a backup");
             Fatal::new(text, std::path::Path::new("store"))
         })?;
         let ids = keyspace.databases().ids();

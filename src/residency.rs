@@ -192,7 +192,7 @@ fn damaged(key: &[u8], what: &str) -> StoreError {
 
 impl From<StoreError> for Unreadable {
     fn from(error: StoreError) -> Unreadable {
-        Unreadable(match error {
+        Unreadable::Failed(match error {
             StoreError::Damaged { .. } => format!("DAMAGED {error}; restore it from a backup"),
             error => format!("ERR the store cannot be read: {error}"),
         })

@@ -62,6 +62,8 @@ pub enum Fault {
     ReloadForgetsWatches,
     /// A reply that comes from another shard overtakes those before it.
     ReplyOvertakes,
+    /// A key that would have to be read from the store is taken for a missing one.
+    SleeperMissing,
 }
 
 impl Fault {
@@ -94,6 +96,7 @@ impl Fault {
         Fault::ReloadReusesTokens,
         Fault::ReloadForgetsWatches,
         Fault::ReplyOvertakes,
+        Fault::SleeperMissing,
     ];
 }
 
@@ -188,8 +191,10 @@ mod told {
         Watched(Scene, Context, Vec<WatchedKey>),
         /// Watches ended.
         Unwatched(Scene, Context, Vec<WatchedKey>),
-        /// What was past its deadline was deleted, at most so many.
-        Expired(Scene, usize),
+        /// What of a key of this database was past its deadline is deleted in the background.
+        Expired(Scene, u32, Vec<u8>),
+        /// A command found these keys past their deadline, and was put off.
+        PutOff(Scene, Vec<(u32, Vec<u8>)>),
         /// A batch was queued.
         Appended(u64, Bytes),
         /// The turn of the shard with these slots was queued.
@@ -206,6 +211,7 @@ mod told {
         static EVENTS: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
         static MUTED: Cell<bool> = const { Cell::new(true) };
         static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
+        static OVERDUE: RefCell<Vec<(u32, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
     }
 
     /// Whether this deliberate bug is there.
@@ -287,10 +293,30 @@ mod told {
         tell(|| Event::Unwatched(at, context, watched.to_vec()));
     }
 
-    /// Expiry in the background.
-    pub fn expired(slots: Range<u16>, now_ms: u64, budget: usize) {
+    /// Expiry of a key in the background.
+    pub fn expired(slots: Range<u16>, now_ms: u64, database: u32, key: &[u8]) {
         let slots = vec![slots];
-        tell(|| Event::Expired(Scene { slots, now_ms }, budget));
+        tell(|| Event::Expired(Scene { slots, now_ms }, database, key.to_vec()));
+    }
+
+    /// A command begins to look at keys.
+    pub fn begins() {
+        OVERDUE.with_borrow_mut(Vec::clear);
+    }
+
+    /// A key is past its deadline, or fields of it are, and is being deleted.
+    pub fn overdue(database: u32, key: &[u8]) {
+        if !MUTED.get() {
+            OVERDUE.with_borrow_mut(|overdue| overdue.push((database, key.to_vec())));
+        }
+    }
+
+    /// The command is taken back; what it deleted because it was past its deadline is gone.
+    pub fn put_off(owners: &Owners<'_>) {
+        let overdue = OVERDUE.with_borrow_mut(std::mem::take);
+        if !overdue.is_empty() {
+            tell(|| Event::PutOff(scene(owners), overdue));
+        }
     }
 
     /// A batch was queued.
@@ -400,7 +426,19 @@ mod untold {
 
     /// Nothing.
     #[inline(always)]
-    pub fn expired(_: Range<u16>, _: u64, _: usize) {}
+    pub fn expired(_: Range<u16>, _: u64, _: u32, _: &[u8]) {}
+
+    /// Nothing.
+    #[inline(always)]
+    pub fn begins() {}
+
+    /// Nothing.
+    #[inline(always)]
+    pub fn overdue(_: u32, _: &[u8]) {}
+
+    /// Nothing.
+    #[inline(always)]
+    pub fn put_off(_: &Owners<'_>) {}
 
     /// Nothing.
     #[inline(always)]

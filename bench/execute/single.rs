@@ -85,6 +85,7 @@ impl Single {
             clock,
             keyspace,
             control: Arc::new(|_| {}),
+            reads: None,
             seed: FOLDER_SEED,
         });
         let conns = (1..=CLIENTS as u64)

@@ -119,6 +119,11 @@ impl Transcript {
         self
     }
 
+    /// Whether every key leaves memory after each command.
+    pub fn hibernates(&self) -> bool {
+        self.store.is_some()
+    }
+
     /// The reply to a command line, as redis-cli prints it.
     pub fn run(&mut self, line: &str) -> String {
         self.run_args(&words(line))
@@ -210,23 +215,19 @@ impl Transcript {
                 self.recover();
             }
         }
+        if self.keyspace.tables().dirty_entries() > 0 {
+            // Written and taken back, which counts as changed.
+            self.hibernate();
+        }
         self.evict();
         assert_eq!(self.keyspace.turn().wait_for_all(), Wait::NONE);
     }
 
     /// Writes everything to the store, if there is one.
     fn hibernate(&mut self) {
-        let Some(store) = self.store.clone() else {
-            return;
-        };
-        let mut sweep = OneSweep {
-            keyspace: &mut self.keyspace,
-            sweeping: None,
-            complete: false,
-        };
-        let deep = &mut |_| checkpoint::Deep::Proceed;
-        checkpoint::run(&*store, &mut sweep, Vec::new(), deep).expect("memory is never full");
-        while !self.keyspace.tables_mut().reclaim(usize::from(SLOTS)) {}
+        if let Some(store) = &self.store {
+            store_all(&mut self.keyspace, store);
+        }
     }
 
     /// Lets everything leave memory that the store has.
@@ -313,6 +314,18 @@ impl Transcript {
     pub fn last_batch_bytes(&self) -> usize {
         self.log.last().map_or(0, |batch| batch.len())
     }
+}
+
+/// Writes everything to a store; the turn is sealed.
+pub fn store_all(keyspace: &mut Keyspace, store: &MapStore) {
+    let mut sweep = OneSweep {
+        keyspace,
+        sweeping: None,
+        complete: false,
+    };
+    let deep = &mut |_| checkpoint::Deep::Proceed;
+    checkpoint::run(store, &mut sweep, Vec::new(), deep).expect("memory is never full");
+    while !keyspace.tables_mut().reclaim(usize::from(SLOTS)) {}
 }
 
 fn cold(store: &Arc<MapStore>) -> Arc<dyn Cold> {

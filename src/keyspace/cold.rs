@@ -12,9 +12,23 @@ use super::owned::Keyspace;
 use super::slot::Presence;
 use super::{DatabaseId, Key, Kind, Value};
 
-/// Why a key could not be read from the store: the words of the error reply.
+/// Why a key could not be read from the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable(pub String);
+pub enum Unreadable {
+    /// Whoever wants it can wait, and it is read meanwhile.
+    Asleep,
+    /// It cannot be read: the words of the error reply.
+    Failed(String),
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unreadable::Asleep => f.write_str("ERR the key is being read"),
+            Unreadable::Failed(text) => f.write_str(text),
+        }
+    }
+}
 
 /// Where hibernating keys lie.
 pub trait Cold: Send + Sync {
@@ -79,31 +93,50 @@ impl Keyspace {
     #[inline]
     pub(super) fn wake(&mut self, database: DatabaseId, key: &Key<'_>) {
         if self.tables.sleeps(database, key.slot) {
-            self.wake_slowly(database, key);
+            self.wake_slowly(database, key, false);
         }
     }
 
-    fn wake_slowly(&mut self, database: DatabaseId, key: &Key<'_>) {
-        if !matches!(self.tables.presence(database, key), Presence::Absent) {
+    /// The same for a command that can wait (`patient`): what is not here is wanted.
+    #[inline]
+    pub(super) fn wake_for(&mut self, database: DatabaseId, key: &Key<'_>, patient: bool) {
+        if self.tables.sleeps(database, key.slot) {
+            self.wake_slowly(database, key, patient);
+        }
+    }
+
+    fn wake_slowly(&mut self, database: DatabaseId, key: &Key<'_>, patient: bool) {
+        if !matches!(self.tables.presence(database, key), Presence::Absent)
+            || !self.ask_gate(database, key, patient)
+        {
             return;
         }
-        let Some((value, deadline_ms)) = self.look_up(database, key) else {
+        let Ok(found) = self.look_up(database, key) else {
             return;
         };
-        self.stats.woken += 1;
-        self.tables.load(database, key, value, deadline_ms);
+        self.tell_gate(database, key);
+        if let Some((value, deadline_ms)) = found {
+            self.stats.woken += 1;
+            self.tables.load(database, key, value, deadline_ms);
+        }
     }
 
     /// What the store has of a key, whatever the tables know.
-    pub(super) fn look_up(&mut self, database: DatabaseId, key: &Key<'_>) -> Option<(Value, u64)> {
+    /// Why not, if it cannot be read, is kept too.
+    pub(super) fn look_up(
+        &mut self,
+        database: DatabaseId,
+        key: &Key<'_>,
+    ) -> Result<Option<(Value, u64)>, Unreadable> {
         let exact = self.totals.is_none();
-        match self.cold.as_ref()?.find(database, key, exact) {
-            Ok(found) => found,
-            Err(error) => {
-                self.unreadable.get_or_insert(error);
-                None
-            }
+        let Some(cold) = &self.cold else {
+            return Ok(None);
+        };
+        let found = cold.find(database, key, exact);
+        if let Err(error) = &found {
+            self.unreadable.get_or_insert_with(|| error.clone());
         }
+        found
     }
 
     /// Keys of a slot as the store has them, if any is asleep there.

@@ -5,9 +5,11 @@
 //! stays, however finely. Always true: only clean entries go, and each is counted as asleep from
 //! then on.
 
+use std::collections::BTreeMap;
+
 use super::directory::{Bucket, SlotTable};
 use super::entry::{DIRTY, IN_FLIGHT, REFERENCED, Raw, TOMBSTONE};
-use super::{DatabaseId, Tables};
+use super::{DatabaseId, Key, Tables};
 use crate::sim::{self, Fault};
 
 /// Where eviction goes on.
@@ -17,6 +19,21 @@ pub(super) struct Hand {
     slot: u16,
     /// The next hash; 2^32 behind the last.
     hash: u64,
+}
+
+/// Keys that have to stay, by the stored part of their hash, and for how many reasons each.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pinned(BTreeMap<(DatabaseId, u16, u32), u32>);
+
+impl Pinned {
+    /// Those of a slot.
+    fn of_slot(&self, database: DatabaseId, slot: u16) -> Vec<u32> {
+        let all = (database, slot, 0)..=(database, slot, u32::MAX);
+        self.0
+            .range(all)
+            .map(|((_, _, hash32), _)| *hash32)
+            .collect()
+    }
 }
 
 /// What a piece of eviction did.
@@ -33,6 +50,23 @@ pub struct Evicted {
 const ROUNDS_MAX: usize = 3;
 
 impl Tables {
+    /// A key, if it is or comes here, stays until it is unpinned as often as it was pinned.
+    pub(super) fn pin(&mut self, database: DatabaseId, key: &Key<'_>) {
+        let place = (database, key.slot, key.hash32());
+        *self.pinned.0.entry(place).or_insert(0) += 1;
+    }
+
+    /// Takes back one `pin`.
+    pub(super) fn unpin(&mut self, database: DatabaseId, key: &Key<'_>) {
+        let place = (database, key.slot, key.hash32());
+        if let Some(reasons) = self.pinned.0.get_mut(&place) {
+            *reasons -= 1;
+            if *reasons == 0 {
+                self.pinned.0.remove(&place);
+            }
+        }
+    }
+
     /// Drops clean entries until the tables take at most `bytes_max`, or about `budget` entries
     /// were passed, and at most a bucket more. `used_too`: also those that were just used.
     pub fn evict(&mut self, bytes_max: usize, budget: usize, used_too: bool) -> Evicted {
@@ -68,6 +102,7 @@ impl Tables {
             return None;
         };
         let slot = self.slots().start + index as u16;
+        let pinned = self.pinned.of_slot(self.databases[place].id, slot);
         let database = &mut self.databases[place];
         let table = database.tables[index].as_deref_mut()?;
         let hash32 = u32::try_from(self.hand.hash).unwrap_or(u32::MAX);
@@ -76,7 +111,10 @@ impl Tables {
         let passed = table.buckets[number as usize].len();
         let entries = table.change_bucket(number, |bucket| {
             let in_flight = bucket.swept == running_sweep && running_sweep != 0;
-            evict_from(bucket, in_flight, used_too, bytes_wanted)
+            let may_go = |raw: Raw<'_>| {
+                (used_too || raw.meta() & REFERENCED == 0) && !pinned.contains(&raw.hash32())
+            };
+            evict_from(bucket, in_flight, may_go, bytes_wanted)
         });
         table.tally.asleep += entries;
         table.shed();
@@ -134,7 +172,12 @@ impl SlotTable {
     }
 }
 
-fn evict_from(bucket: &mut Bucket, in_flight: bool, used_too: bool, bytes_wanted: usize) -> u64 {
+fn evict_from(
+    bucket: &mut Bucket,
+    in_flight: bool,
+    may_go: impl Fn(Raw<'_>) -> bool,
+    bytes_wanted: usize,
+) -> u64 {
     let kept = match in_flight {
         _ if sim::fault(Fault::DirtyEvicted) => 0,
         true => DIRTY | IN_FLIGHT,
@@ -147,7 +190,7 @@ fn evict_from(bucket: &mut Bucket, in_flight: bool, used_too: bool, bytes_wanted
         let mut going = Vec::new();
         for offset in segment.places() {
             let raw = segment.raw_at(offset);
-            if bytes < bytes_wanted && clean(raw) && (used_too || raw.meta() & REFERENCED == 0) {
+            if bytes < bytes_wanted && clean(raw) && may_go(raw) {
                 bytes += segment.entry_bytes(raw);
                 going.push(offset);
             }

@@ -17,17 +17,18 @@ use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::cold::{Cold, Unreadable};
 use crate::keyspace::databases::{Databases, is_shadow, shadow_of};
 use crate::keyspace::deadlines::{Deadlines, Hint};
+use crate::keyspace::due::Pump;
 use crate::keyspace::field::Field;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::hold::end_at_deadline;
+use crate::keyspace::input_gate::InputGate;
 use crate::keyspace::key::{Key, field_hash32};
-use crate::keyspace::slot::{Database, Presence, Tables};
+use crate::keyspace::slot::{Database, Tables};
 use crate::keyspace::tokens::{TokenSource, Tokens};
 use crate::keyspace::turn::{Touch, Turn, What};
 use crate::keyspace::undo::Undo;
-use crate::keyspace::value::{Kind, Value, ValueRef};
+use crate::keyspace::value::{Value, ValueRef};
 use crate::keyspace::watched::Watched;
-use crate::limits::FIELDS_EXPIRED_AT_ONCE_MAX;
 use crate::sim::{self, Fault};
 
 /// What a keyspace is made from.
@@ -88,9 +89,11 @@ pub struct Keyspace {
     pub(super) cold: Option<Arc<dyn Cold>>,
     /// Something could not be read from there.
     pub(super) unreadable: Option<Unreadable>,
+    /// Commands can wait for what is read; none: they read it themselves.
+    pub(super) gate: Option<Box<InputGate>>,
     /// During replay: how many keys the slots of each database have.
     pub(super) totals: Option<HashMap<(u32, u16), u64>>,
-    pump: Pump,
+    pub(super) pump: Pump,
     /// During replay: hashes that the store has and the log took away, by generation.
     pub(super) parked: HashMap<u64, Box<Hash>>,
 }
@@ -109,24 +112,6 @@ pub struct Retired {
     /// Generation of the hash.
     pub generation: u64,
 }
-
-/// How far the store's deadline rows have been read.
-#[derive(Debug, Default)]
-struct Pump {
-    /// What is due before this may have been read: hints before it are kept, whatever they lead to.
-    horizon_ms: u64,
-    /// What is due before this was read, and is among the hints.
-    read_ms: u64,
-    /// Due, but the store could not be read.
-    stuck: Vec<Hint>,
-    /// When to try them again.
-    retry_ms: u64,
-    /// Hints are weeded out when there are so many.
-    weed_at: usize,
-}
-
-/// What is stuck is tried again after so long.
-const STUCK_RETRY_MS: u64 = 1_000;
 
 /// Hints are weeded out when there are more than so many, and than twice the last time.
 const DEADLINE_HINTS_WEED_MIN: usize = 1 << 16;
@@ -157,6 +142,7 @@ impl Keyspace {
             retiring: Vec::new(),
             cold: None,
             unreadable: None,
+            gate: None,
             totals: None,
             pump: Pump::default(),
             parked: HashMap::new(),
@@ -218,12 +204,6 @@ impl Keyspace {
     /// Memory besides the tables, in bytes, roughly.
     pub fn bytes_besides_tables(&self) -> usize {
         self.deadlines.len() * size_of::<Hint>() + self.turn.bytes() + self.undo.bytes()
-    }
-
-    /// By how many ms the expiry in the background is behind.
-    pub fn expiry_late_ms(&self) -> u64 {
-        let next_ms = self.deadlines.next_ms().filter(|_| self.active_expiry);
-        self.now_ms.saturating_sub(next_ms.unwrap_or(u64::MAX))
     }
 
     /// Keys with a deadline, roughly: the number of hints.
@@ -470,6 +450,9 @@ impl Keyspace {
         // Hints prove nothing, and the rows that they were read from are not read again.
         self.deadlines = std::mem::take(&mut old.deadlines);
         self.pump = std::mem::take(&mut old.pump);
+        for hint in self.pump.begin_again() {
+            self.deadlines.add(hint);
+        }
     }
 
     /// Tables of flushed databases, to be freed where it does not disturb.
@@ -479,119 +462,14 @@ impl Keyspace {
 
     // ---- time --------------------------------------------------------------------------------
 
-    /// When something is due next, ms since the Unix epoch.
-    pub fn next_deadline_ms(&self) -> Option<u64> {
-        if !self.active_expiry {
-            return None;
-        }
-        let retry_ms = (!self.pump.stuck.is_empty()).then_some(self.pump.retry_ms);
-        [self.deadlines.next_ms(), retry_ms]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Deletes what is past its deadline, at most `budget` hints; true when nothing due is left.
-    pub fn expire(&mut self, budget: usize) -> bool {
-        if !self.active_expiry {
-            return true;
-        }
-        sim::expired(self.slots(), self.now_ms, budget);
-        if self.pump.retry_ms <= self.now_ms {
-            for hint in std::mem::take(&mut self.pump.stuck) {
-                self.deadlines.add(hint);
-            }
-        }
-        for _ in 0..budget {
-            let Some(hint) = self.deadlines.due(self.now_ms) else {
-                return true;
-            };
-            if !self.wake_due(&hint) {
-                self.pump.retry_ms = self.now_ms + STUCK_RETRY_MS;
-                self.pump.stuck.push(hint);
-            }
-            let mut keys: Vec<(Bytes, u64)> = Vec::new();
-            self.tables
-                .scan_slot(hint.database, hint.slot, hint.hash32, 1, |entry| {
-                    if entry.hash32() == hint.hash32 {
-                        let due_ms = due_ms(&entry.value(), entry.deadline_ms());
-                        if due_ms != 0 {
-                            keys.push((Bytes::copy_from_slice(entry.key()), due_ms));
-                        }
-                    }
-                });
-            for (key, due_ms) in keys {
-                let key = Key::of_database(hint.database, &key, self.seed);
-                if due_ms > self.now_ms {
-                    self.hint(hint.database, &key, 0, due_ms);
-                } else {
-                    self.expire_key(hint.database, &key, FIELDS_EXPIRED_AT_ONCE_MAX);
-                }
-            }
-        }
-        false
-    }
-
-    /// Wakes the keys that a due hint may mean; false if they could not be read.
-    fn wake_due(&mut self, hint: &Hint) -> bool {
-        let page = self.sleepers(hint.database, hint.slot, hint.hash32, 1);
-        for sleeper in page.keys {
-            if sleeper.hash32 != hint.hash32 {
-                break;
-            }
-            let key = Key::of_database(hint.database, &sleeper.key, self.seed);
-            let due = sleeper.deadline_ms != 0 && sleeper.deadline_ms <= self.now_ms;
-            if due || sleeper.kind == Kind::Hash {
-                self.wake(hint.database, &key);
-            } else if !matches!(self.tables.presence(hint.database, &key), Presence::Live(_))
-                && sleeper.deadline_ms < self.pump.horizon_ms
-            {
-                // Its row was read before it was written, perhaps.
-                self.hint(hint.database, &key, 0, sleeper.deadline_ms);
-            }
-        }
-        self.take_unreadable().is_none()
-    }
-
-    /// The rows of what is due before `horizon_ms` are going to be read: from now on no hint
-    /// before it is dropped.
-    pub fn set_horizon_ms(&mut self, horizon_ms: u64) {
-        self.pump.horizon_ms = self.pump.horizon_ms.max(horizon_ms);
-    }
-
-    /// Hints from the store's rows; all that is due before `read_ms` was given by now.
-    pub fn take_hints(&mut self, hints: &[Hint], read_ms: u64) {
-        let slots = self.tables.slots();
-        let known = |hint: &&Hint| slots.contains(&hint.slot);
-        let lost = sim::fault(Fault::DeadlineRowsIgnored);
-        for hint in hints.iter().filter(|hint| known(hint) && !lost) {
-            self.deadlines.add(*hint);
-        }
-        self.pump.read_ms = self.pump.read_ms.max(read_ms);
-    }
-
-    /// Forgets all hints: the store's rows must do.
-    #[cfg(test)]
-    pub(crate) fn forget_hints(&mut self) {
-        self.deadlines = Deadlines::default();
-    }
-
-    /// Everything that was due before this has expired.
-    pub fn expired_until_ms(&self) -> u64 {
-        let stuck = self.pump.stuck.iter().map(|hint| hint.at_ms).min();
-        [self.deadlines.next_ms(), stuck]
-            .into_iter()
-            .flatten()
-            .fold(self.pump.read_ms.min(self.now_ms), u64::min)
-    }
-
     /// Deletes a key that is past its deadline, or about `limit` fields of it that are past theirs.
-    pub(super) fn expire_key(&mut self, database: u32, key: &Key<'_>, limit: usize) {
+    pub fn expire_key(&mut self, database: u32, key: &Key<'_>, limit: usize) {
         let Some(entry) = self.tables.get(database, key) else {
             return;
         };
         let deadline_ms = entry.deadline_ms();
         if deadline_ms != 0 && deadline_ms <= self.now_ms {
+            sim::overdue(database, key.bytes);
             self.stats.expired += u64::from(!is_shadow(database));
             self.turn.note_expiry();
             if sim::fault(Fault::ExpiryNotLogged) {
@@ -610,6 +488,7 @@ impl Keyspace {
         };
         let next_ms = hash.next_deadline_ms();
         if next_ms != 0 && next_ms <= self.now_ms {
+            sim::overdue(database, key.bytes);
             self.expire_fields(database, key, limit);
         }
     }

@@ -34,7 +34,7 @@ impl Keyspace {
         self.tables.end_uncounted();
         for ((database, slot), keys) in self.totals.take().unwrap_or_default() {
             if self.databases.is_live(database) && !self.tables.set_count(database, slot, keys) {
-                return Err(Unreadable(format!(
+                return Err(Unreadable::Failed(format!(
                     "slot {slot} of database {database} should have {keys} keys and has more"
                 )));
             }
@@ -167,9 +167,12 @@ impl Keyspace {
             return hash;
         }
         // The store may be ahead of the log, and have fields that the log takes away again.
-        let stored = self.totals.is_some().then(|| self.look_up(database, key));
-        match stored.flatten() {
-            Some((Value::Hash(mut hash), _)) if hash.generation() == generation => {
+        let stored = match self.totals {
+            Some(_) => self.look_up(database, key),
+            None => Ok(None),
+        };
+        match stored {
+            Ok(Some((Value::Hash(mut hash), _))) if hash.generation() == generation => {
                 hash.clear();
                 hash
             }

@@ -12,7 +12,7 @@ use rand::Rng;
 
 use super::directory::{Place, SlotTable};
 use super::entry::{DIRTY, TOMBSTONE};
-use super::evict::Hand;
+use super::evict::{Hand, Pinned};
 use super::segment::{Given, Segment, Tally};
 use super::{EntryRef, EntryState, HashMut, Key, Value, parse_counter};
 
@@ -71,6 +71,8 @@ pub struct Tables {
     /// Nobody knows yet what is asleep: any key that is not here may be.
     uncounted: bool,
     pub(super) hand: Hand,
+    /// What has to stay, however often it was asked for.
+    pub(super) pinned: Pinned,
 }
 
 impl Tables {
@@ -86,6 +88,7 @@ impl Tables {
             unsettled_by_sweep: Vec::new(),
             uncounted: false,
             hand: Hand::default(),
+            pinned: Pinned::default(),
         }
     }
 
@@ -198,6 +201,12 @@ impl Tables {
             || self
                 .table(database, slot)
                 .is_some_and(|table| table.tally.asleep > 0)
+    }
+
+    /// Whether any key that is not here may be in the store.
+    pub(super) fn any_asleep(&self) -> bool {
+        let mut databases = self.databases.iter();
+        self.uncounted || databases.any(|database| database.tally.asleep > 0)
     }
 
     /// From now on nobody knows what is asleep.

@@ -10,6 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::keyspace::Hash;
 use crate::keyspace::codec::write_part;
+use crate::keyspace::cold::Unreadable;
 use crate::keyspace::databases::{Databases, visible};
 use crate::keyspace::entry::EntryRef;
 use crate::keyspace::key::{self, Key, field_hash32};
@@ -126,11 +127,17 @@ pub struct Txn<'a> {
     wait: Wait,
     pub(super) undo: Undo,
     effect_bytes: u64,
+    /// What is asleep can be waited for.
+    patient: bool,
+    /// Reads that found their key, and reads that did not.
+    hits: u64,
+    misses: u64,
 }
 
 impl<'a> Txn<'a> {
     /// A view on database `number` of these keyspaces.
     pub fn new(mut owners: Owners<'a>, number: usize) -> Txn<'a> {
+        sim::begins();
         let first = owners.first();
         let database = first.databases.id(number);
         let undo = std::mem::take(&mut first.undo);
@@ -146,7 +153,19 @@ impl<'a> Txn<'a> {
             wait: Wait::NONE,
             undo,
             effect_bytes: 0,
+            patient: false,
+            hits: 0,
+            misses: 0,
         }
+    }
+
+    /// The same for a command that can be taken back and run again: where the keyspaces let it, it
+    /// does not read the store for a key that is asleep, but finds nothing there, and
+    /// [`Txn::unreadable`] says so. It has to be [put off](Txn::put_off) then.
+    pub fn patient(owners: Owners<'a>, number: usize) -> Txn<'a> {
+        let mut txn = Txn::new(owners, number);
+        txn.patient = true;
+        txn
     }
 
     /// Bytes that logging the writes so far takes at most, roughly.
@@ -157,8 +176,18 @@ impl<'a> Txn<'a> {
     /// The writes stay. Returns what the reply has to wait for.
     pub fn commit(mut self) -> Wait {
         self.undo.clear();
-        self.owners.first().undo = std::mem::take(&mut self.undo);
+        let first = self.owners.first();
+        first.undo = std::mem::take(&mut self.undo);
+        first.stats.hits += self.hits;
+        first.stats.misses += self.misses;
         self.wait
+    }
+
+    /// Every write is taken back, because a key has to be waited for: nothing has happened.
+    pub fn put_off(mut self) {
+        (self.hits, self.misses) = (0, 0);
+        sim::put_off(&self.owners);
+        self.roll_back();
     }
 
     /// Every write is taken back. Returns what the reply has to wait for.
@@ -167,7 +196,10 @@ impl<'a> Txn<'a> {
         if !undo.is_empty() && !sim::fault(Fault::UndoSkipped) {
             undo.undo(&mut self.owners);
         }
-        self.owners.first().undo = undo;
+        let first = self.owners.first();
+        first.undo = undo;
+        first.stats.hits += self.hits;
+        first.stats.misses += self.misses;
         let mut latest = Wait::NONE;
         for index in 0..self.owners.count() {
             let turn = &mut self.owners.nth(index).turn;
@@ -186,11 +218,21 @@ impl<'a> Txn<'a> {
     }
 
     /// Something that the command looked at could not be read from the store: it has to be taken
-    /// back, and this is its reply.
-    pub fn unreadable(&mut self) -> Option<Reject> {
-        (0..self.owners.count())
-            .find_map(|index| self.owners.nth(index).take_unreadable())
-            .map(|error| Reject::new(error.0))
+    /// back. What is asleep goes before what failed.
+    pub fn unreadable(&mut self) -> Option<Unreadable> {
+        let mut unreadable = None;
+        for index in 0..self.owners.count() {
+            let error = self.owners.nth(index).take_unreadable();
+            if unreadable.is_none() || error == Some(Unreadable::Asleep) {
+                unreadable = error.or(unreadable);
+            }
+        }
+        unreadable
+    }
+
+    /// The keyspaces.
+    pub fn owners(&self) -> &Owners<'a> {
+        &self.owners
     }
 
     /// What the reply has to wait for so far.
@@ -252,6 +294,14 @@ impl<'a> Txn<'a> {
     /// # Errors
     /// The next block of tokens is not durable yet.
     pub fn token(&mut self, key: &Key<'_>) -> Result<u64, Reject> {
+        if self.patient && self.owner(key).may_want() {
+            // A command that is put off draws none.
+            self.look(key);
+            let mut owners = 0..self.owners.count();
+            if owners.any(|index| self.owners.nth(index).is_put_off()) {
+                return Err(Reject::fixed("ERR the key is being read"));
+            }
+        }
         let token = self.owner(key).tokens.take();
         sim::token(key.bytes, token);
         token.ok_or(Reject::fixed(
@@ -276,7 +326,7 @@ impl<'a> Txn<'a> {
         let now_ms = owner.now_ms;
         let mut spot = owner.tables.spot(database, key);
         if spot.is_none() && owner.tables.sleeps(database, key.slot) {
-            owner.wake(database, key);
+            owner.wake_for(database, key, self.patient);
             spot = owner.tables.spot(database, key);
         }
         let entry = owner.tables.at(spot?)?;
@@ -309,11 +359,11 @@ impl<'a> Txn<'a> {
         let owner = self.owners.of(key.slot);
         match spot {
             Some(spot) => {
-                owner.stats.hits += 1;
+                self.hits += 1;
                 owner.tables.at_touched(spot)
             }
             None => {
-                owner.stats.misses += 1;
+                self.misses += 1;
                 None
             }
         }

@@ -29,6 +29,26 @@ fn histogram(counts: &[u64]) -> String {
     texts.join(",")
 }
 
+impl Room {
+    fn checkpoints(&self, metrics: &Metrics, add: &mut impl FnMut(&str, String)) {
+        let progress = &*self.progress;
+        for (name, figure) in [
+            ("checkpoint_lsn", &progress.lsn),
+            ("checkpoints", &progress.count),
+            ("checkpoint_last_msec", &progress.took_ms),
+            ("checkpoint_last_rows", &progress.rows),
+        ] {
+            add(name, figure.load(Ordering::Relaxed).to_string());
+        }
+        let slices = metrics.merged(|shard| &shard.sweep_slice_ns);
+        let us = |percent: f64| (slices.percentile(percent) / 1_000).to_string();
+        add("checkpoint_slices", slices.count().to_string());
+        add("checkpoint_slice_usec_p50", us(50.0));
+        add("checkpoint_slice_usec_p99.9", us(99.9));
+        add("checkpoint_slice_usec_max", us(100.0));
+    }
+}
+
 impl Engine for Room {
     fn info(&self, metrics: &Metrics) -> Vec<(String, String)> {
         let stats = self.log.stats();
@@ -70,28 +90,7 @@ impl Engine for Room {
             "bytes_since_checkpoint",
             self.log.bytes_since_trim().to_string(),
         );
-        add(
-            "checkpoint_lsn",
-            self.progress.lsn.load(Ordering::Relaxed).to_string(),
-        );
-        add(
-            "checkpoints",
-            self.progress.count.load(Ordering::Relaxed).to_string(),
-        );
-        add(
-            "checkpoint_last_msec",
-            self.progress.took_ms.load(Ordering::Relaxed).to_string(),
-        );
-        add(
-            "checkpoint_last_rows",
-            self.progress.rows.load(Ordering::Relaxed).to_string(),
-        );
-        let slices = metrics.merged(|shard| &shard.sweep_slice_ns);
-        let us = |percent: f64| (slices.percentile(percent) / 1_000).to_string();
-        add("checkpoint_slices", slices.count().to_string());
-        add("checkpoint_slice_usec_p50", us(50.0));
-        add("checkpoint_slice_usec_p99.9", us(99.9));
-        add("checkpoint_slice_usec_max", us(100.0));
+        self.checkpoints(metrics, &mut add);
         add("store_bytes", self.store.disk_bytes().to_string());
         add("store_runs", self.store.depth().to_string());
         add(

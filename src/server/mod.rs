@@ -31,6 +31,7 @@ pub mod checkpoints;
 mod due;
 mod engine;
 mod listen;
+mod readers;
 mod start;
 
 pub use start::first_batch;
@@ -97,6 +98,7 @@ pub(crate) struct Server {
     threads: Vec<JoinHandle<()>>,
     checkpoints: Checkpoints,
     due: due::Due,
+    readers: readers::Readers,
     recovered_keys: u64,
     reload: start::Reload,
     next_shard: usize,
@@ -373,6 +375,7 @@ impl Server {
         }
         self.checkpoints.end();
         self.due.end();
+        self.readers.end();
         self.log.close().map_err(|fatal| fatal.to_string())?;
         tracing::info!("stopped; everything is on disk");
         Ok(())

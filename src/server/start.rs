@@ -21,6 +21,7 @@ use crate::route::Routes;
 use crate::server::checkpoints::{Checkpoints, DatabaseMap, Progress, Tools};
 use crate::server::due::{self, Due};
 use crate::server::engine::Room;
+use crate::server::readers::Readers;
 use crate::server::{Fatal, Server, absolute};
 use crate::session::{Clients, KeyCounts, Shared};
 use crate::store::folder::{Folder, Identity};
@@ -220,6 +221,15 @@ fn share(
     (Arc::new(shared), progress)
 }
 
+fn database_map(recovered: &Recovered) -> DatabaseMap {
+    let map = recovered.keyspaces[0].databases();
+    DatabaseMap {
+        ids: map.ids().to_vec(),
+        next: map.next(),
+        dead: recovered.dead_databases.clone(),
+    }
+}
+
 fn run_threads(
     (shared, progress): (Arc<Shared>, Arc<Progress>),
     (log, store, clock): (Log, Arc<dyn Store>, Clock),
@@ -231,12 +241,8 @@ fn run_threads(
     let shards = plan.routes.shards();
     let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) =
         (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
-    let map = recovered.keyspaces[0].databases();
-    let databases = DatabaseMap {
-        ids: map.ids().to_vec(),
-        next: map.next(),
-        dead: recovered.dead_databases.clone(),
-    };
+    let databases = database_map(&recovered);
+    let readers = Readers::start(store.clone(), plan.seed, &mailboxes);
     let mut threads = Vec::new();
     for ((id, keyspace), inbox) in recovered.keyspaces.into_iter().enumerate().zip(inboxes) {
         let control = control.clone();
@@ -249,6 +255,7 @@ fn run_threads(
             keyspace,
             // A server that has ended grants nothing any more.
             control: Arc::new(move |wish| drop(control.send(wish))),
+            reads: readers.sink(),
             seed: plan.seed,
         };
         let peers = mailboxes.clone();
@@ -286,6 +293,7 @@ fn run_threads(
         threads,
         checkpoints,
         due,
+        readers,
         recovered_keys: recovered.keys,
         reload,
         next_shard: 0,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::command::RowId;
 use crate::conn::reply_queue::Place;
 use crate::keyspace::deadlines::Hint;
+use crate::keyspace::input_gate::{Name, Rows};
 use crate::keyspace::{Keyspace, Wait};
 use crate::resp::decode::OwnedArgs;
 use crate::shard::{BlockCall, Context};
@@ -136,6 +137,28 @@ pub enum Message {
     /// Hints from the store's deadline rows; all that is due before this was read. The answer says
     /// by how many ms the expiry here is behind.
     Hints(Vec<Hint>, u64, std::sync::mpsc::Sender<u64>),
+    /// What was read from the store.
+    Rows(Rows),
+    /// The coordinator `ticket` on thread `to` needs these keys, soon.
+    Fetch {
+        /// Thread of the coordinator.
+        to: ShardId,
+        /// What it calls this.
+        ticket: u64,
+        /// The keys, of this shard.
+        names: Vec<Name>,
+    },
+    /// The keys that the coordinator `ticket` asked for are here, until it releases them.
+    Fetched {
+        /// What the coordinator calls it.
+        ticket: u64,
+        /// The shard that has them.
+        shard: ShardId,
+        /// What that shard calls it.
+        fetch: u64,
+    },
+    /// Keys that were fetched are not needed any more.
+    Release(u64),
     /// What a connection asked of the server is done; an error text if it failed.
     Done(ConnId, Result<(), String>),
 }

@@ -7,6 +7,7 @@ pub mod mailbox;
 
 use crate::command::spec::flag;
 use crate::command::{Row, RowId, Run, table};
+use crate::keyspace::cold::Unreadable;
 use crate::keyspace::txn::{Owners, Txn, WatchedKey};
 use crate::keyspace::{Keyspace, Wait};
 use crate::reply::{Reject, Reply};
@@ -58,6 +59,8 @@ pub enum Ended {
     },
     /// Nothing happened: the log has no room yet. Call again.
     Later,
+    /// Nothing happened: keys have to be read first. The keyspaces say which are wanted.
+    Asleep,
 }
 
 /// Where and how a call runs.
@@ -71,7 +74,7 @@ pub struct Context {
     pub origin: sim::Origin,
 }
 
-/// Runs one command of the table and appends its reply.
+/// Runs one command of the table and appends its reply. It may end as asleep.
 pub fn execute(
     owners: Owners<'_>,
     row: &Row,
@@ -80,15 +83,29 @@ pub fn execute(
     space: &mut dyn Space,
     out: &mut Vec<u8>,
 ) -> Ended {
+    let txn = Txn::patient(owners, context.database);
+    execute_in(txn, row, args, context, space, out)
+}
+
+fn execute_in(
+    txn: Txn<'_>,
+    row: &Row,
+    args: Args<'_>,
+    context: Context,
+    space: &mut dyn Space,
+    out: &mut Vec<u8>,
+) -> Ended {
     let start = out.len();
-    let scene = sim::scene(&owners);
-    let ended = run_command(owners, row, args, context, space, out);
-    sim::ran(scene, context, row, args, (ended, &out[start..]));
+    let scene = sim::scene(txn.owners());
+    let ended = run_command(txn, row, args, context, space, out);
+    if ended != Ended::Asleep {
+        sim::ran(scene, context, row, args, (ended, &out[start..]));
+    }
     ended
 }
 
 fn run_command(
-    owners: Owners<'_>,
+    mut txn: Txn<'_>,
     row: &Row,
     args: Args<'_>,
     context: Context,
@@ -105,11 +122,15 @@ fn run_command(
             failed: true,
         };
     };
-    let mut txn = Txn::new(owners, context.database);
     let result = run(&mut txn, args, &mut reply);
     let result = match txn.unreadable() {
-        Some(reject) => Err(reject),
         None => result,
+        Some(Unreadable::Failed(text)) => Err(Reject::new(text)),
+        Some(Unreadable::Asleep) => {
+            txn.put_off();
+            out.truncate(start);
+            return Ended::Asleep;
+        }
     };
     let reject = match result {
         Ok(()) => match room(&txn, row, space) {
@@ -186,8 +207,38 @@ pub fn block_may_run(
     for watched in &block.watched {
         txn.unwatch(watched);
     }
-    let run = txn.unreadable().map_or(Ok(run), Err);
+    let run = match txn.unreadable() {
+        None => Ok(run),
+        Some(error) => Err(Reject::new(error.to_string())),
+    };
     (run, txn.commit())
+}
+
+/// Whether the keys that a block names are here. It cannot be taken back, so it does not begin
+/// before; what it finds to need besides (in another database, beside a key) is read at once.
+fn is_awake(keyspaces: &mut [Box<Keyspace>], block: &BlockCall, context: Context) -> bool {
+    if !keyspaces.iter().any(|keyspace| keyspace.may_want()) {
+        return true;
+    }
+    let mut txn = Txn::patient(Owners::Several(keyspaces), context.database);
+    for (id, args) in &block.calls {
+        let places = table().row(*id).key_places(args.args()).unwrap_or_default();
+        for key in places.each(args.args()) {
+            txn.exists(&txn.key(key));
+        }
+    }
+    for condition in &block.conditions {
+        txn.exists(&txn.key(condition.key()));
+    }
+    for watched in &block.watched {
+        // A number that was watched was one.
+        if txn.select(watched.number as i64).is_ok() {
+            txn.exists(&txn.key(&watched.key));
+        }
+    }
+    let asleep = txn.unreadable() == Some(Unreadable::Asleep);
+    txn.put_off();
+    !asleep
 }
 
 /// What runs the session commands of a block; says what the reply has to wait for.
@@ -202,6 +253,9 @@ pub fn execute_block(
     session: SessionRun<'_>,
     out: &mut Vec<u8>,
 ) -> Ended {
+    if !is_awake(keyspaces, block, context) {
+        return Ended::Asleep;
+    }
     let Some(has_room) = room_for(block, space) else {
         return Ended::Later;
     };
@@ -237,12 +291,12 @@ pub fn execute_block(
             continue;
         }
         let start = out.len();
-        let owners = Owners::Several(keyspaces);
+        let txn = Txn::new(Owners::Several(keyspaces), context.database);
         // A block cannot be run again: what it needs beyond the estimate is taken as urgent.
-        let ended = execute(owners, row, args.args(), context, &mut Urgent(space), out);
+        let ended = execute_in(txn, row, args.args(), context, &mut Urgent(space), out);
         match ended {
             Ended::Done { wait: more, .. } => wait = wait.max(more),
-            Ended::Later => {
+            Ended::Later | Ended::Asleep => {
                 out.truncate(start);
                 Reply::new(out, context.protocol).error(&Reject::no_space());
             }

@@ -6,17 +6,16 @@ use bytes::Bytes;
 
 use crate::command::{RowId, Run, table};
 use crate::keyspace::Wait;
-use crate::keyspace::txn::{Owners, Txn, WatchedKey};
+use crate::keyspace::txn::Owners;
 use crate::limits::WATCHED_KEYS_MAX;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::{Args, OwnedArgs};
 use crate::route::{Need, ShardSet};
 use crate::session::{Condition, Next, ReplyMode, SessionCall};
 use crate::shard::mailbox::{ConnId, Work};
-use crate::shard::{BlockCall, Context};
-use crate::sim;
+use crate::shard::{BlockCall, Context, Ended};
 use crate::worker::conn::{Barrier, BlockNeeds, Conn};
-use crate::worker::lending::{Job, end_watches};
+use crate::worker::lending::{Job, begin_watches, drop_wanted, end_watches};
 use crate::worker::requests::Flow;
 use crate::worker::{Control, Worker};
 
@@ -426,25 +425,27 @@ impl Worker {
         place: crate::conn::reply_queue::Place,
     ) {
         let mut out = Vec::new();
-        let wait = if let Some(mut held) = self.held.take() {
+        let ended = if let Some(mut held) = self.held.take() {
             let commands = block.calls.len();
             held.commands_left = held.commands_left.saturating_sub(commands);
             let keyspaces = &mut held.keyspaces;
-            let wait = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
+            let ended = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
+            drop_wanted(keyspaces);
             self.held = Some(held);
-            wait
+            ended
         } else if let Some(mut keyspace) = self.keyspace.take() {
             let keyspaces = std::slice::from_mut(&mut keyspace);
-            let wait = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
+            let ended = self.run_block_with(Some(conn), keyspaces, &block, context, &mut out);
+            drop_wanted(keyspaces);
             self.keyspace = Some(keyspace);
-            wait
+            ended
         } else {
-            None
+            Ended::Later
         };
-        match wait {
-            Some(wait) => conn.fill(place, &out, wait),
-            // No room in the log yet: a coordinator waits for it.
-            None => {
+        match ended {
+            Ended::Done { wait, .. } => conn.fill(place, &out, wait),
+            // No room in the log yet, or keys that are asleep: a coordinator waits for them.
+            Ended::Later | Ended::Asleep => {
                 if shards.ids().is_empty() {
                     shards.add(self.id);
                 }
@@ -538,25 +539,20 @@ impl Worker {
         keys.iter()
             .for_each(|key| shards.add(self.routes.of_key(key)));
         let context = self.context(conn);
-        match (shards.ids(), &mut self.keyspace) {
+        let begun = match (shards.ids(), &mut self.keyspace) {
             ([shard], Some(keyspace)) if *shard == self.id => {
-                let owners = Owners::One(keyspace);
-                let scene = sim::scene(&owners);
-                let mut txn = Txn::new(owners, context.database);
-                let watched: Vec<WatchedKey> =
-                    keys.iter().map(|key| txn.watch(&txn.key(key))).collect();
-                let wait = txn.commit();
-                sim::watched(scene, context, &watched);
-                conn.session.watched.extend(watched);
-                if !Worker::is_suppressed(conn) {
-                    conn.reply(wait, |out| Reply::new(out, context.protocol).ok());
-                }
+                begin_watches(Owners::One(keyspace), &keys, context)
             }
-            _ => {
-                let place = self.keep_place(conn);
-                conn.barrier = Some(Barrier::Lending);
-                self.coordinate(conn, shards, Job::Watch(keys, place));
-            }
+            _ => None,
+        };
+        let Some((watched, wait)) = begun else {
+            let place = self.keep_place(conn);
+            conn.barrier = Some(Barrier::Lending);
+            return self.coordinate(conn, shards, Job::Watch(keys, place));
+        };
+        conn.session.watched.extend(watched);
+        if !Worker::is_suppressed(conn) {
+            conn.reply(wait, |out| Reply::new(out, context.protocol).ok());
         }
     }
 

@@ -16,6 +16,8 @@ use crate::sim;
 pub enum Barrier {
     /// Shards are being borrowed for it.
     Lending,
+    /// Keys of its request are being read.
+    Reading,
     /// Parts of a fan-out are on their way.
     Fan(Fan),
     /// WAIT or WAITAOF.
@@ -79,10 +81,14 @@ pub struct Conn {
     pub queue: ReplyQueue,
     /// Why the next request waits.
     pub(super) barrier: Option<Barrier>,
+    /// What keeps the keys of the next request in memory.
+    pub(super) fetch: Option<u64>,
     /// What the commands of a block that is being queued need.
     pub(super) block_needs: BlockNeeds,
     /// Calls for other shards that were not sent yet.
     pub(super) outgoing: Vec<(ShardId, Vec<Call>)>,
+    /// How many calls each shard has not answered yet; those of a fan-out do not count.
+    calls_away: Vec<(ShardId, usize)>,
     /// Places of replies that CLIENT REPLY suppresses.
     pub(super) suppressed: Vec<Place>,
     /// Nothing more is read or run; closed when everything is sent.
@@ -115,8 +121,10 @@ impl Conn {
             input_wanted: 0,
             queue: ReplyQueue::default(),
             barrier: None,
+            fetch: None,
             block_needs: BlockNeeds::default(),
             outgoing: Vec::new(),
+            calls_away: Vec::new(),
             suppressed: Vec::new(),
             closing: false,
             eof: false,
@@ -189,6 +197,27 @@ impl Conn {
         if let Some(Barrier::Fan(fan)) = &mut self.barrier {
             fan.wait = Wait::lsn(fan.wait.sealed_at(lsn));
         }
+    }
+
+    /// A call goes to a shard.
+    pub(super) fn call_leaves(&mut self, shard: ShardId) {
+        match self.calls_away.iter_mut().find(|(to, _)| *to == shard) {
+            Some((_, calls)) => *calls += 1,
+            None => self.calls_away.push((shard, 1)),
+        }
+    }
+
+    /// A shard has answered a call.
+    pub(super) fn call_returns(&mut self, shard: ShardId) {
+        if let Some((_, calls)) = self.calls_away.iter_mut().find(|(to, _)| *to == shard) {
+            *calls -= 1;
+        }
+    }
+
+    /// Whether one of these shards has a call that it has not answered yet.
+    pub(super) fn has_calls_at(&self, shards: &ShardSet) -> bool {
+        let mut away = self.calls_away.iter().filter(|(_, calls)| *calls > 0);
+        away.any(|(shard, _)| shards.ids().contains(shard))
     }
 
     /// Appends a reply that is made here.

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use crate::command::{Row, RowId, Run, table};
 use crate::conn::reply_queue::Place;
 use crate::keyspace::codec::BatchBuilder;
+use crate::keyspace::cold::Unreadable;
 use crate::keyspace::txn::{Owners, Txn, WatchedKey};
 use crate::keyspace::{Keyspace, Wait};
 use crate::limits::{GATHERED_SETS_MAX, LENT_COMMANDS_MAX};
@@ -46,10 +47,12 @@ impl Job {
 }
 
 /// A job, and whose it is.
-struct Errand {
-    conn: ConnId,
+pub(super) struct Errand {
+    pub(super) conn: ConnId,
     context: Context,
-    job: Job,
+    pub(super) job: Job,
+    /// Keys that their owners keep in memory for it: the shard, and what it calls them.
+    pub(super) fetched: Vec<(ShardId, u64)>,
 }
 
 /// A borrower of shards.
@@ -100,12 +103,18 @@ impl Worker {
     pub(super) fn coordinate(&mut self, conn: &mut Conn, shards: ShardSet, job: Job) {
         // What this connection sent before has to be in line before the shards are asked for.
         self.send_outgoing(conn);
-        let commands = job.commands();
         let errand = Errand {
             conn: conn.id,
             context: self.context(conn),
             job,
+            fetched: Vec::new(),
         };
+        self.gather(errand, shards);
+    }
+
+    /// Puts an errand to those of this turn that need the same shards.
+    pub(super) fn gather(&mut self, errand: Errand, shards: ShardSet) {
+        let commands = errand.job.commands();
         let mut gathered = self.gathered.iter_mut().rev().take(GATHERED_SETS_MAX);
         let same = gathered.find(|coordinator| {
             coordinator.shards == shards && coordinator.commands < LENT_COMMANDS_MAX
@@ -209,7 +218,7 @@ impl Worker {
     }
 
     /// A connection that waited for the shard has its turn before the next lending.
-    fn resume_held(&mut self, id: ConnId) {
+    pub(super) fn resume_held(&mut self, id: ConnId) {
         // `may_run` looks at the line of messages; it stands behind this connection now.
         let line = std::mem::take(&mut self.waiting);
         self.resume(id);
@@ -243,7 +252,7 @@ impl Worker {
             keyspaces,
             commands_left: LENT_COMMANDS_MAX.saturating_sub(coordinator.commands),
         };
-        let answered = self.run_errands(&mut coordinator.errands, &mut held.keyspaces);
+        let answered = self.run_errands(&mut coordinator, &mut held.keyspaces);
         let stalled = !coordinator.errands.is_empty();
         let mut keyspaces = self.go_on_with(held, if stalled { &[] } else { &answered });
         self.seal_borrowed(&mut keyspaces);
@@ -275,18 +284,30 @@ impl Worker {
     }
 
     /// Runs errands until the log has no room for one; returns the connections that got a reply.
+    /// One whose keys are asleep borrows the shards once more, when they are awake.
     fn run_errands(
         &mut self,
-        errands: &mut VecDeque<Errand>,
+        coordinator: &mut Coordinator,
         keyspaces: &mut [Box<Keyspace>],
     ) -> Vec<ConnId> {
         let mut answered = Vec::new();
-        while let Some(errand) = errands.pop_front() {
-            let mut reply = Vec::new();
-            let Some(wait) = self.run_errand(&errand, keyspaces, &mut reply) else {
-                errands.push_front(errand);
-                break;
+        while let Some(errand) = coordinator.errands.pop_front() {
+            let Some(errand) = self.stays_behind(errand, &coordinator.shards) else {
+                continue;
             };
+            let mut reply = Vec::new();
+            let wait = match self.run_errand(&errand, keyspaces, &mut reply) {
+                Ended::Done { wait, .. } => wait,
+                Ended::Later => {
+                    coordinator.errands.push_front(errand);
+                    break;
+                }
+                Ended::Asleep => {
+                    self.fetch_for_errand(errand, &coordinator.shards, keyspaces);
+                    continue;
+                }
+            };
+            self.release_fetched(&errand);
             let (Job::Work(_, place) | Job::Watch(_, place)) = errand.job else {
                 continue;
             };
@@ -356,48 +377,47 @@ impl Worker {
         self.sealed(lsn);
     }
 
-    /// Runs one errand; nothing if the log had no room for it yet.
+    /// Runs one errand.
     fn run_errand(
         &mut self,
         errand: &Errand,
         keyspaces: &mut [Box<Keyspace>],
         out: &mut Vec<u8>,
-    ) -> Option<Wait> {
+    ) -> Ended {
         let context = errand.context;
+        let done = |wait| Ended::Done {
+            wait,
+            failed: false,
+        };
         match &errand.job {
             Job::Work(Work::Command(id, args), _) => {
                 let row = table().row(*id);
                 let owners = Owners::Several(keyspaces);
                 let space = &mut self.allowance;
-                match execute(owners, row, args.args(), context, space, out) {
-                    Ended::Later => None,
-                    Ended::Done { wait, failed } => {
-                        self.record(*id, args.args(), failed, None);
-                        Some(wait)
-                    }
+                let ended = execute(owners, row, args.args(), context, space, out);
+                if let Ended::Done { failed, .. } = ended {
+                    self.record(*id, args.args(), failed, None);
                 }
+                ended
             }
             Job::Work(Work::Block(block), _) => {
                 self.run_block(errand.conn, keyspaces, block, context, out)
             }
             Job::Watch(keys, _) => {
                 let owners = Owners::Several(keyspaces);
-                let scene = sim::scene(&owners);
-                let mut txn = Txn::new(owners, context.database);
-                let watched: Vec<WatchedKey> =
-                    keys.iter().map(|key| txn.watch(&txn.key(key))).collect();
-                let wait = txn.commit();
-                sim::watched(scene, context, &watched);
+                let Some((watched, wait)) = begin_watches(owners, keys, context) else {
+                    return Ended::Asleep;
+                };
                 match self.conn(errand.conn) {
                     Some(conn) => conn.session.watched.extend(watched),
                     None => end_watches(keyspaces, &watched, context),
                 }
                 Reply::new(out, context.protocol).ok();
-                Some(wait)
+                done(wait)
             }
             Job::Unwatch(watched) => {
                 end_watches(keyspaces, watched, context);
-                Some(Wait::NONE)
+                done(Wait::NONE)
             }
         }
     }
@@ -410,19 +430,22 @@ impl Worker {
         block: &BlockCall,
         context: Context,
         out: &mut Vec<u8>,
-    ) -> Option<Wait> {
+    ) -> Ended {
         let mut conn = self.take(conn);
         let sees_session = |(id, _): &(RowId, _)| matches!(table().row(*id).run, Run::Session(_));
         if conn.is_none() && block.calls.iter().any(sees_session) {
             // The client is gone, and with it the database that a SELECT would change.
             end_watches(keyspaces, &block.watched, context);
-            return Some(Wait::NONE);
+            return Ended::Done {
+                wait: Wait::NONE,
+                failed: false,
+            };
         }
-        let wait = self.run_block_with(conn.as_deref_mut(), keyspaces, block, context, out);
+        let ended = self.run_block_with(conn.as_deref_mut(), keyspaces, block, context, out);
         if let Some(conn) = conn {
             self.put_back(conn);
         }
-        wait
+        ended
     }
 
     /// Runs a block on shards that are here; its session commands see `conn`.
@@ -433,7 +456,7 @@ impl Worker {
         block: &BlockCall,
         context: Context,
         out: &mut Vec<u8>,
-    ) -> Option<Wait> {
+    ) -> Ended {
         let mut allowance = std::mem::replace(
             &mut self.allowance,
             super::Allowance {
@@ -452,11 +475,36 @@ impl Worker {
             };
         let ended = execute_block(keyspaces, block, context, &mut allowance, &mut session, out);
         self.allowance = allowance;
-        match ended {
-            Ended::Later => None,
-            Ended::Done { wait, .. } => Some(wait),
-        }
+        ended
     }
+}
+
+/// Forgets what a command wanted that is going to want it again.
+pub(super) fn drop_wanted(keyspaces: &mut [Box<Keyspace>]) {
+    for keyspace in keyspaces {
+        keyspace.take_wanted();
+    }
+}
+
+/// Watches keys, and says what the reply has to wait for; nothing where some are asleep.
+pub(super) fn begin_watches(
+    owners: Owners<'_>,
+    keys: &[Box<[u8]>],
+    context: Context,
+) -> Option<(Vec<WatchedKey>, Wait)> {
+    let scene = sim::scene(&owners);
+    let mut txn = Txn::patient(owners, context.database);
+    let watched: Vec<WatchedKey> = keys.iter().map(|key| txn.watch(&txn.key(key))).collect();
+    if txn.unreadable() == Some(Unreadable::Asleep) {
+        for watched in &watched {
+            txn.unwatch(watched);
+        }
+        txn.put_off();
+        return None;
+    }
+    let wait = txn.commit();
+    sim::watched(scene, context, &watched);
+    Some((watched, wait))
 }
 
 /// Ends watches on these shards.

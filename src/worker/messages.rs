@@ -23,6 +23,9 @@ impl Worker {
             | Message::Lend { .. }
             | Message::Sweep(..)
             | Message::Replace(_)
+            | Message::Rows(_)
+            | Message::Fetch { .. }
+            | Message::Release(_)
             | Message::Horizon(_)
             | Message::Hints(..) => {
                 self.waiting.push_back(message);
@@ -34,6 +37,11 @@ impl Worker {
                 answers,
             } => self.answered(from, conn, &answers),
             Message::Lent { ticket, keyspace } => self.lent(ticket, keyspace),
+            Message::Fetched {
+                ticket,
+                shard,
+                fetch,
+            } => self.errand_fetched(ticket, shard, fetch),
             Message::Home { keyspace } => self.came_home(keyspace),
             Message::Wake(id) => self.attention.push(id),
             Message::Monitor(line, wait) => self.show_monitors(&line, wait),
@@ -49,7 +57,7 @@ impl Worker {
             };
             match message {
                 Message::Calls(calls) => {
-                    if let Some(rest) = self.run_calls(calls) {
+                    if let Some(rest) = self.run_calls(calls, None) {
                         self.waiting.push_front(Message::Calls(rest));
                         self.wants_space = true;
                         break;
@@ -58,6 +66,11 @@ impl Worker {
                 Message::Lend { to, ticket } => self.lends.push_back((to, ticket)),
                 Message::Sweep(step, reply) => self.sweep(step, &reply),
                 Message::Replace(keyspace) => self.replace(keyspace),
+                Message::Rows(rows) => self.rows(rows),
+                Message::Fetch { to, ticket, names } => {
+                    self.fetch_for_coordinator(to, ticket, names);
+                }
+                Message::Release(fetch) => self.release(fetch),
                 Message::Horizon(horizon_ms) => {
                     if let Some(keyspace) = &mut self.keyspace {
                         keyspace.set_horizon_ms(horizon_ms);
@@ -80,9 +93,14 @@ impl Worker {
         }
     }
 
-    /// Runs calls; returns those for which the log had no room.
-    fn run_calls(&mut self, calls: Calls) -> Option<Calls> {
+    /// Runs calls; returns those for which the log had no room. `fetch`: what the first of them
+    /// waited for.
+    pub(super) fn run_calls(&mut self, mut calls: Calls, fetch: Option<u64>) -> Option<Calls> {
+        if self.stands_in_line(&mut calls) {
+            return None;
+        }
         let Calls { from, conn, calls } = calls;
+        let mut asleep = false;
         let mut answers = Answers::default();
         let mut left = calls.into_iter();
         let mut rest = Vec::new();
@@ -108,7 +126,8 @@ impl Worker {
                 }
             };
             match ended {
-                Ended::Later => {
+                Ended::Later | Ended::Asleep => {
+                    asleep = ended == Ended::Asleep;
                     rest.push(call);
                     rest.extend(left);
                     break;
@@ -128,11 +147,16 @@ impl Worker {
         if !answers.ends.is_empty() {
             self.answers.push((from, conn, answers));
         }
-        (!rest.is_empty()).then_some(Calls {
+        let rest = Calls {
             from,
             conn,
             calls: rest,
-        })
+        };
+        if asleep {
+            self.fetch_for_line(rest, fetch);
+            return None;
+        }
+        (!rest.calls.is_empty()).then_some(rest)
     }
 
     /// Uses a keyspace that was recovered in place.
@@ -141,6 +165,7 @@ impl Worker {
         if let Some(old) = &mut self.keyspace {
             keyspace.inherit(old);
         }
+        self.gate_keyspace(&mut keyspace);
         keyspace.set_now_ms(self.now_ms);
         keyspace.durable(self.log.durable_lsn());
         self.keyspace = Some(keyspace);
@@ -162,9 +187,11 @@ impl Worker {
             if fan {
                 self.fan_part(&mut conn, from, reply, *wait);
             } else {
+                conn.call_returns(from);
                 conn.fill(*place, reply, *wait);
             }
         }
+        self.go_on_behind(&conn);
         self.watch_gate(&mut conn);
         self.attention.push(id);
         self.wait_for_turn(&mut conn);

@@ -27,11 +27,15 @@ use crate::shard::mailbox::{Answers, ConnId, Message, ShardId};
 use crate::shard::{Room, Space};
 use crate::sim;
 use crate::worker::conn::Conn;
+use crate::worker::input_gate::{InputGate, ReadSink};
 use crate::worker::lending::{Coordinator, Held};
 use crate::worker::sweep::Sweeping;
 
 mod blocks;
 pub mod conn;
+pub mod input_gate;
+#[cfg(test)]
+mod input_gate_tests;
 mod lending;
 #[cfg(test)]
 mod lending_tests;
@@ -87,6 +91,8 @@ pub struct Parts {
     pub keyspace: Box<Keyspace>,
     /// Where wishes to the server go.
     pub control: ControlSink,
+    /// Where reads of keys that hibernate go; without it, commands wait for the disk.
+    pub reads: Option<ReadSink>,
     /// Hash seed of the data folder.
     pub seed: u64,
 }
@@ -144,6 +150,7 @@ pub struct Worker {
     /// Something waits for room in the log.
     wants_space: bool,
     sweeping: Option<Sweeping>,
+    input_gate: InputGate,
     /// Over the memory bound, and nothing can be evicted.
     short_of_memory: bool,
     monitors: Vec<ConnId>,
@@ -289,6 +296,7 @@ impl Worker {
             allowance,
             wants_space: false,
             sweeping: None,
+            input_gate: InputGate::new(parts.reads),
             short_of_memory: false,
             monitors: Vec::new(),
             told: KeyspaceStats::default(),
@@ -297,6 +305,10 @@ impl Worker {
             sleep_us: 0,
             random: parts.seed | 1,
         };
+        if let Some(mut keyspace) = worker.keyspace.take() {
+            worker.gate_keyspace(&mut keyspace);
+            worker.keyspace = Some(keyspace);
+        }
         worker.begin_turn();
         worker
     }
@@ -342,6 +354,10 @@ impl Worker {
             return;
         };
         self.forget_watches(&mut conn);
+        if let Some(fetch) = conn.fetch {
+            self.release(fetch);
+        }
+        self.give_up_behind(id);
         if conn.session.monitor {
             self.end_monitor(id);
         }
@@ -661,6 +677,7 @@ impl Worker {
                 complete = keyspace.expire(budget);
                 self.allowance.give_back(bytes);
             }
+            self.input_gate.follow_expiry(self.id, keyspace);
             let entries = if self.short_of_memory {
                 RECLAIM_ENTRIES_SHORT
             } else {
@@ -719,6 +736,7 @@ impl Worker {
             && self.gathered.is_empty()
             && self.lends.is_empty()
             && self.waiting.is_empty()
+            && self.input_gate.is_quiet()
             && self.keyspace.is_some()
             && self.outbox.is_empty()
     }

@@ -22,7 +22,7 @@ use crate::shard::{Context, Ended, execute};
 use crate::sim::{self, Fault};
 use crate::worker::Worker;
 use crate::worker::conn::{Barrier, Conn, Fan};
-use crate::worker::lending::runs_while_held;
+use crate::worker::lending::{drop_wanted, runs_while_held};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +161,9 @@ impl Worker {
                     let args = decoder.args(&buffer[at..]);
                     if self.request(conn, args) == Flow::Again {
                         conn.more = true;
+                        if matches!(conn.barrier, Some(Barrier::Reading)) {
+                            self.fetch_ahead(conn, &buffer[at..], &limits);
+                        }
                         break;
                     }
                     at += consumed;
@@ -229,6 +232,9 @@ impl Worker {
         let flow = self.route_request(conn, args);
         if flow == Flow::Next {
             conn.requests.next();
+            if let Some(fetch) = conn.fetch.take() {
+                self.release(fetch);
+            }
             if conn.session.reply_mode == ReplyMode::Skip {
                 conn.session.reply_mode = ReplyMode::On;
             }
@@ -396,7 +402,7 @@ impl Worker {
                     }
                     wait
                 }
-                Ended::Later => Wait::NONE,
+                Ended::Later | Ended::Asleep => Wait::NONE,
             };
             if suppressed {
                 out.truncate(start);
@@ -407,6 +413,14 @@ impl Worker {
             Ended::Later => {
                 self.wants_space = true;
                 self.waiting_conns.push(conn.id);
+                Flow::Again
+            }
+            Ended::Asleep => {
+                match &mut self.held {
+                    // It is looked at again when the shards are home, and waits for its keys then.
+                    Some(held) => drop_wanted(&mut held.keyspaces),
+                    None => self.fetch_for_request(conn),
+                }
                 Flow::Again
             }
             Ended::Done { failed, .. } => {
@@ -481,6 +495,7 @@ impl Worker {
         }
         self.credit[shard] -= 1;
         self.metrics.hops.add(1);
+        conn.call_leaves(shard);
         let place = self.keep_place(conn);
         let call = Call {
             place,
@@ -528,6 +543,10 @@ impl Worker {
                 Ended::Later => {
                     self.wants_space = true;
                     self.waiting_conns.push(conn.id);
+                    return Flow::Again;
+                }
+                Ended::Asleep => {
+                    self.fetch_for_request(conn);
                     return Flow::Again;
                 }
                 Ended::Done { wait, failed } => {

@@ -32,10 +32,16 @@ pub(crate) struct Sweeping {
     retired_to: Option<u16>,
     /// Databases of which keys of the cursor's slot were given.
     databases: Vec<u32>,
+    /// Where values are made.
+    value: Vec<u8>,
 }
 
-/// Steps per slice, as of 256 entries: a fraction of a millisecond.
-const SWEEP_STEPS: usize = 256 * STEPS_PER_ENTRY;
+/// Steps per slice, as of 128 entries: a fraction of a millisecond. What a bucket has is not
+/// divided, so most slices of a large table are a bucket.
+const SWEEP_STEPS: usize = 128 * STEPS_PER_ENTRY;
+
+/// A value of fewer bytes is copied out of the buffer in which it is made.
+const COPIED_BYTES_MAX: usize = 4096;
 
 impl Worker {
     /// Takes one step of a checkpoint; the shard is at home.
@@ -85,6 +91,7 @@ impl Sweeping {
             retired_all,
             retired_to: None,
             databases: Vec::new(),
+            value: Vec::new(),
         }
     }
 
@@ -118,11 +125,12 @@ impl Sweeping {
             self.cursor.pause_behind(retired.slot);
         }
         let (tables, databases) = (keyspace.tables_mut(), &mut self.databases);
+        let value = &mut self.value;
         let pause = tables.sweep(&mut self.cursor, steps, |swept| {
             if databases.last() != Some(&swept.database) && !swept.is_fields() {
                 databases.push(swept.database);
             }
-            add(&swept, slice);
+            add(&swept, slice, value);
         });
         match pause {
             SweepPause::Budget => {}
@@ -158,8 +166,18 @@ impl Sweeping {
     }
 }
 
-/// Adds the rows of a key, or of fields.
-fn add(swept: &Swept<'_>, slice: &mut Slice) {
+/// What was made in the buffer, which is empty afterwards.
+fn made(buffer: &mut Vec<u8>) -> Bytes {
+    if buffer.len() > COPIED_BYTES_MAX {
+        return Bytes::from(std::mem::take(buffer));
+    }
+    let bytes = Bytes::copy_from_slice(buffer);
+    buffer.clear();
+    bytes
+}
+
+/// Adds the row of a key, or those of fields.
+fn add(swept: &Swept<'_>, slice: &mut Slice, buffer: &mut Vec<u8>) {
     let of = KeyOf {
         slot: swept.slot,
         database: swept.database,
@@ -167,13 +185,12 @@ fn add(swept: &Swept<'_>, slice: &mut Slice) {
         key: swept.key,
     };
     if swept.is_fields() {
-        return add_fields(swept, &of, slice);
+        return add_fields(swept, &of, slice, buffer);
     }
     let value = swept.entry.as_ref().map(|entry| {
         add_deadline(entry.deadline_ms(), &of, DeadlineOf::Key, slice);
-        let mut value = Vec::new();
-        put_value(&mut value, entry.value(), entry.deadline_ms());
-        Bytes::from(value)
+        put_value(buffer, entry.value(), entry.deadline_ms());
+        made(buffer)
     });
     slice.rows.push(RowChange {
         key: RowKey::Main(of).encode(),
@@ -181,7 +198,7 @@ fn add(swept: &Swept<'_>, slice: &mut Slice) {
     });
 }
 
-fn add_fields(swept: &Swept<'_>, of: &KeyOf<'_>, slice: &mut Slice) {
+fn add_fields(swept: &Swept<'_>, of: &KeyOf<'_>, slice: &mut Slice, buffer: &mut Vec<u8>) {
     let Some(ValueRef::Hash(hash)) = swept.entry.as_ref().map(|entry| entry.value()) else {
         return;
     };
@@ -199,9 +216,8 @@ fn add_fields(swept: &Swept<'_>, of: &KeyOf<'_>, slice: &mut Slice) {
                 field: name,
             };
             add_deadline(field.due_ms(), of, what, slice);
-            let mut value = Vec::new();
-            put_field(&mut value, &field.value, field.expires_at_ms);
-            Bytes::from(value)
+            put_field(buffer, &field.value, field.expires_at_ms);
+            made(buffer)
         });
         slice.rows.push(RowChange {
             key: row.encode(),

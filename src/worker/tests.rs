@@ -2,22 +2,25 @@
 //! lending, gate and log, driven by hand.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use hashbrown::HashMap;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::clock::ManualClock;
+use crate::command::transcript::store_all;
 use crate::config::Settings;
 use crate::keyspace::codec::BatchBuilder;
+use crate::keyspace::input_gate::Read;
 use crate::log::sim_disk::{Keep, SimDisk};
 use crate::log::{self, Batch, Log, Manual, Options, Position};
 use crate::recovery::{Plan, recover};
+use crate::residency::StoredKeys;
 use crate::route::Routes;
 use crate::session::{Client, Shared};
-use crate::shard::mailbox::ConnId;
+use crate::shard::mailbox::{ConnId, Message};
 use crate::store::{MapStore, Meta, Store};
 use crate::worker::{Parts, Worker};
 
@@ -31,10 +34,13 @@ pub(super) struct Peer {
 /// A server on one thread.
 pub(super) struct Village {
     disk: Arc<SimDisk>,
+    pub(super) store: Arc<MapStore>,
+    pub(super) clock: ManualClock,
+    /// Reads that nobody has made yet.
+    pub(super) reads: Arc<Mutex<Vec<(usize, Read)>>>,
     log: Log,
     manual: Manual,
     pub(super) workers: Vec<Worker>,
-    pub(super) store: Arc<MapStore>,
     clients: u64,
 }
 
@@ -69,9 +75,9 @@ impl Village {
             next_database_id: 2,
             ..Meta::default()
         };
-        let store = Arc::new(MapStore::new());
-        let rows: Arc<dyn Store> = store.clone();
-        let recovered = recover(&rows, &meta, &mut recovery, plan, &mut |_| {});
+        let map = Arc::new(MapStore::new());
+        let store: Arc<dyn Store> = map.clone();
+        let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {});
         let recovered = recovered.expect("what was written can be read");
         let (log, mut manual) = recovery.finish_manual().expect("the log starts");
         manual.run().expect("the disk works");
@@ -80,9 +86,11 @@ impl Village {
             ..Settings::default()
         };
         let shared = Shared::alone(settings, shards);
-        let clock = ManualClock::new(1_700_000_000_000).clock(recovered.time_ms);
+        let manual_clock = ManualClock::new(1_700_000_000_000);
+        let clock = manual_clock.clock(recovered.time_ms);
         first_ceiling(&log, recovered.tokens.ceiling(), clock.now_ms());
         manual.run().expect("the disk works");
+        let reads: Arc<Mutex<Vec<(usize, Read)>>> = Arc::default();
         let workers = recovered
             .keyspaces
             .into_iter()
@@ -96,16 +104,23 @@ impl Village {
                     clock: clock.clone(),
                     keyspace,
                     control: Arc::new(|_| {}),
+                    reads: Some({
+                        let reads = reads.clone();
+                        let add = move |read| reads.lock().expect("one thread").push(read);
+                        Arc::new(move |shard, read| add((shard, read)))
+                    }),
                     seed: SEED + id as u64,
                 })
             });
         let workers = workers.collect();
         Village {
             disk: disk.clone(),
+            store: map,
+            clock: manual_clock,
+            reads,
             log,
             manual,
             workers,
-            store,
             clients: 0,
         }
     }
@@ -218,6 +233,54 @@ impl Village {
         self.send(peer, lines);
         self.settle();
         self.output(peer)
+    }
+
+    // ---- keys that hibernate -----------------------------------------------------------------
+
+    /// Everything is stored and leaves memory.
+    pub(super) fn hibernate(&mut self) {
+        self.settle();
+        (0..self.workers.len()).for_each(|shard| self.hibernate_shard(shard));
+    }
+
+    /// The same for one shard, if it is at home.
+    pub(super) fn hibernate_shard(&mut self, shard: usize) {
+        if self.workers[shard].keyspace().is_none() {
+            return;
+        }
+        self.workers[shard].seal();
+        if let Some(keyspace) = self.workers[shard].keyspace() {
+            store_all(keyspace, &self.store);
+            keyspace.evict(0, usize::MAX, true);
+        }
+    }
+
+    /// How many reads were asked for and not made.
+    pub(super) fn reads_left(&self) -> usize {
+        self.reads.lock().expect("one thread").len()
+    }
+
+    /// Makes one read; nothing else happens.
+    pub(super) fn make_read(&mut self, place: usize) -> (usize, Message) {
+        let (shard, read) = self.reads.lock().expect("one thread").remove(place);
+        let cold = StoredKeys::new(self.store.clone());
+        (shard, Message::Rows(read.perform(&cold, SEED)))
+    }
+
+    /// Makes one read, and lets go on who waited for it.
+    pub(super) fn read(&mut self, place: usize) {
+        let (shard, rows) = self.make_read(place);
+        self.workers[shard].message(rows);
+        self.deliver();
+    }
+
+    /// Makes all reads, and those that follow from them.
+    pub(super) fn read_all(&mut self) {
+        self.settle();
+        while self.reads_left() > 0 {
+            self.read(0);
+            self.settle();
+        }
     }
 
     /// The power goes; what the disk had not synced is kept as `keep` says.

@@ -76,6 +76,7 @@ impl Server {
             clock,
             keyspace: recovered.keyspaces.remove(0),
             control: Arc::new(|_| {}),
+            reads: None,
             seed: SEED,
         });
         let names = ("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned());

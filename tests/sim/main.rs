@@ -399,6 +399,7 @@ impl Totals {
         self.counts.plain += counts.plain;
         self.counts.reloads += counts.reloads;
         self.counts.stops += counts.stops;
+        self.counts.evicted += counts.evicted;
     }
 
     fn print(&self) {
@@ -413,6 +414,7 @@ impl Totals {
             plain,
             reloads,
             stops,
+            evicted,
         } = self.counts;
         let Report {
             lives,
@@ -428,7 +430,8 @@ impl Totals {
             "{} seeds: {lives} starts, {recoveries} recoveries of {recovered_keys} keys, {batches} \
              batches, {checkpoints} checkpoints\n{events} events, {replies} replies checked ({plain} \
              by the plain model), {blocks} blocks, {tokens} tokens, \
-             {reloads} recoveries in place, {stops} clean stops\n{flips} bits flipped: \
+             {reloads} recoveries in place, {stops} clean stops, \
+             {evicted} keys left memory\n{flips} bits flipped: \
              {flips_found} found, {} harmless, {flips_undecided} in the last record before a \
              crash\n{cuts} times the end of the log was lost: {cuts_found} found",
             self.seeds,

@@ -15,6 +15,7 @@ use tallyman::keyspace::owned::Origin as KeyspaceOrigin;
 use tallyman::keyspace::tokens::{TOKEN_END, TokenSource};
 use tallyman::keyspace::txn::{Owners, Txn, WatchedKey};
 use tallyman::keyspace::{Databases, Key, Keyspace};
+use tallyman::limits::FIELDS_EXPIRED_AT_ONCE_MAX;
 use tallyman::log::{Lsn, SyncMode};
 use tallyman::resp::decode::OwnedArgs;
 use tallyman::resp::value::Value;
@@ -124,6 +125,7 @@ pub struct Counts {
     pub plain: u64,
     pub reloads: u64,
     pub stops: u64,
+    pub evicted: u64,
 }
 
 /// All that is known of a run of the simulator.
@@ -355,12 +357,17 @@ impl Oracle {
             Event::BlockDone(context, reply) => self.block_done(context, reply),
             Event::Watched(at, context, watched) => self.watched(&at, context, watched),
             Event::Unwatched(at, context, watched) => self.unwatched(&at, context, &watched),
-            Event::Expired(at, budget) => {
+            Event::Expired(at, database, key) => {
                 let ((), changed) = self.run(&at, |owners| {
                     if let Owners::Several(keyspaces) = owners {
-                        keyspaces[0].expire(budget);
+                        let key = keyspaces[0].key_of(database, &key);
+                        keyspaces[0].expire_key(database, &key, FIELDS_EXPIRED_AT_ONCE_MAX);
                     }
                 });
+                self.note_changes(&changed);
+            }
+            Event::PutOff(at, keys) => {
+                let ((), changed) = self.run(&at, |owners| look_at(owners, &keys));
                 self.note_changes(&changed);
             }
             Event::Appended(lsn, payload) => {
@@ -469,7 +476,7 @@ impl Oracle {
         self.note(row.spec.name.as_bytes());
         self.note(&reply);
         let mut room = match ended {
-            Ended::Later => Scripted(Room::Later),
+            Ended::Later | Ended::Asleep => Scripted(Room::Later),
             Ended::Done { .. } if reply.starts_with(b"-NOSPACE") => Scripted(Room::None),
             Ended::Done { .. } => Scripted(Room::Granted),
         };
@@ -869,7 +876,11 @@ fn say(event: &Event) {
             show(reply)
         ),
         Event::Block { at, runs, .. } => println!("{:?} block, runs: {runs}", at.slots),
-        Event::Expired(at, _) => println!("{:?} {} expiry", at.slots, at.now_ms),
+        Event::Expired(at, database, key) => {
+            let key = key.escape_ascii();
+            println!("{:?} {} expiry db {database} {key}", at.slots, at.now_ms);
+        }
+        Event::PutOff(at, keys) => println!("{:?} {} put off: {keys:?}", at.slots, at.now_ms),
         Event::Appended(lsn, payload) => {
             let mutations = tallyman::keyspace::codec::Mutations::of(payload);
             println!("batch {lsn}: {:?}", mutations.collect::<Vec<_>>());
@@ -877,6 +888,19 @@ fn say(event: &Event) {
         Event::Sealed(slots, lsn) => println!("{slots:?} sealed at {lsn}"),
         Event::Flushed(ids, next) => println!("databases {ids:?}, next {next}"),
         _ => {}
+    }
+}
+
+/// Looks at keys, by database id, so that what is past its deadline goes.
+fn look_at(owners: Owners<'_>, keys: &[(u32, Vec<u8>)]) {
+    let Owners::Several(keyspaces) = owners else {
+        return;
+    };
+    for (database, bytes) in keys {
+        let key = keyspaces[0].key_of(*database, bytes);
+        let slots = |keyspace: &Box<Keyspace>| keyspace.slots().contains(&key.slot);
+        let place = keyspaces.iter().position(slots);
+        keyspaces[place.expect("a shard of the scene")].expire_key(*database, &key, usize::MAX);
     }
 }
 

@@ -17,11 +17,12 @@ use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tallyman::clock::{Clock, ManualClock};
 use tallyman::config::{AppendFsync, DebugCommand, Settings};
+use tallyman::keyspace::input_gate::Read;
 use tallyman::keyspace::tokens::{TOKEN_BLOCK, TokenSource};
 use tallyman::log::sim_disk::{Call, Keep, SimDisk};
 use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, SyncMode};
 use tallyman::recovery::{self, Plan, Recovered, recover};
-use tallyman::residency::due_rows;
+use tallyman::residency::{StoredKeys, due_rows};
 use tallyman::route::Routes;
 use tallyman::server::checkpoints::{DatabaseMap, Progress, Shards, Tools};
 use tallyman::server::first_batch;
@@ -82,6 +83,8 @@ pub struct World {
     now: Clock,
     /// Rows of deadlines before this were read, by shard.
     next_deadlines: Vec<Vec<u8>>,
+    /// Reads of keys that hibernate, by shard, that nobody has made yet.
+    reads: Reads,
     checkpointing: bool,
     /// Why the process has died.
     pub dead: Option<String>,
@@ -98,6 +101,8 @@ pub enum Wish {
         asker: (usize, ConnId),
     },
 }
+
+type Reads = Arc<Mutex<Vec<(usize, Read)>>>;
 
 /// What a checkpoint works with, beside the world.
 pub type Checkpoint = Tools<Reach>;
@@ -298,6 +303,7 @@ impl World {
         let shards = plan.routes.shards();
         let shared = shared(shards, &machine);
         let wishes: Arc<Mutex<Vec<Control>>> = Arc::default();
+        let reads: Reads = Arc::default();
         let map = recovered.keyspaces[0].databases();
         let databases = DatabaseMap {
             ids: map.ids().to_vec(),
@@ -311,6 +317,7 @@ impl World {
             .enumerate()
             .map(|(id, keyspace)| {
                 let wishes = wishes.clone();
+                let reads = reads.clone();
                 Worker::new(Parts {
                     id,
                     routes: plan.routes,
@@ -319,6 +326,9 @@ impl World {
                     clock: clock.clone(),
                     keyspace,
                     control: Arc::new(move |wish| wishes.lock().expect("one thread").push(wish)),
+                    reads: Some(Arc::new(move |shard, read| {
+                        reads.lock().expect("one thread").push((shard, read));
+                    })),
                     seed: plan.seed + id as u64,
                 })
             });
@@ -337,6 +347,7 @@ impl World {
             tokens: recovered.tokens.clone(),
             now: clock.clone(),
             next_deadlines: vec![DEADLINES_BEGIN.to_vec(); shards],
+            reads,
             checkpointing: false,
             dead: None,
             calm: false,
@@ -558,7 +569,8 @@ impl World {
                 }
             }
             480..580 => drop(self.seal(shard)),
-            580..680 => drop(self.commit()),
+            580..660 => drop(self.commit()),
+            660..680 => drop(self.read()),
             680..780 => self.tell_durable(shard),
             780..880 => self.client_sends(),
             880..920 => self.time_passes(),
@@ -584,6 +596,7 @@ impl World {
                     return self.pending.pop_front();
                 }
             }
+            980..1_000 => self.evict(shard),
             _ => {}
         }
         None
@@ -639,6 +652,28 @@ impl World {
             14 => self.machine.store.fail_next(StoreFault::CrashBeforeFinish),
             15 => self.machine.store.fail_next(StoreFault::CrashAfterFinish),
             _ => {}
+        }
+    }
+
+    /// A reader thread reads a key; which of them is first, nobody knows.
+    fn read(&mut self) -> bool {
+        let left = self.reads.lock().expect("one thread").len();
+        if left == 0 {
+            return false;
+        }
+        let nth = self.random(left);
+        let (shard, read) = self.reads.lock().expect("one thread").swap_remove(nth);
+        let cold = StoredKeys::new(self.machine.store.clone());
+        let rows = read.perform(&cold, self.machine.seed);
+        self.inboxes[shard].push_back(Message::Rows(rows));
+        true
+    }
+
+    /// Memory is short.
+    fn evict(&mut self, shard: usize) {
+        let entries = [1, 5, 1_000][self.random(3)];
+        if let Some(keyspace) = self.workers[shard].keyspace() {
+            self.machine.oracle.counts.evicted += keyspace.evict(0, entries, true).entries;
         }
     }
 
@@ -771,6 +806,9 @@ impl World {
                 busy |= self.seal(shard);
             }
             while self.commit() {
+                busy = true;
+            }
+            while self.read() {
                 busy = true;
             }
             if self.dead.is_some() {
