@@ -15,8 +15,8 @@ use super::walk::{Record, Walker};
 use super::{Fatal, Known, Position};
 use crate::limits::{LOG_BLOCK_BYTES, LOG_PIECE_BYTES};
 
-/// Copies what the log in `dir` holds from `known.from` on into the new folder `to`, with the segments
-/// that it lies in. Answers the copy's last position.
+/// Copies what the log in `dir` holds from `known.from` on into the new folder `to`, with the
+/// segments that it lies in. Answers the copy's last position.
 ///
 /// # Errors
 /// Damage; also a log that was trimmed beyond that meanwhile. While a server runs on the log, try

@@ -5,7 +5,8 @@
 //! slack, fit into what is allocated on disk: twice, because a batch that does not fit into the
 //! rest of a segment leaves less than its own size unused there. `at_hand` falls before a promise
 //! is fulfilled and rises only after space exists, so a race can refuse but never promise too much.
-//! While space is withheld, no segment is allocated ahead and only what frees space is promised any.
+//! While space is withheld, no segment is allocated ahead, and only what frees space is promised
+//! any.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -289,7 +290,8 @@ impl Space {
         self.changed.notify_all();
     }
 
-    /// Gives back spare segments, as long as `target` and what is promised stay at hand, and a spare.
+    /// Gives back spare segments, as long as `target` and what is promised stay at hand, and a
+    /// spare.
     fn shed(&self, target: u64) -> Result<(), Fatal> {
         loop {
             let spare = {

@@ -76,8 +76,8 @@ pub(super) struct Walker {
 }
 
 impl Walker {
-    /// Finds the segment in which the log goes on behind `known.from`. Without any (`live` is empty) the
-    /// log is new.
+    /// Finds the segment in which the log goes on behind `known.from`. Without any (`live` is
+    /// empty) the log is new.
     pub fn open(
         disk: &dyn Disk,
         dir: &Path,
@@ -215,7 +215,8 @@ impl Walker {
     }
 
     /// Looks at everything behind the end of the chain, after `next` has answered None. An error if
-    /// anything there, or what is known from elsewhere, proves that what is missing had been synced.
+    /// anything there, or what is known from elsewhere, proves that what is missing had been
+    /// synced.
     ///
     /// A header is enough as a proof, whether its payload is whole or not: it has a checksum of its
     /// own, over the secret folder id, and was written when its synced lsn was already durable. A

@@ -1,8 +1,8 @@
 //! The checkpoint thread: one checkpoint at a time, asked for by size, by command, or at the stop.
 //!
 //! Always true: the position is read before any shard begins its sweep; the log is trimmed only
-//! behind a position that the store has. When a checkpoint finds the disk full, the ballast is given
-//! up for it, and the log leaves the disk's space alone until the ballast is back.
+//! behind a position that the store has. When a checkpoint finds the disk full, the ballast is
+//! given up for it, and the log leaves the disk's space alone until the ballast is back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -360,8 +360,8 @@ impl Server {
         if !stop.no_save
             && let Err(text) = self.checkpoints.run_now()
         {
-            // Who asks by command can ask otherwise. Who sent a signal wants the process to end, and
-            // the log has everything.
+            // Who asks by command can ask otherwise. Who sent a signal wants the process to end,
+            // and the log has everything.
             if stop.asker.is_some() {
                 return Err(text);
             }

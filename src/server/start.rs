@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use rand::RngExt;
 use tokio::sync::mpsc;
@@ -262,9 +262,7 @@ fn run_threads(
         let thread = std::thread::Builder::new().name(format!("shard-{id}"));
         threads.extend(thread.spawn(move || run(parts, inbox, peers)));
     }
-    progress
-        .lsn
-        .store(meta.lsn, std::sync::atomic::Ordering::Relaxed);
+    progress.lsn.store(meta.lsn, Ordering::Relaxed);
     let due = Due::start(due::Tools {
         store: store.clone(),
         clock: clock.clone(),

@@ -311,7 +311,8 @@ pub fn execute_block(
 
 /// Whether the log has room for what a block writes; nothing while it is being made. The room is
 /// taken by the commands; here it is only made sure that it is there for all of them, for on a disk
-/// that is full a block does not happen in part. One that only frees space may use what is set aside.
+/// that is full a block does not happen in part. One that only frees space may use what is set
+/// aside.
 fn room_for(block: &BlockCall, space: &mut dyn Space) -> Option<bool> {
     let has = |id: &RowId, flag| table().row(*id).has(flag);
     let writes = block.calls.iter().filter(|(id, _)| has(id, flag::WRITE));

@@ -1,9 +1,10 @@
 //! The ballast: a file that holds nothing, and with it space on the disk that nobody else can take.
-//! When a checkpoint or a compaction finds the disk full, the file gives its space up; they make the
-//! store smaller (what was deleted goes) and the log shorter, and then the ballast is taken back.
-//! It is as large as what the store may need to be written anew, up to a bound.
+//! When a checkpoint or a compaction finds the disk full, the file gives its space up; they make
+//! the store smaller (what was deleted goes) and the log shorter, and then the ballast is taken
+//! back. It is as large as what the store may need to be written anew, up to a bound.
 //!
-//! Always true: what the file has is real space, and is never read; no failure of it stops anything.
+//! Always true: what the file has is real space, and is never read; no failure of it stops
+//! anything.
 
 use std::fs::{File, OpenOptions};
 use std::io;

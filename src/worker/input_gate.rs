@@ -6,9 +6,9 @@
 //!
 //! Always true: the keys of a fetch stay in memory until it is released. A connection runs nothing
 //! while its request waits; calls of one connection run in their order, so those behind one that
-//! waits stand in line behind it, and so does what it wants to run on borrowed shards. No shard is lent while its keys are read. What waits is bounded:
-//! a connection waits with what it has read, calls keep their credit, and a coordinator's
-//! connection waits for it.
+//! waits stand in line behind it, and so does what it wants to run on borrowed shards. No shard is
+//! lent while its keys are read. What waits is bounded: a connection waits with what it has read,
+//! calls keep their credit, and a coordinator's connection waits for it.
 
 use std::sync::Arc;
 

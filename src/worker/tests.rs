@@ -60,8 +60,8 @@ impl Village {
         options.segment_bytes = segment_bytes;
         options.set_aside_bytes = 64 * 1024;
         options.writers = shards;
-        let opened = log::open(disk.disk(), Path::new("log"), options, Position::default());
-        let mut recovery = opened.expect("the log opens");
+        let mut recovery =
+            log::open(disk.disk(), Path::new("log"), options, Position::default()).unwrap();
         let plan = Plan {
             routes: Routes::new(shards),
             seed: SEED,
@@ -77,8 +77,8 @@ impl Village {
         };
         let map = Arc::new(MapStore::new());
         let store: Arc<dyn Store> = map.clone();
-        let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {});
-        let recovered = recovered.expect("what was written can be read");
+        let recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})
+            .expect("what was written can be read");
         let (log, mut manual) = recovery.finish_manual().expect("the log starts");
         manual.run().expect("the disk works");
         let settings = Settings {
@@ -91,10 +91,8 @@ impl Village {
         first_ceiling(&log, recovered.tokens.ceiling(), clock.now_ms());
         manual.run().expect("the disk works");
         let reads: Arc<Mutex<Vec<(usize, Read)>>> = Arc::default();
-        let workers = recovered
-            .keyspaces
-            .into_iter()
-            .enumerate()
+        let keyspaces = recovered.keyspaces.into_iter().enumerate();
+        let workers = keyspaces
             .map(|(id, keyspace)| {
                 Worker::new(Parts {
                     id,
@@ -111,8 +109,8 @@ impl Village {
                     }),
                     seed: SEED + id as u64,
                 })
-            });
-        let workers = workers.collect();
+            })
+            .collect();
         Village {
             disk: disk.clone(),
             store: map,

@@ -1,5 +1,5 @@
-//! A whole connection: any bytes, in any pieces, get well-formed replies, and what they wrote can be
-//! recovered. And RESTORE: a payload is refused, or makes a value that DUMP and RESTORE keep.
+//! A whole connection: any bytes, in any pieces, get well-formed replies, and what they wrote can
+//! be recovered. And RESTORE: a payload is refused, or makes a value that DUMP and RESTORE keep.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! A whole server on one thread: workers, mailboxes, lending, commit log, checkpoint, gate and reply
-//! queues, one step at a time in random order, over a disk that fails and a clock that jumps.
+//! A whole server on one thread: workers, mailboxes, lending, commit log, checkpoint, gate and
+//! reply queues, one step at a time in random order, over a disk that fails and a clock that jumps.
 //!
 //! Always true: the same seed takes the same steps.
 
