@@ -117,6 +117,10 @@ pub fn load(
     plan: Plan,
     tokens: TokenSource,
 ) -> Result<Vec<Box<Keyspace>>, Fatal> {
+    let tokens = match sim::fault(Fault::ReloadReusesTokens) {
+        true => TokenSource::above(1),
+        false => tokens,
+    };
     let mut keyspaces = sleeping(store, meta, plan, &tokens)?;
     end_replay(&mut keyspaces)?;
     for keyspace in &mut keyspaces {

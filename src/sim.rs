@@ -50,6 +50,16 @@ pub enum Fault {
     CountMissing,
     /// A command that is refused keeps what it wrote.
     UndoSkipped,
+    /// A key leaves memory before the store has its last change.
+    DirtyEvicted,
+    /// Nobody hears of the deadlines of keys that hibernate.
+    DeadlineRowsIgnored,
+    /// CLIENT REPLY does not keep replies back.
+    SilenceBroken,
+    /// A recovery in place gives a shard tokens that another one has.
+    ReloadReusesTokens,
+    /// A recovery in place forgets who watches.
+    ReloadForgetsWatches,
     /// A reply that comes from another shard overtakes those before it.
     ReplyOvertakes,
     /// A key that would have to be read from the store is taken for a missing one.
@@ -80,6 +90,11 @@ impl Fault {
         Fault::DatabasesNotLogged,
         Fault::CountMissing,
         Fault::UndoSkipped,
+        Fault::DirtyEvicted,
+        Fault::DeadlineRowsIgnored,
+        Fault::SilenceBroken,
+        Fault::ReloadReusesTokens,
+        Fault::ReloadForgetsWatches,
         Fault::ReplyOvertakes,
         Fault::SleeperMissing,
     ];

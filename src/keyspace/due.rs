@@ -12,7 +12,7 @@ use super::owned::{Keyspace, due_ms};
 use super::slot::Presence;
 use super::{Key, Kind};
 use crate::limits::{DUE_READS_MAX, FIELDS_EXPIRED_AT_ONCE_MAX};
-use crate::sim;
+use crate::sim::{self, Fault};
 
 /// How far the store's deadline rows have been read, and what they lead to.
 #[derive(Debug, Default)]
@@ -247,7 +247,9 @@ impl Keyspace {
     /// Hints from the store's rows; all that is due before `read_ms` was given by now.
     pub fn take_hints(&mut self, hints: &[Hint], read_ms: u64) {
         let slots = self.tables.slots();
-        for hint in hints.iter().filter(|hint| slots.contains(&hint.slot)) {
+        let known = |hint: &&Hint| slots.contains(&hint.slot);
+        let lost = sim::fault(Fault::DeadlineRowsIgnored);
+        for hint in hints.iter().filter(|hint| known(hint) && !lost) {
             self.deadlines.add(*hint);
         }
         self.pump.read_ms = self.pump.read_ms.max(read_ms);

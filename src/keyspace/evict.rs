@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::directory::{Bucket, SlotTable};
 use super::entry::{DIRTY, IN_FLIGHT, REFERENCED, Raw, TOMBSTONE};
 use super::{DatabaseId, Key, Tables};
+use crate::sim::{self, Fault};
 
 /// Where eviction goes on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -177,7 +178,11 @@ fn evict_from(
     may_go: impl Fn(Raw<'_>) -> bool,
     bytes_wanted: usize,
 ) -> u64 {
-    let kept = if in_flight { DIRTY | IN_FLIGHT } else { DIRTY };
+    let kept = match in_flight {
+        _ if sim::fault(Fault::DirtyEvicted) => 0,
+        true => DIRTY | IN_FLIGHT,
+        false => DIRTY,
+    };
     let clean = |raw: Raw<'_>| raw.meta() & kept == 0 && raw.kind() != TOMBSTONE;
     let (mut entries, mut bytes) = (0, 0);
     for number in bucket.segment_numbers() {

@@ -440,7 +440,9 @@ impl Keyspace {
 
     /// Brings over what a recovery in place must not lose: watches and switches.
     pub fn inherit(&mut self, old: &mut Keyspace) {
-        self.watched = std::mem::take(&mut old.watched);
+        if !sim::fault(Fault::ReloadForgetsWatches) {
+            self.watched = std::mem::take(&mut old.watched);
+        }
         self.active_expiry = old.active_expiry;
         self.stats = old.stats;
         self.retired.append(&mut old.retired);

@@ -144,6 +144,11 @@ impl SimDisk {
         state.failures.push((call, count, error));
     }
 
+    /// Calls that were to fail do not.
+    pub fn spare(&self) {
+        self.state().failures.clear();
+    }
+
     /// How often this kind of call was made.
     pub fn calls(&self, call: Call) -> u64 {
         self.state().calls.get(&call).copied().unwrap_or(0)

@@ -19,6 +19,7 @@ use crate::route::{Need, ShardSet, merge};
 use crate::session::{ReplyMode, permitted, redacted};
 use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId, Work};
 use crate::shard::{Context, Ended, execute};
+use crate::sim::{self, Fault};
 use crate::worker::Worker;
 use crate::worker::conn::{Barrier, Conn, Fan};
 use crate::worker::lending::{drop_wanted, runs_while_held};
@@ -375,7 +376,8 @@ impl Worker {
 
     /// Whether the reply of the current command is sent.
     pub(super) fn is_suppressed(conn: &Conn) -> bool {
-        matches!(conn.session.reply_mode, ReplyMode::Off | ReplyMode::Skip)
+        let silent = matches!(conn.session.reply_mode, ReplyMode::Off | ReplyMode::Skip);
+        silent && !sim::fault(Fault::SilenceBroken)
     }
 
     fn run_here(&mut self, conn: &mut Conn, id: RowId, args: Args<'_>) -> Flow {

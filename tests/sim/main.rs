@@ -35,7 +35,7 @@ use tallyman::sim::{self, Fault};
 use tallyman::store::Store;
 
 use crate::oracle::Counts;
-use crate::world::{Machine, Started, World, lose};
+use crate::world::{Machine, Started, Wish, World, lose};
 
 /// What a run of one seed found out.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -122,26 +122,58 @@ fn start(mut machine: Box<Machine>) -> Started {
 
 /// Lets the server live for so many steps, or until it dies. Returns its checkpoints.
 fn live(started: &mut Started, steps: usize) -> u64 {
-    let Started { world, checkpoint } = started;
     let mut checkpoints = 0;
     for _ in 0..steps {
-        let begin = world.borrow_mut().step();
-        if begin {
-            world.borrow_mut().set_checkpointing(true);
-            let done = checkpoint.run(true);
-            let mut world = world.borrow_mut();
-            world.set_checkpointing(false);
-            checkpoints += u64::from(done.is_ok());
-            if world.machine.oracle.aloud {
-                let meta = world.machine.store.meta();
-                println!("checkpoint: {done:?}, the store is at {meta:?}");
+        let wish = started.world.borrow_mut().step();
+        match wish {
+            None => {}
+            Some(Wish::Checkpoint) => checkpoints += u64::from(checkpoint(started)),
+            Some(Wish::Reload(asker)) => {
+                let done = reload(started);
+                started.world.borrow_mut().resume(asker, done);
+            }
+            Some(Wish::Stop { no_save, asker }) => {
+                let done = stop(started, no_save);
+                started.world.borrow_mut().resume(asker, done);
             }
         }
-        if world.borrow().dead.is_some() {
+        if started.world.borrow().dead.is_some() {
             break;
         }
     }
     checkpoints
+}
+
+/// Runs a checkpoint; false if it did not succeed.
+fn checkpoint(started: &mut Started) -> bool {
+    let Started { world, checkpoint } = started;
+    world.borrow_mut().set_checkpointing(true);
+    let done = checkpoint.run(true);
+    let mut world = world.borrow_mut();
+    world.set_checkpointing(false);
+    if world.machine.oracle.aloud {
+        let meta = world.machine.store.meta();
+        println!("checkpoint: {done:?}, the store is at {meta:?}");
+    }
+    done.is_ok()
+}
+
+/// DEBUG RELOAD, as the server does it.
+fn reload(started: &mut Started) -> Result<(), String> {
+    started.world.borrow_mut().stand_still()?;
+    if !checkpoint(started) {
+        return Err("no checkpoint".to_owned());
+    }
+    started.world.borrow_mut().reload()
+}
+
+/// SHUTDOWN, as the server does it.
+fn stop(started: &mut Started, no_save: bool) -> Result<(), String> {
+    started.world.borrow_mut().stand_still()?;
+    if !no_save && !checkpoint(started) {
+        return Err("no checkpoint".to_owned());
+    }
+    started.world.borrow_mut().stop()
 }
 
 /// The server comes to rest, and tells all that it has.
@@ -159,7 +191,7 @@ fn flip_bits(machine: &mut Machine, report: &mut Report) {
     if machine.mode != SyncMode::Always {
         return;
     }
-    let Ok((recovery, _, _)) = machine.read(&machine.disk.fork(1), 1) else {
+    let Ok((recovery, _, _)) = machine.read(&machine.disk.fork(1), 1, true) else {
         // What a start makes of it is checked there.
         return;
     };
@@ -171,7 +203,7 @@ fn flip_bits(machine: &mut Machine, report: &mut Report) {
             return;
         }
         report.flips += 1;
-        let Ok((recovery, recovered, _)) = machine.read(&disk, 2) else {
+        let Ok((recovery, recovered, _)) = machine.read(&disk, 2, true) else {
             report.flips_found += 1;
             continue;
         };
@@ -205,7 +237,7 @@ fn check_served(
 /// On copies of the disk: the end of the log is lost. Whoever starts then has a state that was once
 /// there, and never one older than what the store was made of; or is told.
 fn cut_tails(machine: &mut Machine, report: &mut Report) {
-    if machine.read(&machine.disk.fork(1), 1).is_err() {
+    if machine.read(&machine.disk.fork(1), 1, true).is_err() {
         return;
     }
     for _ in 0..2 {
@@ -227,7 +259,7 @@ fn cut_tails(machine: &mut Machine, report: &mut Report) {
         };
         disk.truncate(file, at as u64 * 4096);
         report.cuts += 1;
-        let Ok((recovery, recovered, _)) = machine.read(&disk, 2) else {
+        let Ok((recovery, recovered, _)) = machine.read(&disk, 2, true) else {
             report.cuts_found += 1;
             continue;
         };
@@ -365,6 +397,8 @@ impl Totals {
         self.counts.recovered_keys += counts.recovered_keys;
         self.counts.tokens += counts.tokens;
         self.counts.plain += counts.plain;
+        self.counts.reloads += counts.reloads;
+        self.counts.stops += counts.stops;
         self.counts.evicted += counts.evicted;
     }
 
@@ -378,6 +412,8 @@ impl Totals {
             recovered_keys,
             tokens,
             plain,
+            reloads,
+            stops,
             evicted,
         } = self.counts;
         let Report {
@@ -394,6 +430,7 @@ impl Totals {
             "{} seeds: {lives} starts, {recoveries} recoveries of {recovered_keys} keys, {batches} \
              batches, {checkpoints} checkpoints\n{events} events, {replies} replies checked ({plain} \
              by the plain model), {blocks} blocks, {tokens} tokens, \
+             {reloads} recoveries in place, {stops} clean stops, \
              {evicted} keys left memory\n{flips} bits flipped: \
              {flips_found} found, {} harmless, {flips_undecided} in the last record before a \
              crash\n{cuts} times the end of the log was lost: {cuts_found} found",

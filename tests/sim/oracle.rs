@@ -109,6 +109,7 @@ struct Life {
     durable_lsn: Lsn,
     /// A start that failed later found the log ending here: what follows is of starts.
     cut_lsn: Lsn,
+    tokens: TokenSource,
 }
 
 /// What the simulator counts.
@@ -122,6 +123,8 @@ pub struct Counts {
     pub recovered_keys: u64,
     pub tokens: u64,
     pub plain: u64,
+    pub reloads: u64,
+    pub stops: u64,
     pub evicted: u64,
 }
 
@@ -293,7 +296,24 @@ impl Oracle {
             shown_lsn: beginning.lsn,
             durable_lsn: beginning.lsn,
             cut_lsn: Lsn::MAX,
+            tokens,
         });
+    }
+
+    /// The server recovered in place: that changes nothing but its tokens, and drew them anew.
+    pub fn reloaded(&mut self, ceiling: Bytes) {
+        let life = self.life();
+        for keyspace in life.shards.iter_mut().flatten() {
+            keyspace.set_tokens(life.tokens.clone());
+        }
+        life.log.apply(ceiling);
+        self.counts.reloads += 1;
+    }
+
+    /// The server ended as it was asked to: it may not have lost anything, however it synced.
+    pub fn stopped(&mut self, lsn: Lsn) {
+        self.durable(lsn);
+        self.counts.stops += 1;
     }
 
     /// The log says that everything up to here is on disk.
@@ -409,11 +429,21 @@ impl Oracle {
     }
 
     /// A database that was emptied long ago may get a new id or not, which nobody sees.
-    fn follow_flush(&mut self) {
+    fn follow_flush(&mut self, before: &[State], (ids, next): DatabaseMap) {
         let life = self.life();
-        let Some((ids, next)) = life.flushed.take() else {
-            return;
+        let own = databases_of(life);
+        let (ids, next) = match life.flushed.clone() {
+            Some(map) => map,
+            // The reference alone did it: what it emptied was empty.
+            None if own.iter().any(|id| !ids.contains(id)) => {
+                let gone = |name: &&Name| !own.contains(&name.0);
+                let lost = before.iter().flat_map(State::keys).find(gone);
+                assert_eq!(lost, None, "a database is not flushed, and has keys");
+                (ids, next)
+            }
+            None => return,
         };
+        life.flushed = None;
         let own = databases_of(life);
         let other = own
             .iter()
@@ -461,11 +491,12 @@ impl Oracle {
             Ended::Done { .. } => Scripted(Room::Granted),
         };
         let before = self.life().states.clone();
+        let map = map_of(self.life());
         let mut out = Vec::new();
         let (_, changed) = self.run(at, |owners| {
             execute(owners, &row, args.args(), context, &mut room, &mut out)
         });
-        self.follow_flush();
+        self.follow_flush(&before, map);
         let told = || format!("{} {}", row.spec.name, shown(&args));
         check_reply(&row, &out, &reply, &told);
         let failed = !matches!(ended, Ended::Done { failed: false, .. });
@@ -882,6 +913,13 @@ fn look_at(owners: Owners<'_>, keys: &[(u32, Vec<u8>)]) {
         let place = keyspaces.iter().position(slots);
         keyspaces[place.expect("a shard of the scene")].expire_key(*database, &key, usize::MAX);
     }
+}
+
+/// The reference's map of databases.
+fn map_of(life: &Life) -> DatabaseMap {
+    let at_home = life.shards.iter().flatten().next();
+    let databases = at_home.expect("a shard at home").databases();
+    (databases.ids().to_vec(), databases.next())
 }
 
 fn databases_of(life: &Life) -> &[u32] {

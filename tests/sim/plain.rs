@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use tallyman::keyspace::FieldValue;
 use tallyman::resp::Protocol;
 
 use crate::state::{Form, Logical, Name, State};
@@ -35,6 +36,11 @@ pub fn check(call: &Call<'_>, reply: &[u8], before: &[State], after: &[State]) -
         let name: Name = (call.database, key.to_vec());
         states.iter().find_map(|state| state.get(&name).cloned())
     };
+    // What becomes of a hold whose time is up is another model's affair.
+    let mut found = call.words.iter().filter_map(|key| find(before, key));
+    if found.any(|logical| logical.has_hold_due(call.now_ms)) {
+        return false;
+    }
     let read = |key: &[u8]| live(find(before, key), call.now_ms);
     let mut expected_after = After::new();
     let Some(answer) = answer(call, &read, &mut expected_after) else {
@@ -245,12 +251,16 @@ fn hash(call: &Call<'_>, read: Read<'_>, after: &mut After) -> Option<Answer> {
     };
     Some(match (call.name, words) {
         ("hlen", []) => Answer::Integer(fields.len() as i64),
-        ("hget", [field]) => Answer::Bulk(fields.get(*field).map(|(value, _)| value.to_vec())),
+        ("hget", [field]) => Answer::Bulk(
+            fields
+                .get(*field)
+                .map(|(value, _)| value.to_bytes().to_vec()),
+        ),
         ("hexists", [field]) => Answer::Integer(i64::from(fields.contains_key(*field))),
         ("hset", [_, _, ..]) if words.len() % 2 == 0 => {
             let mut changed = fields.clone();
             for pair in words.chunks(2) {
-                changed.insert(pair[0].to_vec(), (Bytes::copy_from_slice(pair[1]), 0));
+                changed.insert(pair[0].to_vec(), (FieldValue::from_bytes(pair[1]), 0));
             }
             let added = changed.len() - fields.len();
             if let Some(mut value) = value {

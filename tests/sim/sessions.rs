@@ -29,6 +29,12 @@ pub struct Client {
     pub answered: u64,
     /// Between MULTI and EXEC.
     in_block: bool,
+    /// Which of these get no reply, by CLIENT REPLY.
+    silent: VecDeque<bool>,
+    /// No reply comes until it is asked for again.
+    replies_off: bool,
+    /// So many requests get no reply.
+    replies_skipped: usize,
 }
 
 /// What random sessions are made of.
@@ -47,6 +53,9 @@ impl Client {
             asked: VecDeque::new(),
             answered: 0,
             in_block: false,
+            silent: VecDeque::new(),
+            replies_off: false,
+            replies_skipped: 0,
         }
     }
 
@@ -59,6 +68,18 @@ impl Client {
             self.sent.extend(b"\r\n");
         }
         self.asked.push_back(words);
+        self.silent
+            .push_back(self.replies_off || self.replies_skipped > 0);
+        self.replies_skipped = self.replies_skipped.saturating_sub(1);
+    }
+
+    /// What gets no reply is done with as soon as it is the oldest.
+    pub fn pass_over_silent(&mut self) {
+        while self.silent.front() == Some(&true) {
+            self.silent.pop_front();
+            self.asked.pop_front();
+            self.answered += 1;
+        }
     }
 
     /// Sends words of a line.
@@ -75,6 +96,8 @@ impl Client {
         let parsed = Value::parse(&self.received).expect("replies are well-formed");
         let (_, bytes) = parsed?;
         let reply = self.received.drain(..bytes).collect();
+        self.pass_over_silent();
+        self.silent.pop_front();
         let words = self
             .asked
             .pop_front()
@@ -141,6 +164,7 @@ impl Generator {
                 92 => client.ask_line("UNWATCH"),
                 93 => client.ask_line(&format!("SELECT {}", random.random_range(0..3))),
                 94..97 => self.of_databases(client, random),
+                97 if !client.in_block => self.quiet(client, now_ms, random),
                 _ => {
                     let lines = [
                         "PING",
@@ -156,13 +180,36 @@ impl Generator {
                         "DISCARD",
                         "RESET",
                         "nonsense",
+                        "DEBUG RELOAD",
+                        "DEBUG RELOAD",
+                        "SHUTDOWN",
+                        "SHUTDOWN NOSAVE",
                     ];
-                    let line = lines[random.random_range(0..lines.len())];
+                    let mut line = lines[random.random_range(0..lines.len())];
+                    if line.starts_with("SHUTDOWN") && random.random_range(0..4) > 0 {
+                        line = "PING";
+                    }
                     client.in_block &= !matches!(line, "DISCARD" | "RESET");
                     client.ask_line(line);
                 }
             }
         }
+    }
+
+    /// Requests without a reply.
+    fn quiet(&self, client: &mut Client, now_ms: u64, random: &mut Xoshiro256PlusPlus) {
+        if random.random() {
+            client.replies_skipped = 2;
+            client.ask_line("CLIENT REPLY SKIP");
+            return self.core(client, now_ms, random);
+        }
+        client.replies_off = true;
+        client.ask_line("CLIENT REPLY OFF");
+        for _ in 0..random.random_range(0..4) {
+            self.core(client, now_ms, random);
+        }
+        client.replies_off = false;
+        client.ask_line("CLIENT REPLY ON");
     }
 
     fn exec(&self, client: &mut Client, random: &mut Xoshiro256PlusPlus) {
@@ -189,7 +236,7 @@ impl Generator {
     fn core(&self, client: &mut Client, now_ms: u64, random: &mut Xoshiro256PlusPlus) {
         let (key, other) = (self.key(random), self.key(random));
         let number: i64 = random.random_range(0..100);
-        let line = match random.random_range(0..34) {
+        let line = match random.random_range(0..39) {
             0..5 => format!("INCR {key}"),
             5..8 => format!("GET {key}"),
             8 => format!("SET {key} {number}"),
@@ -219,6 +266,19 @@ impl Generator {
             30 => format!("SETIFIDLE {key} busy PX {}", random.random_range(1..3_000)),
             31 => format!("SETIDLE {key} {}", random.random_range(1..2_000)),
             32 => format!("SETSTATE {key} s{number}"),
+            33..36 => {
+                let (ms, end) = (random.random_range(1..3_000), random.random_range(0..2));
+                let end = ["REFUND", "CHARGE"][end];
+                format!(
+                    "RESERVE {key} h{} {} PX {ms} LBOUND -900 ONEXPIRE {end}",
+                    number % 3,
+                    number
+                )
+            }
+            36..38 => {
+                let token = random.random_range(1..60);
+                format!("SETTLE {key} h{} {token} {number}", number % 3)
+            }
             _ => format!("GETSTATE {key}"),
         };
         client.ask_line(&line);

@@ -18,6 +18,9 @@ pub type State = BTreeMap<Name, Rc<Logical>>;
 /// Ids by number, and the next unused id.
 pub type DatabaseMap = (Vec<u32>, u32);
 
+/// Value and deadline (0: none) by field.
+pub type Fields = BTreeMap<Vec<u8>, (FieldValue, u64)>;
+
 /// A key's value and deadline (0: none).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logical {
@@ -33,7 +36,7 @@ pub enum Form {
     Hash {
         generation: u64,
         /// Value and deadline of each field.
-        fields: BTreeMap<Vec<u8>, (Bytes, u64)>,
+        fields: Fields,
     },
 }
 
@@ -53,7 +56,7 @@ impl Logical {
                 fields: hash
                     .iter()
                     .map(|field| {
-                        let value = (field.value.to_bytes(), field.expires_at_ms);
+                        let value = (field.value.clone(), field.expires_at_ms);
                         (field.name().to_vec(), value)
                     })
                     .collect(),
@@ -66,10 +69,22 @@ impl Logical {
     pub fn is_overdue(&self, now_ms: u64) -> bool {
         let due = |at_ms: u64| at_ms != 0 && at_ms <= now_ms;
         let fields_due = match &self.form {
-            Form::Hash { fields, .. } => fields.values().any(|(_, at_ms)| due(*at_ms)),
+            // A hold that is open has a deadline of its own.
+            Form::Hash { fields, .. } => fields
+                .values()
+                .any(|(value, at_ms)| due(value.due_ms(*at_ms))),
             _ => false,
         };
         due(self.deadline_ms) || fields_due
+    }
+
+    /// Whether a hold of credits in it is past its deadline.
+    pub fn has_hold_due(&self, now_ms: u64) -> bool {
+        let due = |value: &FieldValue| value.open_hold().is_some_and(|h| h.deadline_ms <= now_ms);
+        match &self.form {
+            Form::Hash { fields, .. } => fields.values().any(|(value, _)| due(value)),
+            _ => false,
+        }
     }
 
     /// Puts it into a keyspace, as if the store had had it.
@@ -80,8 +95,8 @@ impl Logical {
             Form::Hash { generation, fields } => {
                 let mut hash = Hash::stored(*generation);
                 for (field, (value, expires_at_ms)) in fields {
-                    let value = FieldValue::from_bytes(value);
-                    hash.load(field_hash32(field, seed), field, value, *expires_at_ms);
+                    let hash32 = field_hash32(field, seed);
+                    hash.load(hash32, field, value.clone(), *expires_at_ms);
                 }
                 Value::Hash(Box::new(hash))
             }
@@ -270,7 +285,7 @@ impl LogModel {
         };
         for (field, change) in changes {
             match change {
-                Some((value, at_ms)) => fields.insert(field.to_vec(), (value.to_bytes(), at_ms)),
+                Some(value) => fields.insert(field.to_vec(), value),
                 None => fields.remove(field),
             };
         }

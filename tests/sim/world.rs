@@ -16,19 +16,20 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tallyman::clock::{Clock, ManualClock};
-use tallyman::config::{AppendFsync, Settings};
+use tallyman::config::{AppendFsync, DebugCommand, Settings};
 use tallyman::keyspace::input_gate::Read;
-use tallyman::keyspace::tokens::TOKEN_BLOCK;
+use tallyman::keyspace::tokens::{TOKEN_BLOCK, TokenSource};
 use tallyman::log::sim_disk::{Call, Keep, SimDisk};
 use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, SyncMode};
-use tallyman::recovery::{Plan, Recovered, recover};
-use tallyman::residency::StoredKeys;
+use tallyman::recovery::{self, Plan, Recovered, recover};
+use tallyman::residency::{StoredKeys, due_rows};
 use tallyman::route::Routes;
 use tallyman::server::checkpoints::{DatabaseMap, Progress, Shards, Tools};
 use tallyman::server::first_batch;
 use tallyman::session::{Client as Record, Shared};
 use tallyman::shard::mailbox::{ConnId, Message, SweepSlice, SweepStep};
 use tallyman::sim;
+use tallyman::store::row::{DEADLINES_BEGIN, deadlines};
 use tallyman::store::{Ballast, Fault as StoreFault, Finish, MapStore, Meta, Store};
 use tallyman::worker::{Control, Parts, Worker};
 
@@ -40,7 +41,11 @@ use crate::state::{State, everything};
 pub const DATABASES: usize = 3;
 /// Expired keys are deleted in pieces of so many.
 const EXPIRE_BUDGET: usize = 200;
+/// More than the batch with the ceiling of tokens takes.
+const CEILING_BYTES: u64 = 8 * 1024;
 const WALL_MS: u64 = 1_700_000_000_000;
+/// Deadlines of keys that hibernate are read so long before.
+const HORIZON_MS: u64 = 5_000;
 
 /// What stays when the server dies.
 pub struct Machine {
@@ -52,6 +57,8 @@ pub struct Machine {
     pub seed: u64,
     pub segment_bytes: u64,
     pub mode: SyncMode,
+    /// 0, or so little that keys leave memory all the time.
+    pub maxmemory_bytes: usize,
     pub generator: Generator,
     pub oracle: Oracle,
     /// Ends of the records that are on disk, since the start.
@@ -69,12 +76,30 @@ pub struct World {
     awake: BTreeSet<(usize, ConnId)>,
     clients: Vec<Client>,
     wishes: Arc<Mutex<Vec<Control>>>,
+    pending: VecDeque<Wish>,
+    shared: Arc<Shared>,
+    plan: Plan,
+    tokens: TokenSource,
+    now: Clock,
+    /// Rows of deadlines before this were read, by shard.
+    next_deadlines: Vec<Vec<u8>>,
     /// Reads of keys that hibernate, by shard, that nobody has made yet.
     reads: Reads,
     checkpointing: bool,
     /// Why the process has died.
     pub dead: Option<String>,
     calm: bool,
+}
+
+/// What the server as a whole is to do next.
+pub enum Wish {
+    Checkpoint,
+    /// Recovers in place, for this connection.
+    Reload((usize, ConnId)),
+    Stop {
+        no_save: bool,
+        asker: (usize, ConnId),
+    },
 }
 
 type Reads = Arc<Mutex<Vec<(usize, Read)>>>;
@@ -117,6 +142,7 @@ impl Machine {
             seed: seed ^ 0x7a11,
             segment_bytes: segments[random.random_range(0..3)],
             mode,
+            maxmemory_bytes: random.random_range(0..2),
             oracle: Oracle::new(generator.keys.clone()),
             generator,
             random,
@@ -137,11 +163,12 @@ impl Machine {
         options
     }
 
-    /// Reads a disk as a start does.
+    /// Reads a disk as a start does; `awake`: everything, to be compared.
     pub fn read(
         &self,
         disk: &Arc<SimDisk>,
         shards: usize,
+        awake: bool,
     ) -> Result<(log::Recovery, Recovered, Plan), Fatal> {
         let meta = self
             .store
@@ -159,8 +186,7 @@ impl Machine {
         };
         let store: Arc<dyn Store> = self.store.clone();
         let mut recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})?;
-        for keyspace in &mut recovered.keyspaces {
-            // What is compared is what is in memory.
+        for keyspace in recovered.keyspaces.iter_mut().filter(|_| awake) {
             keyspace.wake_everything().expect("the store works");
         }
         Ok((recovery, recovered, plan))
@@ -204,9 +230,12 @@ impl Machine {
                 }
             };
         }
-        let (recovery, recovered, plan) = attempt!(self.read(&self.disk.clone(), shards));
+        let (recovery, recovered, plan) = attempt!(self.read(&self.disk.clone(), shards, false));
         let lsn = recovery.position().lsn;
-        let (state, map) = Machine::holds(&recovered);
+        let copy = self.disk.fork(3);
+        copy.spare();
+        let (_, all, _) = attempt!(self.read(&copy, shards, true));
+        let (state, map) = Machine::holds(&all);
         self.oracle.check_recovered(lsn, &state, &map);
         let (log, manual) = attempt!(recovery.finish_manual());
         let clock = self.clock.clock(recovered.time_ms);
@@ -248,11 +277,13 @@ fn begin_log(log: &Log, first: Batch) -> Result<(), Fatal> {
     Err(Fatal::new("no space".to_owned(), Path::new("log")))
 }
 
-fn shared(shards: usize, mode: SyncMode) -> Arc<Shared> {
+fn shared(shards: usize, machine: &Machine) -> Arc<Shared> {
     let settings = Settings {
         databases: DATABASES,
         mailbox_calls_max: 8 * shards,
-        appendfsync: match mode {
+        enable_debug_command: DebugCommand::Yes,
+        maxmemory_bytes: machine.maxmemory_bytes,
+        appendfsync: match machine.mode {
             SyncMode::Always => AppendFsync::Always,
             SyncMode::EverySec => AppendFsync::Everysec,
             SyncMode::No => AppendFsync::No,
@@ -270,7 +301,7 @@ impl World {
         plan: Plan,
     ) -> Started {
         let shards = plan.routes.shards();
-        let shared = shared(shards, machine.mode);
+        let shared = shared(shards, &machine);
         let wishes: Arc<Mutex<Vec<Control>>> = Arc::default();
         let reads: Reads = Arc::default();
         let map = recovered.keyspaces[0].databases();
@@ -310,6 +341,12 @@ impl World {
             awake: BTreeSet::new(),
             clients: Vec::new(),
             wishes,
+            pending: VecDeque::new(),
+            shared: shared.clone(),
+            plan,
+            tokens: recovered.tokens.clone(),
+            now: clock.clone(),
+            next_deadlines: vec![DEADLINES_BEGIN.to_vec(); shards],
             reads,
             checkpointing: false,
             dead: None,
@@ -411,9 +448,22 @@ impl World {
 
     fn tick(&mut self, shard: usize) -> bool {
         self.tell_durable(shard);
+        self.read_deadlines(shard);
         let complete = self.workers[shard].tick(EXPIRE_BUDGET);
         self.after(shard);
         complete
+    }
+
+    /// Tells a shard of deadlines that keys have which hibernate, as their thread does it.
+    fn read_deadlines(&mut self, shard: usize) {
+        let horizon_ms = self.now.now_ms() + HORIZON_MS;
+        let (store, from) = (&*self.machine.store, &self.next_deadlines[shard]);
+        let due = due_rows(store, from, horizon_ms, usize::MAX, self.machine.seed);
+        let hints = due.expect("the store works").hints;
+        self.next_deadlines[shard] = deadlines(horizon_ms, horizon_ms).0;
+        let worker = &mut self.workers[shard];
+        worker.message(Message::Horizon(horizon_ms));
+        worker.message(Message::Hints(hints, horizon_ms, channel().0));
     }
 
     /// One step of a connection, as the runner does it.
@@ -504,8 +554,9 @@ impl World {
 
     // ---- steps -------------------------------------------------------------------------------
 
-    /// Does something that could happen next. True if a checkpoint is to begin.
-    pub fn step(&mut self) -> bool {
+    /// Does something that could happen next. Says what is to be done with the server as a whole;
+    /// nothing while a checkpoint runs.
+    pub fn step(&mut self) -> Option<Wish> {
         let shard = self.random(self.workers.len());
         match self.random(1_000) {
             0..250 => drop(self.deliver(shard)),
@@ -538,12 +589,17 @@ impl World {
                 }
             }
             962..966 => self.disk_fails(),
-            966..972 => return !self.checkpointing && self.random(2) == 0,
-            972..980 => return self.wish() && !self.checkpointing,
+            966..969 if !self.checkpointing => return Some(Wish::Checkpoint),
+            972..980 => {
+                self.take_wishes();
+                if !self.checkpointing {
+                    return self.pending.pop_front();
+                }
+            }
             980..1_000 => self.evict(shard),
             _ => {}
         }
-        false
+        None
     }
 
     fn client_sends(&mut self) {
@@ -621,29 +677,128 @@ impl World {
         }
     }
 
-    /// What a connection asked of the server: true if it is a checkpoint.
-    fn wish(&mut self) -> bool {
+    /// What connections asked of the server. True if there was anything.
+    fn take_wishes(&mut self) -> bool {
         let wishes = std::mem::take(&mut *self.wishes.lock().expect("one thread"));
-        let mut checkpoint = false;
+        let any = !wishes.is_empty();
         for wish in wishes {
-            if let Control::Checkpoint(asker) = wish {
-                checkpoint = true;
-                if let Some((shard, conn)) = asker {
-                    // Told at once: the reply says nothing that is checked here.
-                    self.inboxes[shard].push_back(Message::Done(conn, Ok(())));
+            match wish {
+                Control::Checkpoint(asker) => {
+                    if let Some((shard, conn)) = asker {
+                        // Told at once: the reply says nothing that is checked here.
+                        self.inboxes[shard].push_back(Message::Done(conn, Ok(())));
+                    }
+                    self.pending.push_back(Wish::Checkpoint);
                 }
+                Control::Reload(asker) => self.pending.push_back(Wish::Reload(asker)),
+                Control::Shutdown { no_save, asker } => {
+                    self.pending.push_back(Wish::Stop { no_save, asker });
+                }
+                Control::Backup { .. } => {}
             }
         }
-        checkpoint
+        any
+    }
+
+    /// Who comes to rest does not want to be stopped or recovered: that has failed.
+    fn refuse_wishes(&mut self) {
+        for wish in std::mem::take(&mut self.pending) {
+            if let Wish::Reload(asker) | Wish::Stop { asker, .. } = wish {
+                self.resume(asker, Err("not now".to_owned()));
+            }
+        }
+    }
+
+    // ---- the server as a whole ---------------------------------------------------------------
+
+    /// No new commands; everything under way comes to its end and is durable.
+    pub fn stand_still(&mut self) -> Result<(), String> {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.come_to_rest();
+        self.make_durable(self.log.last_lsn())
+    }
+
+    fn make_durable(&mut self, lsn: Lsn) -> Result<(), String> {
+        self.log.request_sync();
+        while self.dead.is_none() && self.log.durable_lsn() < lsn {
+            self.commit();
+        }
+        self.dead.as_ref().map_or(Ok(()), |text| Err(text.clone()))
+    }
+
+    /// Everything in memory is as the store has it; the log has nothing behind the store.
+    pub fn reload(&mut self) -> Result<(), String> {
+        self.come_to_rest();
+        // Before tokens are drawn: the reference draws them only if this succeeds.
+        if !self.log.reserve_urgent(CEILING_BYTES) {
+            return Err("no space".to_owned());
+        }
+        let store: Arc<dyn Store> = self.machine.store.clone();
+        let meta = store.meta().expect("the store works").unwrap_or_default();
+        let loaded = recovery::load(&store, &meta, self.plan, self.tokens.clone());
+        let keyspaces = loaded.expect("what was stored can be read");
+        let databases = keyspaces[0].databases().clone();
+        let ceiling = Batch {
+            reserved_bytes: CEILING_BYTES,
+            ..first_batch((&self.tokens, &databases), &self.now)
+        };
+        let payload = Bytes::from(ceiling.parts.concat());
+        self.log.append(ceiling);
+        self.make_durable(self.log.last_lsn())?;
+        self.machine.oracle.reloaded(payload);
+        for (shard, keyspace) in keyspaces.into_iter().enumerate() {
+            self.inboxes[shard].push_back(Message::Replace(keyspace));
+        }
+        self.come_to_rest();
+        Ok(())
+    }
+
+    /// Ends the process, with everything on disk.
+    pub fn stop(&mut self) -> Result<(), String> {
+        self.come_to_rest();
+        self.make_durable(self.log.last_lsn())?;
+        self.machine.oracle.stopped(self.log.last_lsn());
+        self.dead = Some("it was stopped".to_owned());
+        Ok(())
+    }
+
+    /// Commands run again, and who asked is told.
+    pub fn resume(&mut self, (shard, conn): (usize, ConnId), result: Result<(), String>) {
+        self.shared.stopping.store(false, Ordering::SeqCst);
+        self.inboxes[shard].push_back(Message::Done(conn, result));
+        let conns = self
+            .clients
+            .iter()
+            .map(|client| (client.shard, client.conn));
+        self.awake.extend(conns);
     }
 
     // ---- rest --------------------------------------------------------------------------------
 
     /// Lets everything that is under way come to its end. Nobody may be left without a reply.
     pub fn settle(&mut self) {
+        self.come_to_rest();
+        for client in &mut self.clients {
+            client.pass_over_silent();
+            let waiting = client.asked.front().map(|words| words.concat());
+            assert!(
+                self.dead.is_some()
+                    || waiting.is_none()
+                    || !client.received.is_empty() && client.sent.is_empty(),
+                "client {} never got a reply to {:?}",
+                client.conn.client,
+                waiting.map(|words| words.escape_ascii().to_string())
+            );
+        }
+    }
+
+    fn come_to_rest(&mut self) {
         self.calm = true;
         for round in 0..400 {
-            let mut busy = self.wish();
+            let mut busy = self.take_wishes();
+            if !self.shared.stopping.load(Ordering::SeqCst) {
+                self.refuse_wishes();
+            }
             for shard in 0..self.workers.len() {
                 while self.deliver(shard) {
                     busy = true;
@@ -676,25 +831,20 @@ impl World {
             }
         }
         self.calm = false;
-        for client in &self.clients {
-            let waiting = client.asked.front().map(|words| words.concat());
-            assert!(
-                waiting.is_none() || !client.received.is_empty() && client.sent.is_empty(),
-                "client {} never got a reply to {:?}",
-                client.conn.client,
-                waiting.map(|words| words.escape_ascii().to_string())
-            );
-        }
     }
 
-    /// The disk works, and has space.
+    /// The disk works, and has space; so has memory.
     pub fn heal(&mut self) {
+        let unbounded = self.shared.settings.config_set(&[(b"maxmemory", b"0")]);
+        unbounded.expect("it can be set");
         self.machine.disk.set_space(None);
     }
 
     /// Asks for everything, over a connection of its own.
     pub fn audit(&mut self) {
-        self.settle();
+        if self.dead.is_none() {
+            self.settle();
+        }
         if self.dead.is_some() {
             return;
         }
