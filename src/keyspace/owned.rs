@@ -464,6 +464,11 @@ impl Keyspace {
 
     /// Deletes a key that is past its deadline, or about `limit` fields of it that are past theirs.
     pub fn expire_key(&mut self, database: u32, key: &Key<'_>, limit: usize) {
+        self.expire_now(database, key, limit);
+        self.watched.keep(database, key.bytes);
+    }
+
+    fn expire_now(&mut self, database: u32, key: &Key<'_>, limit: usize) {
         let Some(entry) = self.tables.get(database, key) else {
             return;
         };

@@ -144,6 +144,7 @@ impl<'a> Txn<'a> {
         for index in 0..owners.count() {
             let owner = owners.nth(index);
             owner.turn.begin();
+            owner.watched.begin();
             owner.unreadable = None;
         }
         Txn {
@@ -202,9 +203,10 @@ impl<'a> Txn<'a> {
         first.stats.misses += self.misses;
         let mut latest = Wait::NONE;
         for index in 0..self.owners.count() {
-            let turn = &mut self.owners.nth(index).turn;
-            turn.rolled_back();
-            latest = latest.max(turn.wait_for_all());
+            let owner = self.owners.nth(index);
+            owner.turn.rolled_back();
+            owner.watched.rolled_back();
+            latest = latest.max(owner.turn.wait_for_all());
         }
         if sim::fault(Fault::GateOffForRefusals) {
             return Wait::NONE;

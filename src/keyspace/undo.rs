@@ -1,7 +1,7 @@
 //! How to take back what a command wrote before it answered with a Reject.
 //!
-//! Always true: steps are undone in the reverse order of the writes. Touches and watch versions
-//! stay: they only say where to look.
+//! Always true: steps are undone in the reverse order of the writes. Touches stay: they only say
+//! where to look.
 
 use bytes::BytesMut;
 

@@ -1,7 +1,7 @@
 //! The keys that transactions watch, and how often each was written since.
 //!
 //! Always true: a key is here while somebody watches it; every write of it, by whoever, by expiry
-//! and by FLUSH, raises its version.
+//! and by FLUSH, raises its version. A write that is taken back was none.
 
 use hashbrown::HashMap;
 
@@ -18,6 +18,8 @@ pub struct Watched {
     keys: HashMap<(u32, Box<[u8]>), Watch>,
     /// Never falls, so that a key that is watched anew never gets an old version.
     version: u64,
+    /// What versions were before the running command's writes.
+    before: Vec<(u32, Box<[u8]>, u64)>,
 }
 
 impl Watched {
@@ -55,7 +57,28 @@ impl Watched {
         self.version += 1;
         let version = self.version;
         if let Some(watch) = self.keys.get_mut(&(database, Box::from(key))) {
+            self.before.push((database, key.into(), watch.version));
             watch.version = version;
+        }
+    }
+
+    /// What was written of a key so far stays, whatever becomes of the running command.
+    pub fn keep(&mut self, database: u32, key: &[u8]) {
+        self.before
+            .retain(|(of, written, _)| (*of, &**written) != (database, key));
+    }
+
+    /// A command begins.
+    pub fn begin(&mut self) {
+        self.before.clear();
+    }
+
+    /// The running command's writes were taken back.
+    pub fn rolled_back(&mut self) {
+        while let Some((database, key, version)) = self.before.pop() {
+            if let Some(watch) = self.keys.get_mut(&(database, key)) {
+                watch.version = version;
+            }
         }
     }
 
@@ -70,5 +93,29 @@ impl Watched {
         self.keys
             .get(&(database, Box::from(key)))
             .is_some_and(|watch| watch.version == version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_is_taken_back_was_none_but_an_expiry_stays() {
+        let mut watched = Watched::default();
+        let versions = [b"a", b"b"].map(|key| watched.watch(0, key));
+        watched.begin();
+        watched.written(0, b"a");
+        watched.written(0, b"b");
+        watched.keep(0, b"b");
+        watched.written(0, b"b");
+        watched.rolled_back();
+        assert!(watched.unchanged(0, b"a", versions[0]));
+        assert!(!watched.unchanged(0, b"b", versions[1]));
+        watched.begin();
+        watched.written(0, b"a");
+        watched.begin();
+        watched.rolled_back();
+        assert!(!watched.unchanged(0, b"a", versions[0]));
     }
 }
