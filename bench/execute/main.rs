@@ -53,17 +53,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut single = Single::start(&folder.path().join("log"));
     let turns = units.div_ceil(pipeline * CLIENTS).max(1);
-    let requests: Vec<Vec<Vec<u8>>> = (0..turns.min(TURNS_MAX))
-        .map(|_| {
-            let mut one = || single.requests(template, pipeline);
-            (0..CLIENTS).map(|_| one()).collect()
-        })
-        .collect();
-    // Keys exist before they are counted on.
-    for requests in &requests {
-        single.turn(requests);
-    }
-    single.trim();
+    let requests = single.turns(template, turns.min(TURNS_MAX), pipeline);
     let started = Instant::now();
     measured(&mut single, &requests, turns);
     let ns = started.elapsed().as_nanos() as f64 / (turns * pipeline * CLIENTS) as f64;

@@ -23,6 +23,15 @@ pub const CLIENTS: usize = 50;
 const KEYS: u64 = 100_000;
 const FOLDER_SEED: u64 = 7;
 const DATABASES: usize = 2;
+/// Templates that only read, and what makes their keys (with as many random keys in a unit).
+const FILLING: &[(&str, &str)] = &[
+    ("GET key:#", "SET key:# xxx"),
+    ("HGET hash:# field", "HSET hash:# field 1"),
+    (
+        "GETSTATE state:#",
+        "SETIFIDLE state:# busy PX 60000 OWNER me",
+    ),
+];
 
 /// See above.
 pub struct Single {
@@ -127,6 +136,33 @@ impl Single {
             }
         }
         out
+    }
+
+    /// So many turns of a template, from each connection so many units of it. They have been run
+    /// once, so that the keys exist.
+    pub fn turns(&mut self, template: &str, turns: usize, units: usize) -> Vec<Vec<Vec<u8>>> {
+        let began = self.random;
+        if let Some((_, filling)) = FILLING.iter().find(|(reads, _)| *reads == template) {
+            self.made(filling, turns, units);
+            self.random = began;
+        }
+        let turns = self.made(template, turns, units);
+        self.trim();
+        turns
+    }
+
+    fn made(&mut self, template: &str, turns: usize, units: usize) -> Vec<Vec<Vec<u8>>> {
+        let turns: Vec<Vec<Vec<u8>>> = (0..turns)
+            .map(|_| {
+                (0..CLIENTS)
+                    .map(|_| self.requests(template, units))
+                    .collect()
+            })
+            .collect();
+        for requests in &turns {
+            self.turn(requests);
+        }
+        turns
     }
 
     /// One turn: what each connection sends, one record, all replies.

@@ -20,7 +20,7 @@ use tallyman::store::{
     Deep, FjallStore, KeyOf, Meta, RowChange, RowKey, Slice, Store, StoreOptions, Sweep,
 };
 
-use crate::single::{CLIENTS, Single};
+use crate::single::Single;
 use crate::{Numbers, folder};
 
 /// Payload of a turn with one INCR, about.
@@ -118,10 +118,7 @@ pub fn group_commit(criterion: &mut Criterion) {
 pub fn checkpoint_of_a_shard(criterion: &mut Criterion) {
     let place = folder();
     let mut single = Single::start(&place.path().join("log"));
-    let requests: Vec<Vec<u8>> = (0..CLIENTS)
-        .map(|_| single.requests("INCR counter:#", PIPELINE))
-        .collect();
-    single.turn(&requests);
+    let requests = single.turns("INCR counter:#", 1, PIPELINE).swap_remove(0);
     let rows = sweep(&mut single);
     let mut group = criterion.benchmark_group("checkpoint");
     group.throughput(Throughput::Elements(rows));

@@ -108,15 +108,7 @@ enum Part {
 /// A server with the keys of the command, and turns of requests.
 fn prepared(place: &tempfile::TempDir, template: &str) -> (Single, Vec<Vec<Vec<u8>>>) {
     let mut single = Single::start(&place.path().join("log"));
-    let turns: Vec<Vec<Vec<u8>>> = (0..TURNS)
-        .map(|_| {
-            let requests = |_| single.requests(template, PIPELINE);
-            (0..CLIENTS).map(requests).collect()
-        })
-        .collect();
-    for requests in &turns {
-        single.turn(requests);
-    }
+    let turns = single.turns(template, TURNS, PIPELINE);
     (single, turns)
 }
 
