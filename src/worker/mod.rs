@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{AppendFsync, Reader};
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::owned::KeyspaceStats;
-use crate::keyspace::{Keyspace, Wait};
+use crate::keyspace::{Keyspace, Wait, Warmed};
 use crate::limits::LOG_BLOCK_BYTES;
 use crate::log::{Batch, Log, SyncMode, alone_bytes};
 use crate::metrics::ShardMetrics;
@@ -114,6 +114,10 @@ pub struct Worker {
     free: Vec<u32>,
     /// Requests of the connection whose requests run.
     pipeline: Pipeline,
+    /// What was computed of their keys.
+    warmed: Vec<Option<Warmed>>,
+    /// The same of the request that runs.
+    next_warmed: Option<Warmed>,
     /// Connections with replies that wait for the running turn.
     turn_conns: Vec<ConnId>,
     /// Replies for other threads, made in this turn.
@@ -280,6 +284,8 @@ impl Worker {
             conns: Vec::new(),
             free: Vec::new(),
             pipeline: Pipeline::default(),
+            warmed: Vec::new(),
+            next_warmed: None,
             turn_conns: Vec::new(),
             answers: Vec::new(),
             monitor_lines: Vec::new(),

@@ -393,6 +393,47 @@ fn pipelines_over_shards_keep_their_order() {
     assert!(told.ends_with("PONG "), "{told}");
 }
 
+/// What a pipeline's requests need is looked for before they run: in the plain form, and in
+/// others; where the second word is a key, or none; over what one reading takes.
+#[test]
+fn a_long_pipeline_answers_what_its_requests_would_answer_one_by_one() {
+    let mut lines = Vec::new();
+    for number in 0..70 {
+        let key = format!("k{}", number % 7);
+        lines.push(match number % 10 {
+            0 => format!("SET {key} {number}"),
+            1 => format!("MSET {key} x k{} {number}", number % 3),
+            2 => "PING".to_owned(),
+            3 => format!("ECHO {key}"),
+            4 => "SELECT 1".to_owned(),
+            5 => format!("SET {key} of-another-database"),
+            6 => "SELECT 0".to_owned(),
+            7 => format!("DEL {key}"),
+            8 => format!("GET k{}", number % 3),
+            _ => format!("INCR counter{}", number % 4),
+        });
+    }
+    for shards in 1..=3 {
+        let start = || Village::start(&SimDisk::new(1), shards);
+        let (mut plain, mut single) = (start(), start());
+        let (peer, other) = (plain.connect(0), single.connect(0));
+        let encoded: Vec<u8> = lines.iter().flat_map(|line| encoded(line)).collect();
+        plain.workers[0].begin_turn();
+        plain.workers[0].receive(peer.id, &encoded);
+        plain.settle();
+        let lines = lines.iter().map(|line| format!("{line}\n"));
+        let expected: String = lines.map(|line| single.call(other, &line)).collect();
+        assert_eq!(plain.output(peer), expected, "{shards} shards");
+    }
+}
+
+fn encoded(line: &str) -> Vec<u8> {
+    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    let mut bytes = Vec::new();
+    crate::resp::encode::encode_command(&words, &mut bytes);
+    bytes
+}
+
 #[test]
 fn a_watched_key_that_was_written_stops_the_block() {
     for shards in [1, 3] {
