@@ -353,6 +353,63 @@ fn replies_wait_for_their_keys_last_write_and_for_nothing_else() {
 }
 
 #[test]
+fn the_first_write_after_always_was_set_waits() {
+    for from in ["no", "everysec"] {
+        let mut village = Village::start(&SimDisk::new(1), 2);
+        let (peer, other) = (village.connect(0), village.connect(1));
+        let key = &keys(2)[1];
+        village.call(peer, &format!("CONFIG SET appendfsync {from}\n"));
+        village.send(other, &format!("SET {key} 1\n"));
+        assert_eq!(village.output(other), "+OK\r\n", "{from} waits for nothing");
+        village.send(peer, "CONFIG SET appendfsync always\n");
+        assert_eq!(village.output(peer), "+OK\r\n");
+        village.send(other, &format!("SET {key} 2\n"));
+        assert_eq!(village.output(other), "", "after {from}");
+        village.settle();
+        assert_eq!(village.output(other), "+OK\r\n");
+    }
+}
+
+#[test]
+fn a_connection_that_rests_is_what_it_was() {
+    let mut village = Village::start(&SimDisk::new(1), 2);
+    let peer = village.connect(0);
+    let key = &keys(2)[0];
+    let rests = |village: &mut Village| {
+        village.clock.advance_ms(2_500);
+        village.workers[0].begin_turn();
+        while !village.workers[0].tick(100) {}
+        village.workers[0].rests(peer.id)
+    };
+    assert!(rests(&mut village), "fresh");
+    village.call(
+        peer,
+        &format!("HELLO 3\nSELECT 1\nSET {key} 5\nCLIENT SETNAME me\n"),
+    );
+    assert!(!village.workers[0].rests(peer.id), "in use");
+    assert!(rests(&mut village));
+    assert_eq!(village.call(peer, "GET nothing\n"), "_\r\n", "RESP3 still");
+    assert_eq!(
+        village.call(peer, &format!("GET {key}\n")),
+        "$1\r\n5\r\n",
+        "database 1 still"
+    );
+    assert_eq!(village.call(peer, "CLIENT GETNAME\n"), "$2\r\nme\r\n");
+    // What it has to remember keeps it up.
+    for (busy, done) in [
+        ("MULTI\nPING\n", "DISCARD\n"),
+        ("WATCH a\n", "UNWATCH\n"),
+        ("CLIENT REPLY OFF\n", "CLIENT REPLY ON\n"),
+        ("*1\n$4\nPI", "NG\n"),
+    ] {
+        village.call(peer, busy);
+        assert!(!rests(&mut village), "{busy}");
+        village.call(peer, done);
+        assert!(rests(&mut village), "{done}");
+    }
+}
+
+#[test]
 fn a_refusal_waits_for_what_it_tells() {
     let mut village = Village::start(&SimDisk::new(1), 1);
     let (writer, reader) = (village.connect(0), village.connect(0));
