@@ -198,10 +198,14 @@ def fill_in(options):
         if binary:
             name = Path(binary).name
             options.peers[binary if name in options.peers else name] = binary
+    # Nothing: all take part.
+    options.chosen = set()
     if options.base or options.servers:
         named = options.servers.split(",") + options.peer
         options.peers = {name: path for name, path in options.peers.items()
                          if name in named or path in named}
+    if options.servers:
+        options.chosen = {*options.servers.split(","), *options.peers}
     return options
 
 

@@ -136,8 +136,8 @@ def wanted(setup, rows, options):
     if REDIS in options.peers and setup.fsync == "always" and any(row.reference for row in rows):
         servers.append((REDIS + REFERENCE, "redis", options.peers[REDIS],
                         room | {"appendonly": "no"}, 0))
-    chosen = options.servers.split(",") if options.servers else None
-    return [server for server in servers if not chosen or server[0].split(",")[0] in chosen]
+    return [server for server in servers
+            if not options.chosen or server[0].split(",")[0] in options.chosen]
 
 
 def start_all(setup, rows, folder, options):
@@ -168,7 +168,9 @@ def close_all(started):
 
 def start(name, kind, binary, settings, folder, setup):
     """Starts a server; with a slow disk below it if the setup says so."""
-    place = Path(tempfile.mkdtemp(prefix=name.split(",")[0] + "-", dir=folder)).resolve()
+    # A peer may be called by its path.
+    prefix = Path(name.split(",")[0]).name + "-"
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir=folder)).resolve()
     faults = Faults() if setup.sync_ms else None
     server = Server(kind=kind, binary=binary, options=settings, folder=place,
                     prefix=faults.prefix(place / "data") if faults else ())
