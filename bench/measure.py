@@ -72,21 +72,26 @@ def measure(contender, row, pipeline, options):
     return [("", sample)]
 
 
+def seconds(row, options):
+    """How long a measurement of a row takes, without its warm-up."""
+    return max(row.seconds if not options.quick else 0, options.seconds)
+
+
 def load(contender, row, pipeline, extra, watch, options):
     """Runs bench/load once, with extra arguments. A block is one request."""
     server = contender.server
-    seconds = max(row.seconds if not options.quick else 0, options.seconds)
+    length = seconds(row, options)
     workload = row.peer if contender.is_peer() and row.peer else row.load
     line = [options.load, "--port", str(server.port), "--pid", str(server.pid),
             "--workload", workload, "--clients", str(row.clients), "--pipeline", str(pipeline),
             "--keys", str(row.keys or options.keys), "--value", str(row.value_bytes),
-            "--warm-up", str(options.warm_up), "--seconds", str(seconds),
-            "--interval-ms", str(max(20, int(seconds * 1000 / TIME_LINE_POINTS))),
+            "--warm-up", str(options.warm_up), "--seconds", str(length),
+            "--interval-ms", str(max(20, int(length * 1000 / TIME_LINE_POINTS))),
             "--json", "-", *extra]
-    watcher = Watcher(contender, row.saves, options.warm_up, seconds) if watch else None
+    watcher = Watcher(contender, row.saves, options.warm_up, length) if watch else None
     fired = contender.faults.fired() if contender.faults else 0
     done = subprocess.run(line, capture_output=True, text=True, check=False,
-                          timeout=seconds + RUN_SECONDS_MAX)
+                          timeout=length + RUN_SECONDS_MAX)
     told = watcher.end() if watcher else None
     if done.returncode:
         raise SystemExit(f"bench/load failed on {contender.name}, {row.name}:\n"
