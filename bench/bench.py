@@ -131,13 +131,14 @@ def machine(options):
 
 
 EXPLANATION = """\
-Figures are medians of the rounds, spread is that of the rates. The ratio is to the faster peer in
-the same mode; its range is that of the single rounds. Alone: the share of the own speed without the
-other clients. CPU time is per request. A name that ends in `beside-script` has the peers run a Lua
-script that does the same (by EVALSHA); `hincrby` and the others have them run the same command. In
-`incr-open-loop`, requests are sent at fixed moments, at so many percent of each server's own
-maximum; latencies count from those moments, and tallyman makes two checkpoints in each measurement.
-In `get-beside-sets-2ms`, each sync of each server's log takes 2 ms longer."""
+Figures are medians of the rounds (of idle bytes: the most, for later rounds use memory anew that
+was freed), spread is that of the rates. The ratio is to the faster peer in the same mode; its range
+is that of the single rounds. Alone: the share of the own speed without the other clients. CPU time
+is per request. A name that ends in `beside-script` has the peers run a Lua script that does the
+same (by EVALSHA); `hincrby` and the others have them run the same command. In `incr-open-loop`,
+requests are sent at fixed moments, at so many percent of each server's own maximum; latencies count
+from those moments, and tallyman makes two checkpoints in each measurement. In
+`get-beside-sets-2ms`, each sync of each server's log takes 2 ms longer."""
 
 
 def write_results(head, measured, options):

@@ -98,6 +98,12 @@ def median(samples, what):
     return statistics.median(known) if known else None
 
 
+def most(samples, what):
+    """The most of all rounds; nothing where nobody measured it."""
+    values = [getattr(sample, what) for sample in samples or []]
+    return max((value for value in values if value is not None), default=None)
+
+
 class View:
     """One line: what its figures are."""
 
@@ -160,7 +166,7 @@ FIGURES = {
     "p99": ("p99 {} ms", False, lambda view: of(view.own, "p99_ms")),
     "p99.9 to peers": ("p99.9 {}x the better peer's", False, View.p999_to_peers),
     "idle bytes": ("{} bytes per idle connection", False,
-                   lambda view: of(view.own, "idle_bytes")),
+                   lambda view: most(view.own, "idle_bytes")),
     "checkpoints": ("{} checkpoints", True,
                     lambda view: view.fewest(view.own, "checkpoints")),
 }
@@ -204,9 +210,9 @@ COLUMNS = ("workload", "pipeline", "appendfsync", "server", "per second", "sprea
 LEFT = ("workload", "appendfsync", "server")
 
 
-def told(samples, what, form):
-    """The median as text."""
-    value = median(samples, what)
+def told(samples, what, form, figure=median):
+    """The median, or another figure of all rounds, as text."""
+    value = figure(samples, what)
     return "" if value is None else form.format(value)
 
 
@@ -239,7 +245,7 @@ def table(results, rows, shards):
                 told(samples, "p50_ms", "{:.3f}"), told(samples, "p99_ms", "{:.3f}"),
                 told(samples, "p999_ms", "{:.3f}"), told(samples, "cpu_us", "{:.2f}"),
                 told(samples, "client_us", "{:.2f}"), ratio, among,
-                told(samples, "share", "{:.0%}"), told(samples, "idle_bytes", "{:,.0f}"),
+                told(samples, "share", "{:.0%}"), told(samples, "idle_bytes", "{:,.0f}", most),
                 told(samples, "checkpoints", "{:g}"))) + " |")
     return lines
 
