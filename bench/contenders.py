@@ -88,13 +88,13 @@ class Contender:
         if not self.is_peer():
             return
         with Wire(self.server.port, timeout=REWRITE_SECONDS_MAX) as wire:
-            if int(persistence(wire).get("aof_current_size", 0)) < AOF_BYTES_MAX:
+            if int(wire.info("persistence").get("aof_current_size", 0)) < AOF_BYTES_MAX:
                 return
             wire.call("BGREWRITEAOF")
             end = time.monotonic() + REWRITE_SECONDS_MAX
             while time.monotonic() < end:
                 time.sleep(0.05)
-                told = persistence(wire)
+                told = wire.info("persistence")
                 if told["aof_rewrite_in_progress"] == told["aof_rewrite_scheduled"] == "0":
                     return
         raise SystemExit(f"{self.name} did not rewrite its file in time")
@@ -107,12 +107,6 @@ class Contender:
         shutil.rmtree(self.server.folder, ignore_errors=True)
         if self.faults:
             self.faults.close()
-
-
-def persistence(wire):
-    """The fields of INFO persistence."""
-    text = wire.call("INFO", "persistence").decode()
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
 def wanted(setup, rows, options):

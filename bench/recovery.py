@@ -104,20 +104,6 @@ def count_up(port, keys, seconds, seed):
     return int(load(port, keys, "--seconds", seconds, "--seed", seed) * seconds)
 
 
-def resident_bytes(pid):
-    """The process's resident memory."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines()
-                if line.startswith("VmRSS:"))
-
-
-def resident_bytes_max(pid):
-    """The most that it ever was."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines()
-                if line.startswith("VmHWM:"))
-
-
 def folder_bytes(folder):
     """Bytes that a folder's files take on disk."""
     return sum(path.stat().st_blocks * 512 for path in Path(folder).rglob("*") if path.is_file())
@@ -126,11 +112,7 @@ def folder_bytes(folder):
 def info(port, name):
     """One figure of INFO, or None where the server does not tell it."""
     with Wire(port, timeout=WAIT_SECONDS_MAX) as wire:
-        text = wire.call("INFO", "everything").decode()
-    for line in text.splitlines():
-        if line.startswith(name + ":"):
-            return line.split(":", 1)[1]
-    return None
+        return wire.info().get(name)
 
 
 def save(port):
@@ -212,12 +194,12 @@ class Bench:
         for kind, options in (("tallyman", {}), ("redis", {"appendonly": "no"})):
             for what, name in (("numbered", key), ("random", mixed)):
                 server = self.server(kind, options)
-                empty = resident_bytes(server.pid)
+                empty = server.memory_bytes()
                 fill(server.port, keys, name)
                 if kind == "tallyman":
                     save(server.port)
                     time.sleep(REST_SECONDS)
-                used = resident_bytes(server.pid)
+                used = server.memory_bytes()
                 goal = 48 if kind == "tallyman" else None
                 self.show(f"{kind}: memory per counter, {what} keys", used / keys, "bytes", goal)
                 self.show(f"{kind}: the same without the empty server", (used - empty) / keys,
@@ -290,7 +272,7 @@ class Bench:
                 speeds[maxmemory, name] = speed
                 self.show(f"{what} INCR of {name}", speed, "/s")
             goal = (bound + 128 * MIB) / MIB if maxmemory else None
-            self.show(f"{what} most memory ever", resident_bytes_max(server.pid) / MIB, "MiB",
+            self.show(f"{what} most memory ever", server.memory_bytes("VmHWM") / MIB, "MiB",
                       goal)
             self.remove(server)
         self.show("hot 1 %: speed, with maxmemory to without",
@@ -334,7 +316,7 @@ class Bench:
         count_all(server.port, keys)
         save(server.port)
         wait_for_rest(server.port)
-        data, before = server.folder / "data", written_bytes(server.pid)
+        data, before = server.folder / "data", server.written_bytes()
         most, halves, changes = folder_bytes(data), [], 0
         for _ in range(2):
             end, most_of_half = time.monotonic() + seconds / 2, 0
@@ -343,7 +325,7 @@ class Bench:
                 most_of_half = max(most_of_half, folder_bytes(data))
             halves.append(most_of_half)
         most = max(most, *halves)
-        written = written_bytes(server.pid) - before
+        written = server.written_bytes() - before
         self.show("INCRs", changes / seconds, "/s")
         self.show("checkpoints", float(info(server.port, "checkpoints")), "")
         self.show("most disk ever, log included", most / MIB, "MiB")
@@ -352,12 +334,6 @@ class Bench:
         # A key of 20 bytes and a number of 8.
         self.show("bytes written per byte that changed, log included", written / changes / 28, "")
         self.remove(server)
-
-
-def written_bytes(pid):
-    """Bytes that a process caused to be written to the disk."""
-    text = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
-    return int(text.split("write_bytes: ")[1].split()[0])
 
 
 STEPS = ("resident", "start", "cold", "disk", "checkpoint", "endless")
