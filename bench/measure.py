@@ -40,7 +40,7 @@ class Sample:
     idle_bytes: float | None = None
     """Memory of the server per idle connection."""
     checkpoints: int | None = None
-    """How many ended within the measurement."""
+    """How many ended while the client ran, its warm-up included."""
     time_line: list = field(default_factory=list)
     """Seconds, requests per second, p99 and longest latency in ms."""
     marks: list = field(default_factory=list)
