@@ -149,7 +149,8 @@ def write_results(head, measured, options):
     drawn = plots.draw(measured, WORKLOADS, options.shards, folder)
     images = [f"![{text}]({name})\n" for name, text in PLOTS if name in drawn]
     text = ["# Measured", "", "Written by `bench/run --write`; the last part is `TRIED.md`.", "",
-            "  \n".join([*head, results.rounds(measured, WORKLOADS)]), "", EXPLANATION, "", "## Goals", "",
+            "  \n".join([*head, results.rounds(measured, WORKLOADS)]), "", EXPLANATION, "",
+            "## Goals", "",
             *results.goals(measured, WORKLOADS, options.shards), "", *images, "## Figures", "",
             *results.table(measured, WORKLOADS, options.shards), "",
             (folder / "TRIED.md").read_text().rstrip()]

@@ -225,10 +225,10 @@ class Bench:
                     seed += 1 << 40
                     count_up(server.port, keys, min(1.0, 10 * self.options.scale), seed)
                 with Wire(server.port) as wire:
-                    # appendfsync no: what was acknowledged may be lost. This reply waits for a sync,
-                    # which makes all that came before durable.
+                    # appendfsync no: what was acknowledged may be lost. The reply to this write
+                    # waits for a sync, which makes all that came before durable.
                     wire.call("CONFIG", "SET", "appendfsync", "always")
-                    # The setting is followed with the next write, or after a moment.
+                    # The setting is followed after a moment.
                     time.sleep(1)
                     wire.call("SET", "witness", "before the kill")
                 server.kill9()
