@@ -1,9 +1,9 @@
 //! Micro-benches of the parts that a command passes: request reading, execution, sealing, reply
 //! writing, log append, group commit, checkpoint, cold read.
 //!
-//! Run: `cargo bench --bench micro`, or `cargo bench --bench micro -- WORD` for some of them. Data
-//! lies in the build folder, so the disk is the one that is built on. Counts of instructions
-//! (`bench/instructions`) are steadier on a busy machine.
+//! Run: `cargo bench --features criterion --bench micro`, `-- WORD` for some. Data lies in the build
+//! folder, so the disk is the one that is built on. Counts of instructions (`bench/instructions`)
+//! are steadier on a busy machine.
 
 mod disk;
 mod memory;
