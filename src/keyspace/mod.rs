@@ -32,6 +32,7 @@ mod evict;
 mod replay;
 mod scan;
 mod walk;
+mod warm;
 
 #[cfg(test)]
 mod model;
