@@ -56,10 +56,10 @@ impl Pump {
         place.map(|place| self.asked.swap_remove(place)).is_some()
     }
 
-    /// The earliest of what is due and not dealt with, besides the hints.
+    /// The earliest of what is under way, besides the hints.
     fn oldest_ms(&self) -> Option<u64> {
         let awake = self.awake.iter().map(|(hint, _)| hint);
-        let all = self.stuck.iter().chain(&self.asked).chain(awake);
+        let all = self.asked.iter().chain(awake);
         all.map(|hint| hint.at_ms).min()
     }
 }
@@ -78,7 +78,8 @@ impl Keyspace {
             .min()
     }
 
-    /// By how many ms the expiry in the background is behind.
+    /// By how many ms the expiry in the background is behind. What cannot be read is left out: it
+    /// may stay so for ever.
     pub fn expiry_late_ms(&self) -> u64 {
         if !self.active_expiry {
             return 0;
@@ -207,13 +208,14 @@ impl Keyspace {
         let mut names = Vec::new();
         for sleeper in sleepers {
             let key = Key::of_database(hint.database, &sleeper.key, self.seed);
-            let presence = self.tables.presence(hint.database, &key);
-            let absent = matches!(presence, Presence::Absent);
-            if self.may_be_due(&hint, &sleeper) && absent {
-                names.push(Name {
+            match self.tables.presence(hint.database, &key) {
+                Presence::Absent if self.may_be_due(&hint, &sleeper) => names.push(Name {
                     database: hint.database,
                     key: sleeper.key[..].into(),
-                });
+                }),
+                // Read for somebody else meanwhile, perhaps, who looked for no deadline.
+                Presence::Live(_) => self.hint_loaded(hint.database, &key),
+                _ => {}
             }
         }
         if names.is_empty() {

@@ -294,6 +294,10 @@ impl Worker {
                 // What follows may be of another database, or of a block.
                 return;
             }
+            if self.routes.need(row, args).is_err() {
+                // It is refused before it comes to its keys, and one of them may be too long.
+                return;
+            }
             if number > 0 {
                 self.fetch_too(id, row, args, conn.session.database);
             }

@@ -1,6 +1,7 @@
 //! Keys that hibernate, read by others: what waits, what goes on, and in which order.
 
 use crate::keyspace::input_gate::Read;
+use crate::limits::KEY_BYTES_MAX;
 use crate::log::sim_disk::SimDisk;
 use crate::route::Routes;
 use crate::store::row::{KeyOf, RowKey};
@@ -437,4 +438,54 @@ fn hits_and_misses_are_counted_once() {
         (after.hits - before.hits, after.misses - before.misses),
         (2, 1)
     );
+}
+
+#[test]
+fn a_key_that_is_too_long_is_refused_behind_one_that_is_asleep() {
+    for shards in [1, 3] {
+        let mut village = village(shards);
+        let peer = village.connect(0);
+        for cold in keys(shards) {
+            let long = format!("{{{cold}}}{}", "x".repeat(KEY_BYTES_MAX));
+            village.call(peer, &format!("SET {cold} 1\n"));
+            village.hibernate();
+            village.send(peer, &format!("GET {cold}\nGET {long}\nGET {cold}\n"));
+            assert_eq!(village.reads_left(), 1, "nobody asks for what cannot be");
+            village.read_all();
+            let told = village.output(peer);
+            let lines: Vec<&str> = told.split("\r\n").collect();
+            assert_eq!(lines[..2], ["$1", "1"]);
+            assert!(lines[2].starts_with("-ERR key"), "{}", lines[2]);
+            assert_eq!(lines[3..], ["$1", "1", ""]);
+            assert_gates_empty(&mut village);
+        }
+    }
+}
+
+#[test]
+fn a_condition_on_a_key_that_is_too_long_is_refused() {
+    for shards in [1, 3] {
+        let mut village = village(shards);
+        let peer = village.connect(0);
+        let cold = &keys(shards)[0];
+        let long = format!("{{{cold}}}{}", "x".repeat(KEY_BYTES_MAX));
+        village.call(peer, &format!("SET {cold} 1\n"));
+        for condition in [
+            format!("NX {long}"),
+            format!("XX {cold} XX {long}"),
+            format!("IFEQ {long} 1"),
+            format!("IFNE {long} 1"),
+        ] {
+            village.hibernate();
+            village.send(peer, &format!("MULTI\nINCR {cold}\nEXEC {condition}\n"));
+            village.read_all();
+            let told = village.output(peer);
+            let refused = told.split("\r\n").nth(2).unwrap_or_default();
+            assert!(refused.starts_with("-EXECABORT"), "{refused}");
+            village.send(peer, &format!("GET {cold}\n"));
+            village.read_all();
+            assert_eq!(village.output(peer), "$1\r\n1\r\n", "the block did not run");
+            assert_gates_empty(&mut village);
+        }
+    }
 }
