@@ -88,6 +88,8 @@ pub struct SweepSlice {
     pub retired: bool,
     /// At the beginning: everything that was due before this has expired.
     pub expired_until_ms: u64,
+    /// But for this, which could not be read.
+    pub stuck: Vec<Hint>,
     /// At the beginning: the shard's map of databases, and the next unused id.
     pub databases: Option<(Vec<u32>, u32)>,
 }

@@ -423,6 +423,126 @@ fn what_hibernates_expires_without_being_asked_for() {
     assert_eq!(village.call(peer, "DBSIZE\n"), ":2\r\n");
 }
 
+/// Time passes, and what it brings is deleted as far as it is here.
+fn tick(village: &mut Village, ms: u64) {
+    village.clock.advance_ns(ms * 1_000_000);
+    let worker = &mut village.workers[0];
+    worker.begin_turn();
+    worker.tick(100);
+}
+
+#[test]
+fn what_is_read_for_a_client_that_leaves_expires_all_the_same() {
+    // Due already when it is read, or a while later.
+    for later_ms in [0, 1_000] {
+        let mut village = village(1);
+        let (peer, leaves) = (village.connect(0), village.connect(0));
+        village.call(peer, "SET {t}a 1 PX 50\n");
+        if later_ms > 0 {
+            village.call(peer, "PEXPIRE {t}a 1000\n");
+        }
+        village.hibernate();
+        tick(&mut village, 49);
+        village.send(leaves, "GET {t}a\n");
+        tick(&mut village, 10);
+        assert_eq!(village.reads_left(), 2, "the client's and the deadline's");
+        village.workers[0].disconnect(leaves.id);
+        village.read(0);
+        village.read_all();
+        for ms in [later_ms, 0, 0] {
+            tick(&mut village, ms);
+            village.read_all();
+        }
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        assert_eq!((keyspace.stats().expired, keyspace.deadline_hints()), (1, 0));
+        assert_gates_empty(&mut village);
+    }
+}
+
+#[test]
+fn a_deadline_that_moves_on_is_looked_for_once_each_time() {
+    let mut village = village(1);
+    let peer = village.connect(0);
+    village.call(peer, "SET {t}other 1\nSET {t}a 1\nHSET {t}h f 1\n");
+    for _ in 0..20 {
+        village.hibernate();
+        village.send(peer, "PEXPIRE {t}a 100\nHPEXPIRE {t}h 100 FIELDS 1 f\n");
+        village.read_all();
+        tick(&mut village, 60);
+        village.send(peer, "PEXPIRE {t}a 100\nHPEXPIRE {t}h 100 FIELDS 1 f\n");
+        village.read_all();
+        tick(&mut village, 60);
+        village.read_all();
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        assert!(keyspace.deadline_hints() <= 4);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_does_not_hold_up_the_expiry_of_the_others() {
+    let mut village = village(1);
+    let peer = village.connect(0);
+    village.call(peer, "SET bad 1 PX 50\nSET good 1 PX 20000\n");
+    village.hibernate();
+    let keyspace = village.workers[0].keyspace().expect("at home");
+    let key = keyspace.key(b"bad");
+    let of = KeyOf {
+        slot: key.slot,
+        database: 0,
+        hash: key.hash32(),
+        key: key.bytes,
+    };
+    village.store.damage(&RowKey::Main(of).encode());
+    for _ in 0..20 {
+        tick(&mut village, 500);
+        village.read_all();
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        assert_eq!(keyspace.expiry_late_ms(), 0);
+        let stuck = keyspace.stuck();
+        assert!(stuck.len() == 1 && stuck[0].hash32 == of.hash);
+        let (now_ms, read_ms) = (keyspace.now_ms(), u64::MAX);
+        keyspace.take_hints(&[], read_ms);
+        assert_eq!(keyspace.expired_until_ms(), now_ms, "the others' rows may go");
+    }
+    tick(&mut village, 15_000);
+    village.read_all();
+    tick(&mut village, 0);
+    let keyspace = village.workers[0].keyspace().expect("at home");
+    assert_eq!((keyspace.stats().expired, keyspace.stuck().len()), (1, 1));
+    assert_gates_empty(&mut village);
+}
+
+#[test]
+fn what_was_fetched_to_expire_is_let_go_when_expiry_is_switched_off() {
+    for switched_off in 0..3 {
+        let mut village = village(1);
+        let peer = village.connect(0);
+        village.call(peer, "SET {t}a 1 PX 50\n");
+        village.hibernate();
+        tick(&mut village, 60);
+        for step in 0..3 {
+            if step == switched_off {
+                let keyspace = village.workers[0].keyspace().expect("at home");
+                keyspace.set_active_expiry(false);
+            }
+            if village.reads_left() > 0 {
+                village.read(0);
+            }
+        }
+        tick(&mut village, 0);
+        assert_eq!(village.reads_left(), 0);
+        assert_gates_empty(&mut village);
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        keyspace.set_active_expiry(true);
+        for _ in 0..2 {
+            tick(&mut village, 0);
+            village.read_all();
+        }
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        assert_eq!(keyspace.stats().expired, 1);
+    }
+}
+
 #[test]
 fn hits_and_misses_are_counted_once() {
     let mut village = village(1);
