@@ -320,7 +320,7 @@ impl Worker {
                 database,
                 key: key.into(),
             };
-            if self.routes.of_key(key) != self.id || !keyspace.is_asleep(&name) {
+            if self.routes.of_key(key) != self.id || !keyspace.needs_hold(&name) {
                 continue;
             }
             gate.last += 1;

@@ -609,3 +609,31 @@ fn a_condition_on_a_key_that_is_too_long_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_line_that_never_runs_empty_lets_go_what_it_has_used() {
+    let shards = 2;
+    let mut village = village(shards);
+    let peer = village.connect(0);
+    let tag = &keys(shards)[1];
+    let key = |number: usize| format!("{{{tag}}}{number}");
+    let all = 0..60;
+    village.call(peer, &all.clone().map(|n| format!("SET {} {n}\n", key(n))).collect::<String>());
+    village.hibernate();
+    for number in all.clone() {
+        // The next call stands in line before the one before it has its key.
+        village.send(peer, &format!("GET {}\n", key(number)));
+        if number > 0 {
+            village.read(0);
+        }
+        let keyspace = village.workers[1].keyspace().expect("at home");
+        assert!(keyspace.gated() <= 2, "{} are kept", keyspace.gated());
+    }
+    village.read_all();
+    let wanted: String = all
+        .map(|number| number.to_string())
+        .map(|text| format!("${}\r\n{text}\r\n", text.len()))
+        .collect();
+    assert_eq!(village.output(peer), wanted);
+    assert_gates_empty(&mut village);
+}

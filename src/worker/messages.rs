@@ -144,7 +144,8 @@ impl Worker {
                 }
             }
         }
-        if !answers.ends.is_empty() {
+        let answered = !answers.ends.is_empty();
+        if answered {
             self.answers.push((from, conn, answers));
         }
         let rest = Calls {
@@ -153,6 +154,8 @@ impl Worker {
             calls: rest,
         };
         if asleep {
+            // What the calls needed that were answered may go.
+            let fetch = fetch.filter(|_| !answered);
             self.fetch_for_line(rest, fetch);
             return None;
         }
