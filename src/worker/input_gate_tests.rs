@@ -637,3 +637,19 @@ fn a_line_that_never_runs_empty_lets_go_what_it_has_used() {
     assert_eq!(village.output(peer), wanted);
     assert_gates_empty(&mut village);
 }
+
+#[test]
+fn a_condition_on_several_keys_has_all_of_them_read_at_once() {
+    let mut village = village(1);
+    let peer = village.connect(0);
+    for condition in ["XX", "NX"] {
+        village.call(peer, "MSET {t}a 1 {t}b 2 {t}c 3\n");
+        village.hibernate();
+        village.send(peer, &format!("MSETEX 3 {{t}}a 4 {{t}}b 5 {{t}}c 6 {condition}\n"));
+        assert_eq!(village.reads_left(), 3, "{condition}");
+        village.read_all();
+        let wanted = if condition == "XX" { ":1\r\n" } else { ":0\r\n" };
+        assert_eq!(village.output(peer), wanted);
+        assert_gates_empty(&mut village);
+    }
+}
