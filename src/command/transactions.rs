@@ -195,11 +195,7 @@ impl SessionCommand for Watch {
         if call.session.block.is_some() {
             return Err(Reject::fixed("ERR WATCH inside MULTI is not allowed"));
         }
-        if self
-            .keys
-            .each(args, 0)
-            .any(|key| key.len() > KEY_BYTES_MAX)
-        {
+        if self.keys.each(args, 0).any(|key| key.len() > KEY_BYTES_MAX) {
             return Err(Reject::key_too_long());
         }
         Ok(Next::Watch(self.keys))

@@ -116,7 +116,8 @@ impl Tables {
         let entries = table.change_bucket(number, |bucket| {
             let in_flight = bucket.swept == running_sweep && running_sweep != 0;
             let may_go = |raw: Raw<'_>| {
-                (used_too || raw.meta() & REFERENCED == 0) && pinned.binary_search(&raw.hash32()).is_err()
+                (used_too || raw.meta() & REFERENCED == 0)
+                    && pinned.binary_search(&raw.hash32()).is_err()
             };
             evict_from(bucket, in_flight, may_go, bytes_wanted)
         });

@@ -44,6 +44,8 @@ pub struct Call {
     pub context: Context,
     /// What to run.
     pub work: Work,
+    /// It is a part of a command, which is counted where it comes from.
+    pub part: bool,
 }
 
 /// The calls of one connection's pipeline for one shard.

@@ -1,5 +1,7 @@
 //! Keys that hibernate, read by others: what waits, what goes on, and in which order.
 
+use crate::command::table;
+use crate::command::transcript::words;
 use crate::keyspace::input_gate::Read;
 use crate::limits::KEY_BYTES_MAX;
 use crate::log::sim_disk::SimDisk;
@@ -454,7 +456,10 @@ fn what_is_read_for_a_client_that_leaves_expires_all_the_same() {
             village.read_all();
         }
         let keyspace = village.workers[0].keyspace().expect("at home");
-        assert_eq!((keyspace.stats().expired, keyspace.deadline_hints()), (1, 0));
+        assert_eq!(
+            (keyspace.stats().expired, keyspace.deadline_hints()),
+            (1, 0)
+        );
         assert_gates_empty(&mut village);
     }
 }
@@ -502,7 +507,11 @@ fn what_cannot_be_read_does_not_hold_up_the_expiry_of_the_others() {
         assert!(stuck.len() == 1 && stuck[0].hash32 == of.hash);
         let (now_ms, read_ms) = (keyspace.now_ms(), u64::MAX);
         keyspace.take_hints(&[], read_ms);
-        assert_eq!(keyspace.expired_until_ms(), now_ms, "the others' rows may go");
+        assert_eq!(
+            keyspace.expired_until_ms(),
+            now_ms,
+            "the others' rows may go"
+        );
     }
     tick(&mut village, 15_000);
     village.read_all();
@@ -618,7 +627,12 @@ fn a_line_that_never_runs_empty_lets_go_what_it_has_used() {
     let tag = &keys(shards)[1];
     let key = |number: usize| format!("{{{tag}}}{number}");
     let all = 0..60;
-    village.call(peer, &all.clone().map(|n| format!("SET {} {n}\n", key(n))).collect::<String>());
+    village.call(
+        peer,
+        &all.clone()
+            .map(|n| format!("SET {} {n}\n", key(n)))
+            .collect::<String>(),
+    );
     village.hibernate();
     for number in all.clone() {
         // The next call stands in line before the one before it has its key.
@@ -645,11 +659,60 @@ fn a_condition_on_several_keys_has_all_of_them_read_at_once() {
     for condition in ["XX", "NX"] {
         village.call(peer, "MSET {t}a 1 {t}b 2 {t}c 3\n");
         village.hibernate();
-        village.send(peer, &format!("MSETEX 3 {{t}}a 4 {{t}}b 5 {{t}}c 6 {condition}\n"));
+        village.send(
+            peer,
+            &format!("MSETEX 3 {{t}}a 4 {{t}}b 5 {{t}}c 6 {condition}\n"),
+        );
         assert_eq!(village.reads_left(), 3, "{condition}");
         village.read_all();
-        let wanted = if condition == "XX" { ":1\r\n" } else { ":0\r\n" };
+        let wanted = if condition == "XX" {
+            ":1\r\n"
+        } else {
+            ":0\r\n"
+        };
         assert_eq!(village.output(peer), wanted);
         assert_gates_empty(&mut village);
     }
+}
+
+#[test]
+fn a_command_over_several_shards_is_counted_once() {
+    let shards = 3;
+    let mut village = village(shards);
+    let peer = village.connect(1);
+    let names = keys(shards);
+    let pairs: Vec<String> = names.iter().map(|key| format!("{key} 7")).collect();
+    village.call(peer, &format!("MSET {}\n", pairs.join(" ")));
+    let metrics = village.workers[0].shared.clone();
+    let metrics = &metrics.metrics;
+    let row = table().find(words("MGET a").args()).expect("it is known");
+    let counted = || {
+        let command = metrics.command(row.0 as usize);
+        let all = metrics.total(|shard| &shard.commands_processed);
+        let errors = metrics.total(|shard| &shard.error_replies);
+        (command.calls, command.failed, all, errors)
+    };
+    let all = counted().2;
+    let mget = format!("MGET {}\n", names.join(" "));
+    village.call(peer, &mget);
+    assert_eq!(counted(), (1, 0, all + 1, 0));
+    // Of other shards alone, and with a part that fails in each.
+    village.call(peer, &format!("MGET {} {}\n", names[0], names[2]));
+    assert_eq!(counted(), (2, 0, all + 2, 0));
+    village.hibernate();
+    for (shard, name) in names.iter().enumerate() {
+        let keyspace = village.workers[shard].keyspace().expect("at home");
+        let key = keyspace.key(name.as_bytes());
+        let of = KeyOf {
+            slot: key.slot,
+            database: 0,
+            hash: key.hash32(),
+            key: key.bytes,
+        };
+        village.store.damage(&RowKey::Main(of).encode());
+    }
+    village.send(peer, &mget);
+    village.read_all();
+    assert!(village.output(peer).contains("-DAMAGED"));
+    assert_eq!(counted(), (3, 1, all + 3, 1));
 }
