@@ -182,13 +182,14 @@ impl Keyspace {
         wanted
     }
 
-    /// Whether a key would have to be read, and nobody does it yet.
-    pub fn is_asleep(&self, name: &Name) -> bool {
+    /// Whether a key has to be read, or is kept already by somebody who may let it go.
+    pub fn needs_hold(&self, name: &Name) -> bool {
         let key = Key::of_database(name.database, &name.key, self.seed);
-        let gate = self.gate.as_ref();
-        self.tables.sleeps(name.database, key.slot)
-            && matches!(self.tables.presence(name.database, &key), Presence::Absent)
-            && gate.is_some_and(|gate| !gate.keys.contains_key(name))
+        let Some(gate) = &self.gate else {
+            return false;
+        };
+        let absent = || matches!(self.tables.presence(name.database, &key), Presence::Absent);
+        gate.keys.contains_key(name) || self.tables.sleeps(name.database, key.slot) && absent()
     }
 
     /// Somebody needs a key from now on. `ticket` is for its read, if it has to be read.

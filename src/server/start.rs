@@ -263,13 +263,7 @@ fn run_threads(
         threads.extend(thread.spawn(move || run(parts, inbox, peers)));
     }
     progress.lsn.store(meta.lsn, Ordering::Relaxed);
-    let due = Due::start(due::Tools {
-        store: store.clone(),
-        clock: clock.clone(),
-        routes: plan.routes,
-        seed: plan.seed,
-        mailboxes: mailboxes.clone(),
-    });
+    let due = start_due(&store, &clock, plan, &mailboxes);
     let checkpoints = Checkpoints::start(Tools {
         store,
         log: log.clone(),
@@ -279,6 +273,8 @@ fn run_threads(
         databases,
         retired: true,
         expired_until_ms: 0,
+        stuck: Vec::new(),
+        seed: plan.seed,
         progress: progress.clone(),
         ballast,
         may_shrink: true,
@@ -299,6 +295,16 @@ fn run_threads(
         room_asked: (0, 0),
         backing_up: Arc::default(),
     }
+}
+
+fn start_due(store: &Arc<dyn Store>, clock: &Clock, plan: Plan, mailboxes: &[Mailbox]) -> Due {
+    Due::start(due::Tools {
+        store: store.clone(),
+        clock: clock.clone(),
+        routes: plan.routes,
+        seed: plan.seed,
+        mailboxes: mailboxes.to_vec(),
+    })
 }
 
 /// Says how far a start is, once a second.

@@ -294,6 +294,10 @@ impl Worker {
                 // What follows may be of another database, or of a block.
                 return;
             }
+            if self.routes.need(row, args).is_err() {
+                // It is refused before it comes to its keys, and one of them may be too long.
+                return;
+            }
             if number > 0 {
                 self.fetch_too(id, row, args, conn.session.database);
             }
@@ -316,7 +320,7 @@ impl Worker {
                 database,
                 key: key.into(),
             };
-            if self.routes.of_key(key) != self.id || !keyspace.is_asleep(&name) {
+            if self.routes.of_key(key) != self.id || !keyspace.needs_hold(&name) {
                 continue;
             }
             gate.last += 1;

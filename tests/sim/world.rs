@@ -363,6 +363,8 @@ impl World {
             databases,
             retired: true,
             expired_until_ms: 0,
+            stuck: Vec::new(),
+            seed: plan.seed,
             progress: Arc::new(Progress::default()),
             ballast: Ballast::none(),
             may_shrink: false,
