@@ -21,8 +21,8 @@ use crate::store::{Draft, Look, Store, StoreError};
 /// names the draft; `durable_lsn` is what the copy must have at least, where that is known.
 ///
 /// # Errors
-/// Nothing is at `target` then; what was made so far is under a temporary name beside it, and the
-/// next backup to the same place removes it.
+/// Nothing is at `target` then, and what was made so far is removed, or by the next backup beside it
+/// if that cannot be done now.
 pub fn backup(
     source: &Path,
     target: &Path,

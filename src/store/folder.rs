@@ -29,6 +29,8 @@ pub const FOLDER_VERSION: u32 = 1;
 const FORMAT: &str = "FORMAT";
 const LOCK: &str = "LOCK";
 const CREATING: &str = "CREATING";
+/// How the names of folders end that are not in their places yet.
+const DRAFT_END: &str = ".creating";
 const STORE: &str = "store";
 const LOG: &str = "log";
 const FIRST_LINE: &str = "tallyman data folder";
@@ -247,12 +249,20 @@ impl Look {
 }
 
 /// A data folder in the making, beside its place under a temporary name. Dropping it before
-/// [`Draft::finish`] leaves it, and the next draft for the same place removes it.
+/// [`Draft::finish`] removes it; what a crash leaves, the next draft in the same folder removes.
 #[derive(Debug)]
 pub struct Draft {
     path: PathBuf,
     target: PathBuf,
+    // Held until the draft is gone or in its place.
     _lock: File,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // In its place already, or as far as the disk lets us: the next draft tries again.
+        let _ = fs::remove_dir_all(&self.path);
+    }
 }
 
 impl Draft {
@@ -265,6 +275,7 @@ impl Draft {
             });
         }
         create_parents(&parent_of(target))?;
+        remove_abandoned(&parent_of(target));
         let path = draft_of(target)?;
         match fs::create_dir(&path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -274,12 +285,12 @@ impl Draft {
         }
         refuse_foreign(&path)?;
         let lock = take_lock(&path, target, now_ms)?;
-        write_synced(&path.join(CREATING), b"an unfinished copy\n")?;
         let draft = Draft {
             path,
             target: target.to_path_buf(),
             _lock: lock,
         };
+        write_synced(&draft.path.join(CREATING), b"an unfinished copy\n")?;
         remove_file_if_any(&draft.path.join(FORMAT))?;
         draft.clear()?;
         Ok(draft)
@@ -633,8 +644,26 @@ fn draft_of(path: &Path) -> Result<PathBuf, FolderError> {
     };
     let mut draft = OsString::from(".");
     draft.push(name);
-    draft.push(".creating");
+    draft.push(DRAFT_END);
     Ok(parent_of(path).join(draft))
+}
+
+/// Removes the drafts in `folder` that nobody works at any more, as far as the disk lets us.
+fn remove_abandoned(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let draft = entry.path();
+        let is_draft = name.starts_with('.') && name.ends_with(DRAFT_END);
+        if !is_draft || !draft.join(CREATING).is_file() {
+            continue;
+        }
+        // Held while it goes, so that nobody begins to work at it.
+        let lock = File::open(draft.join(LOCK));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok() && fs::remove_dir_all(&draft).is_ok()) {
+            tracing::info!("removed what an unfinished copy left: {}", draft.display());
+        }
+    }
 }
 
 fn exists(file: &Path) -> Result<bool, FolderError> {

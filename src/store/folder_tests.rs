@@ -176,3 +176,33 @@ fn a_damaged_or_newer_format_is_named() {
     );
     assert!(error.to_string().contains("newer server"));
 }
+
+#[test]
+fn a_copy_removes_what_unfinished_ones_left_and_nothing_else() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    for name in [
+        ".left.creating",
+        ".foreign.creating",
+        "left.creating",
+        ".left",
+    ] {
+        fs::create_dir_all(at(name).join(STORE)).unwrap();
+        fs::write(at(name).join(LOCK), "").unwrap();
+        if name != ".foreign.creating" {
+            fs::write(at(name).join(CREATING), "").unwrap();
+        }
+    }
+    let working = Draft::begin(&at("working"), 1).unwrap();
+    let draft = Draft::begin(&at("new"), 1).unwrap();
+    let left = [
+        ".foreign.creating",
+        ".left",
+        ".new.creating",
+        ".working.creating",
+        "left.creating",
+    ];
+    assert_eq!(names(place.path()), left);
+    drop((working, draft));
+    assert_eq!(names(place.path()), [left[0], left[1], left[4]]);
+}
