@@ -151,6 +151,13 @@ impl Folder {
             create(path, fresh, fill)?;
         } else {
             remove_file_if_any(&path.join(CREATING))?;
+            // Whoever was here before may have been killed between a change and its sync.
+            let parent = sync_folder(&parent_of(path));
+            // We may use the folder and not be allowed to look into the one above.
+            if !matches!(parent, Err(FolderError::Io { denied: true, .. })) {
+                parent?;
+            }
+            sync_folders(path).map_err(|error| FolderError::io(path, &error))?;
         }
         let identity = parse_format(&format, &read_text(&format)?)?;
         for part in [STORE, LOG] {
@@ -703,6 +710,17 @@ fn create_parents(path: &Path) -> Result<(), FolderError> {
         }
         _ => sync_folder(&parent),
     }
+}
+
+/// Makes the names in `path` and in the folders below it durable.
+fn sync_folders(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && entry.file_name() != "lost+found" {
+            sync_folders(&entry.path())?;
+        }
+    }
+    File::open(path)?.sync_all()
 }
 
 /// Syncs every file and folder below `path`, and `path` itself.
