@@ -25,7 +25,7 @@ use crate::server::readers::Readers;
 use crate::server::{Fatal, Server, absolute};
 use crate::session::{Clients, KeyCounts, Shared};
 use crate::store::folder::{Folder, Identity};
-use crate::store::{Ballast, FjallStore, Meta, Store, StoreOptions};
+use crate::store::{Ballast, FjallStore, Meta, ROWS_FORMAT, Store, StoreOptions};
 use crate::worker::runner::{Mailbox, run};
 use crate::worker::{Control, Parts, sync_mode};
 
@@ -144,7 +144,7 @@ fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallSto
     };
     let path = Path::new(&settings.dir);
     let first = Meta {
-        format: 1,
+        format: ROWS_FORMAT,
         databases: (0..settings.databases as u32).collect(),
         next_database_id: settings.databases as u32,
         ..Meta::default()
