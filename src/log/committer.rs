@@ -132,7 +132,7 @@ impl Committer {
             .wrote(header.lsn, batches.len(), bytes, now_us);
         if durably {
             self.shared.counters.synced(now_us.saturating_sub(began_us));
-            self.shared.publish(self.tail.position);
+            self.shared.publish(self.tail.position)?;
         }
         Ok(())
     }
@@ -168,8 +168,7 @@ impl Committer {
         self.shared
             .counters
             .synced(self.last_sync_us.saturating_sub(began_us));
-        self.shared.publish(self.tail.position);
-        Ok(())
+        self.shared.publish(self.tail.position)
     }
 
     pub fn is_dirty(&self) -> bool {

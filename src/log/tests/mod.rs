@@ -475,6 +475,27 @@ fn a_failed_write_or_sync_is_final() {
 }
 
 #[test]
+fn what_fails_beside_a_write_ends_it_without_a_panic() {
+    let disk = SimDisk::new(2);
+    let (clock, fatals) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicUsize::new(0)));
+    let options = options(&clock, &fatals);
+    let recovery = open(disk.disk(), dir(), options, Position::default()).unwrap();
+    let log = recovery.finish().unwrap();
+    disk.hold_syncs(true);
+    let lsn = log.append(batch(b"held"));
+    disk.wait_until_held();
+    let other = Fatal::new("cannot remove the segment".to_owned(), dir());
+    log.shared().fail(other);
+    let shared = log.shared();
+    let position = Position { lsn, chain: 1 };
+    assert!(shared.publish(position).is_err(), "nothing is durable now");
+    disk.hold_syncs(false);
+    let fatal = log.close().unwrap_err();
+    assert_eq!(fatal.message, "cannot remove the segment");
+    assert_eq!((log.durable_lsn(), fatals.load(SeqCst)), (0, 1));
+}
+
+#[test]
 fn a_full_disk_refuses_reservations_keeps_its_promises_and_resumes_by_itself() {
     let mut rig = Rig::new();
     rig.manual.run().unwrap();
