@@ -371,6 +371,11 @@ impl Log {
         self.shared().space.reserve(bytes, urgent)
     }
 
+    /// Makes space ready now, if little is at hand and the disk has some.
+    pub fn prepare_space(&self) -> Result<(), Fatal> {
+        self.shared().space.prepare().map(drop)
+    }
+
     /// Gives back what was reserved and is not in the `reserved_bytes` of a batch.
     pub fn unreserve(&self, bytes: u64) {
         self.shared().space.unpromise(bytes);

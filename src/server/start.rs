@@ -98,6 +98,8 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     let log = recovery.finish().map_err(Fatal::new)?;
     let clock = Clock::start(recovered.time_ms);
     let map = recovered.keyspaces[0].databases();
+    let needed_bytes = first_batch((&recovered.tokens, map), &clock).reserved_bytes;
+    make_room(&log, needed_bytes, folder.path())?;
     log_ceiling(&log, (&recovered.tokens, map), &clock)?;
     // After the log, which needs some space at once.
     let least_bytes = BALLAST_START_BYTES_MAX.min(settings.checkpoint_bytes as u64);
@@ -172,6 +174,17 @@ pub fn first_batch((tokens, databases): (&TokenSource, &Databases), clock: &Cloc
         time_ms: clock.now_ms(),
         reserved_bytes,
     }
+}
+
+/// Where the disk has no room for the first batch, the space that was kept back for that is given
+/// up.
+fn make_room(log: &Log, bytes: u64, folder: &Path) -> Result<(), Fatal> {
+    if log.reserve_urgent(bytes) {
+        log.unreserve(bytes);
+    } else if Ballast::release(folder) {
+        log.prepare_space().map_err(Fatal::new)?;
+    }
+    Ok(())
 }
 
 fn log_ceiling(log: &Log, held: (&TokenSource, &Databases), clock: &Clock) -> Result<(), Fatal> {

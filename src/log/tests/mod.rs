@@ -475,6 +475,19 @@ fn a_failed_write_or_sync_is_final() {
 }
 
 #[test]
+fn space_that_is_there_again_is_made_ready_when_it_is_asked_for() {
+    let rig = Rig::new();
+    rig.disk.set_space(Some(rig.disk.used_bytes()));
+    while rig.log.reserve_urgent(4096) {}
+    rig.log.prepare_space().unwrap();
+    assert_eq!(rig.log.try_reserve(4096, true), Reserve::Full);
+    rig.disk.set_space(None);
+    assert_eq!(rig.log.try_reserve(4096, true), Reserve::Full);
+    rig.log.prepare_space().unwrap();
+    assert_eq!(rig.log.try_reserve(4096, true), Reserve::Granted);
+}
+
+#[test]
 fn what_fails_beside_a_write_ends_it_without_a_panic() {
     let disk = SimDisk::new(2);
     let (clock, fatals) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicUsize::new(0)));
