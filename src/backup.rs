@@ -50,6 +50,7 @@ pub fn backup(
         store: &draft.store_path(),
         log: &draft.log_path(),
         identity: look.identity(),
+        log_has_head: true,
     };
     let counts = parts.check(progress)?;
     draft.finish(&look.identity())?;
@@ -71,7 +72,8 @@ fn copy(look: &Look, draft: &Draft, durable_lsn: Lsn) -> Result<(), Fault> {
     let meta = meta.unwrap_or_default();
     let id = look.identity().folder_id;
     let (disk, to) = (RealDisk::new(false), draft.log_path());
-    let last = log::copy(&disk, &look.log_path(), id, meta.known(), &to)?;
+    let known = meta.known(look.log_has_head());
+    let last = log::copy(&disk, &look.log_path(), id, known, &to)?;
     if last.lsn < durable_lsn {
         let what = format!(
             "the log ends at lsn {} for who reads it, but {durable_lsn} is durable",

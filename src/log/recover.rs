@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::committer::{Committer, Tail};
 use super::disk::Disk;
+use super::head::Head;
 use super::queue::Shared;
 use super::record::batches_of;
 use super::runner::Manual;
@@ -65,6 +66,16 @@ pub fn open(
     };
     recovery.join()?;
     Ok(recovery)
+}
+
+/// Makes an empty log in `dir`: a segment and the head, so that a folder without them is known to
+/// have lost them.
+pub fn begin(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(), Fatal> {
+    check(options, dir)?;
+    disk.create_dir(dir)
+        .map_err(|error| Fatal::io("cannot create the folder", dir, error))?;
+    let space = Space::new(disk.clone(), dir, options, Stock::default());
+    first_tail(&*disk, dir, options, &space, 1).map(drop)
 }
 
 fn check(options: &Options, dir: &Path) -> Result<(), Fatal> {
@@ -168,9 +179,10 @@ impl Recovery {
         let fresh = self.walker.files.live.is_empty();
         let space = Space::new(self.disk.clone(), &self.dir, &self.options, stock);
         let tail = if fresh {
-            self.first_tail(&space)?
+            let incarnation = self.walker.incarnation_max + 1;
+            first_tail(&*self.disk, &self.dir, &self.options, &space, incarnation)?
         } else {
-            self.tail(&space)
+            self.tail(&space)?
         };
         let durable = tail.position;
         let shared = Shared::new(self.options, space, self.counters, durable);
@@ -252,39 +264,48 @@ impl Recovery {
         Ok(stock)
     }
 
-    fn tail(&self, space: &Space) -> Tail {
+    fn tail(&self, space: &Space) -> Result<Tail, Fatal> {
         let Found { segment, header } = &self.walker.files.live[self.walker.index];
         space.add(segment.bytes - self.walker.offset);
-        Tail {
+        let folder_id = self.options.folder_id;
+        Ok(Tail {
             segment: segment.clone(),
             number: header.number,
+            head: Head::open(&*self.disk, &self.dir, folder_id, header.number)?,
             offset: self.walker.offset,
             position: self.walker.position,
             incarnation: self.walker.incarnation_max + 1,
             time_ms: self.walker.time_ms,
-        }
-    }
-
-    fn first_tail(&self, space: &Space) -> Result<Tail, Fatal> {
-        let segment = space.take(LOG_BLOCK_BYTES)?;
-        let incarnation = self.walker.incarnation_max + 1;
-        segment.write_header(&SegmentHeader {
-            folder_id: self.options.folder_id,
-            number: 1,
-            bytes: segment.bytes,
-            first_lsn: 1,
-            incarnation,
-            chain: 0,
-        })?;
-        Ok(Tail {
-            segment,
-            number: 1,
-            offset: LOG_BLOCK_BYTES,
-            position: Position::default(),
-            incarnation,
-            time_ms: 0,
         })
     }
+}
+
+/// Begins a log where there is none: its first segment, and its head.
+fn first_tail(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &Options,
+    space: &Space,
+    incarnation: u64,
+) -> Result<Tail, Fatal> {
+    let segment = space.take(LOG_BLOCK_BYTES)?;
+    segment.write_header(&SegmentHeader {
+        folder_id: options.folder_id,
+        number: 1,
+        bytes: segment.bytes,
+        first_lsn: 1,
+        incarnation,
+        chain: 0,
+    })?;
+    Ok(Tail {
+        segment,
+        number: 1,
+        head: Head::open(disk, dir, options.folder_id, 1)?,
+        offset: LOG_BLOCK_BYTES,
+        position: Position::default(),
+        incarnation,
+        time_ms: 0,
+    })
 }
 
 fn rewrite(segment: &Segment, place: Place) -> Result<(), Fatal> {

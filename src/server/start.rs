@@ -71,7 +71,7 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     let routes = Routes::new(settings.shard_count());
     let random: u64 = rand::rng().random();
     let wall_ms = Clock::start(0).now_ms();
-    let (folder, store) = open_folder(&settings, wall_ms)?;
+    let (mut folder, store) = open_folder(&settings, wall_ms)?;
     let identity = folder.identity();
     let meta = store.meta().map_err(Fatal::new)?.unwrap_or_default();
     let mut options = log_options(&settings, identity, routes.shards());
@@ -80,8 +80,8 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         std::process::exit(1);
     });
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
-    let mut recovery =
-        log::open(disk, &folder.log_path(), options, meta.known()).map_err(Fatal::new)?;
+    let known = meta.known(folder.log_has_head());
+    let mut recovery = log::open(disk, &folder.log_path(), options, known).map_err(Fatal::new)?;
     let plan = Plan {
         routes,
         seed: identity.hash_seed,
@@ -96,6 +96,9 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     });
     let recovered = recovered.map_err(Fatal::new)?;
     let log = recovery.finish().map_err(Fatal::new)?;
+    if let Err(error) = folder.note_log_head() {
+        tracing::warn!("nothing would tell if the whole log were lost: {error}");
+    }
     let clock = Clock::start(recovered.time_ms);
     let map = recovered.keyspaces[0].databases();
     let needed_bytes = first_batch((&recovered.tokens, map), &clock).reserved_bytes;
@@ -151,10 +154,12 @@ fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallSto
         next_database_id: settings.databases as u32,
         ..Meta::default()
     };
-    let mut fill = |folder: &Path, _: &Identity| {
+    let mut fill = |folder: &Path, identity: &Identity| {
         let store = FjallStore::create(&folder.join("store"), StoreOptions::default(), &first);
         drop(store.map_err(|error| error.to_string())?);
-        std::fs::create_dir(folder.join("log")).map_err(|error| error.to_string())
+        let options = log_options(settings, *identity, 1);
+        let disk = Arc::new(RealDisk::new(true));
+        log::begin(disk, &folder.join("log"), &options).map_err(|error| error.to_string())
     };
     let folder = Folder::open(path, fresh, now_ms, &mut fill).map_err(Fatal::new)?;
     let store = FjallStore::open(&folder.store_path(), StoreOptions::default());

@@ -4,7 +4,7 @@
 //! FORMAT     version, identity and hash seed, as text with a checksum
 //! LOCK       held while a process has the folder open; says which
 //! store/     the rows
-//! log/       the commit log
+//! log/       the commit log, with its head if FORMAT says so (the first servers made none)
 //! BALLAST    space that is kept back for a disk that is full ([`super::ballast`])
 //! CREATING   only while the folder is being made
 //! ```
@@ -34,6 +34,8 @@ const DRAFT_END: &str = ".creating";
 const STORE: &str = "store";
 const LOG: &str = "log";
 const FIRST_LINE: &str = "tallyman data folder";
+/// A line that servers do not mind which do not know it.
+const LOG_HAS_HEAD: &str = "log-has-head yes";
 /// What a fresh file system may hold and we do not mind.
 const HARMLESS: &[&str] = &[LOCK, "lost+found"];
 /// More than any FORMAT or LOCK needs.
@@ -49,6 +51,14 @@ pub struct Identity {
     pub hash_seed: u64,
 }
 
+/// What FORMAT says.
+#[derive(Clone, Copy, Debug)]
+struct Format {
+    identity: Identity,
+    /// The log has a head: one without is not whole.
+    log_has_head: bool,
+}
+
 /// Makes what a new folder holds besides FORMAT: `store` and `log` inside of the given folder. It
 /// must leave nothing open; everything it leaves is synced before the folder counts.
 pub type Fill<'a> = dyn FnMut(&Path, &Identity) -> Result<(), String> + 'a;
@@ -57,7 +67,7 @@ pub type Fill<'a> = dyn FnMut(&Path, &Identity) -> Result<(), String> + 'a;
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    identity: Identity,
+    format: Format,
     created: bool,
     // Held for its lock.
     _lock: File,
@@ -92,7 +102,22 @@ impl Folder {
 
     /// Its identity.
     pub fn identity(&self) -> Identity {
-        self.identity
+        self.format.identity
+    }
+
+    /// Its log has a head.
+    pub fn log_has_head(&self) -> bool {
+        self.format.log_has_head
+    }
+
+    /// Notes that its log has a head now, durably.
+    pub fn note_log_head(&mut self) -> Result<(), FolderError> {
+        if self.format.log_has_head {
+            return Ok(());
+        }
+        write_format(&self.path, &self.format.identity)?;
+        self.format.log_has_head = true;
+        Ok(())
     }
 
     /// True when this call of [`Folder::open`] made it.
@@ -159,7 +184,7 @@ impl Folder {
             }
             sync_folders(path).map_err(|error| FolderError::io(path, &error))?;
         }
-        let identity = parse_format(&format, &read_text(&format)?)?;
+        let format = parse_format(&format, &read_text(&format)?)?;
         for part in [STORE, LOG] {
             let part = path.join(part);
             if !part.is_dir() {
@@ -171,7 +196,7 @@ impl Folder {
         }
         Ok(Folder {
             path: path.to_path_buf(),
-            identity,
+            format,
             created,
             _lock: lock,
         })
@@ -182,7 +207,7 @@ impl Folder {
 #[derive(Debug)]
 pub struct Look {
     path: PathBuf,
-    identity: Identity,
+    format: Format,
     // Held for its lock; none where no server was ever started, or one is running.
     _lock: Option<File>,
     holder: Option<String>,
@@ -217,7 +242,7 @@ impl Look {
         };
         Ok(Look {
             path: path.to_path_buf(),
-            identity: parse_format(&format, &read_text(&format)?)?,
+            format: parse_format(&format, &read_text(&format)?)?,
             _lock: lock,
             holder,
         })
@@ -225,7 +250,12 @@ impl Look {
 
     /// Its identity.
     pub fn identity(&self) -> Identity {
-        self.identity
+        self.format.identity
+    }
+
+    /// Its log has a head.
+    pub fn log_has_head(&self) -> bool {
+        self.format.log_has_head
     }
 
     /// The process that uses it, in LOCK's words.
@@ -524,12 +554,17 @@ fn create(path: &Path, fresh: Identity, fill: &mut Fill<'_>) -> Result<(), Folde
         let part = path.join(part);
         sync_tree(&part).map_err(|error| FolderError::io(&part, &error))?;
     }
+    write_format(path, &fresh)?;
+    remove_file_if_any(&creating)
+}
+
+/// Writes FORMAT, whole or not at all, durably.
+fn write_format(path: &Path, identity: &Identity) -> Result<(), FolderError> {
     let draft = path.join("FORMAT.new");
-    write_synced(&draft, format_text(&fresh).as_bytes())?;
+    write_synced(&draft, format_text(identity).as_bytes())?;
     let format = path.join(FORMAT);
     fs::rename(&draft, &format).map_err(|error| FolderError::io(&format, &error))?;
-    sync_folder(path)?;
-    remove_file_if_any(&creating)
+    sync_folder(path)
 }
 
 fn take_lock(path: &Path, shown: &Path, now_ms: u64) -> Result<File, FolderError> {
@@ -578,13 +613,13 @@ fn format_text(identity: &Identity) -> String {
     } = identity;
     let text = format!(
         "{FIRST_LINE}\nversion {FOLDER_VERSION}\nfolder-id {folder_id:016x}\n\
-         hash-seed {hash_seed:016x}\n"
+         hash-seed {hash_seed:016x}\n{LOG_HAS_HEAD}\n"
     );
     let crc = crc32c::crc32c(text.as_bytes());
     format!("{text}crc32c {crc:08x}\n")
 }
 
-fn parse_format(file: &Path, text: &str) -> Result<Identity, FolderError> {
+fn parse_format(file: &Path, text: &str) -> Result<Format, FolderError> {
     let damaged = |what: &str| FolderError::Damaged {
         file: file.to_path_buf(),
         what: what.into(),
@@ -619,9 +654,13 @@ fn parse_format(file: &Path, text: &str) -> Result<Identity, FolderError> {
     let number = |name: &str| {
         u64::from_str_radix(value(name)?, 16).map_err(|_| damaged(&format!("no valid {name}")))
     };
-    Ok(Identity {
+    let identity = Identity {
         folder_id: number("folder-id")?,
         hash_seed: number("hash-seed")?,
+    };
+    Ok(Format {
+        identity,
+        log_has_head: body.lines().any(|line| line == LOG_HAS_HEAD),
     })
 }
 

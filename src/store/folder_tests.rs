@@ -206,3 +206,21 @@ fn a_copy_removes_what_unfinished_ones_left_and_nothing_else() {
     drop((working, draft));
     assert_eq!(names(place.path()), [left[0], left[1], left[4]]);
 }
+
+#[test]
+fn a_folder_of_an_older_server_is_told_that_its_log_has_a_head_now() {
+    let place = tempfile::tempdir().unwrap();
+    drop(open(place.path()).unwrap());
+    let format = place.path().join(FORMAT);
+    let text = fs::read_to_string(&format).unwrap();
+    let body = text.rsplit_once("crc32c").unwrap().0;
+    let older = body.replace("log-has-head yes\n", "");
+    assert_ne!(body, older);
+    let crc = crc32c::crc32c(older.as_bytes());
+    fs::write(&format, format!("{older}crc32c {crc:08x}\n")).unwrap();
+    let mut folder = open(place.path()).unwrap();
+    assert!(!folder.log_has_head() && !Look::at(place.path()).unwrap().log_has_head());
+    folder.note_log_head().unwrap();
+    assert!(folder.log_has_head() && Look::at(place.path()).unwrap().log_has_head());
+    assert_eq!(fs::read_to_string(&format).unwrap(), text);
+}

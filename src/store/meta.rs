@@ -44,8 +44,9 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// What this says of the log: where to read on, and that it reaches as far as the rows.
-    pub fn known(&self) -> Known {
+    /// What this says of the log: where to read on, and that it reaches as far as the rows; and
+    /// what the folder says, that it has a head.
+    pub fn known(&self, has_head: bool) -> Known {
         let from = Position {
             lsn: self.lsn,
             chain: self.chain,
@@ -53,6 +54,7 @@ impl Meta {
         Known {
             from,
             durable_lsn: self.rows_lsn,
+            has_head,
         }
     }
 
