@@ -588,6 +588,35 @@ fn what_recovery_hands_out_is_durable_even_after_a_failed_sync_and_a_kill() {
 }
 
 #[test]
+fn a_record_that_changes_while_it_is_written_again_is_refused() {
+    for bytes in [10, 3_000_000] {
+        let mut rig = Rig::new();
+        rig.commit(&["one", &"x".repeat(bytes)]);
+        let recovered = |damage: &dyn Fn()| {
+            rig.disk.kill();
+            let mut recovery = open(
+                rig.disk.disk(),
+                dir(),
+                rig.options.clone(),
+                Position::default(),
+            )?;
+            assert_eq!(drain(&mut recovery)?.len(), 2);
+            damage();
+            recovery.finish_manual().map(drop)
+        };
+        let last = live_files(&rig.disk).pop().unwrap();
+        let offset = [BLOCK, 2 * BLOCK][usize::from(last == file(1))] + 80;
+        for place in [offset, offset + bytes as u64 - 20] {
+            let flip = || rig.disk.flip_bit(&last, place, 0);
+            let text = recovered(&flip).unwrap_err().to_string();
+            assert!(text.contains("and is not now"), "{text}");
+            flip();
+        }
+        recovered(&|| {}).unwrap();
+    }
+}
+
+#[test]
 fn a_failed_write_or_sync_is_final() {
     for call in [Call::Write, Call::Sync] {
         let mut rig = Rig::new();
