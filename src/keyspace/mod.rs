@@ -32,6 +32,7 @@ mod evict;
 mod replay;
 mod scan;
 mod walk;
+mod warm;
 
 #[cfg(test)]
 mod model;
@@ -51,3 +52,4 @@ pub use sweep::{SweepCursor, SweepPause, Swept};
 pub use turn::Wait;
 pub use txn::Txn;
 pub use value::{Kind, Value, ValueRef, parse_counter};
+pub use warm::Warmed;
