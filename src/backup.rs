@@ -21,8 +21,8 @@ use crate::store::{Draft, Look, Store, StoreError};
 /// names the draft; `durable_lsn` is what the copy must have at least, where that is known.
 ///
 /// # Errors
-/// Nothing is at `target` then, and what was made so far is removed; by the next backup beside it if
-/// that cannot be done now.
+/// Nothing is at `target` then, and what was made so far is removed; by the next backup beside it
+/// if that cannot be done now.
 pub fn backup(
     source: &Path,
     target: &Path,

@@ -492,7 +492,7 @@ impl Worker {
         let row = table().row(id);
         if is_slow(took_ns, settings.slowlog_slower_than_us) && !row.has(flag::SKIP_SLOWLOG) {
             let (address, name) = client.map_or(("", String::new()), |client| {
-                (client.address.as_str(), client.names().name.clone())
+                (client.address.as_str(), client.names().name)
             });
             let shown = redacted(row, args);
             let shown = shown.as_ref().map_or(args, |shown| shown.args());
