@@ -116,8 +116,12 @@ pub const BALLAST_START_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const BALLAST_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// How often a disk that is full is looked at again, in milliseconds.
 pub const FULL_DISK_RETRY_MS: u64 = 1_000;
-/// Most numbered databases, and most dead ones that still have rows, that a meta row lists.
+/// Most numbered databases that a meta row lists.
 pub const META_DATABASES_MAX: usize = 1024 * 1024;
+/// Rows that nobody can reach any more, removed with one checkpoint ...
+pub const DEAD_ROWS_MAX: usize = 200_000;
+/// ... and rows of the store that are looked at for it.
+pub const DEAD_ROWS_LOOKS_MAX: usize = 1_000_000;
 
 // The longest row key: a field's row (slot, kind, database id, hash, length, generation, hash).
 const _: () =

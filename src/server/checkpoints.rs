@@ -11,15 +11,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::keyspace::databases::visible;
+use crate::keyspace::Databases;
 use crate::keyspace::tokens::TokenSource;
-use crate::limits::{BALLAST_BYTES_MAX, SLOTS};
+use crate::limits::BALLAST_BYTES_MAX;
 use crate::log::Log;
+use crate::server::dead::Dead;
 use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
 use crate::sim::{self, Fault};
 use crate::store::checkpoint::{self, CheckpointError, Deep, Slice, Sweep};
-use crate::store::janitor::dead_rows;
-use crate::store::row::{KeyOf, RowKey, RowKind, counts, deadlines, fields, kind_in_slot, slots};
 use crate::store::{Ballast, Meta, Store, StoreError};
 use crate::worker::runner::{Envelope, Mailbox};
 
@@ -122,10 +121,8 @@ pub struct Tools<S> {
     pub shards: S,
     /// The server's tokens.
     pub tokens: TokenSource,
-    /// Database ids, as of the last sweep's beginning.
-    pub databases: DatabaseMap,
-    /// The store may have rows of hashes that are gone.
-    pub retired: bool,
+    /// Rows that nobody can reach any more, and the map of databases.
+    pub dead: Dead,
     /// What was due before this had expired when the last checkpoint began.
     pub expired_until_ms: u64,
     /// What others may read.
@@ -134,28 +131,8 @@ pub struct Tools<S> {
     pub ballast: Ballast,
     /// The store got rows since it was last written anew for want of room.
     pub may_shrink: bool,
-}
-
-/// The map of databases, and the ids whose rows are to be removed.
-#[derive(Clone, Debug, Default)]
-pub struct DatabaseMap {
-    /// Ids by number.
-    pub ids: Vec<u32>,
-    /// The next unused id.
-    pub next: u32,
-    /// Dead ids with rows in the store.
-    pub dead: Vec<u32>,
-}
-
-impl DatabaseMap {
-    /// The map is this now: ids that it does not name any more are dead.
-    fn follow(&mut self, ids: Vec<u32>, next: u32) {
-        let gone = self.ids.iter().copied().chain(self.next..next);
-        self.dead.extend(gone.filter(|id| !ids.contains(id)));
-        self.dead.sort_unstable();
-        self.dead.dedup();
-        (self.ids, self.next) = (ids, next);
-    }
+    /// The server ends: what need not be done is left.
+    pub ending: Arc<AtomicBool>,
 }
 
 impl Checkpoints {
@@ -232,8 +209,6 @@ impl Holder {
 const RETRY: Duration = Duration::from_secs(1);
 /// A backup holds checkpoints up so long at most; then it may have to begin again.
 const HOLD_MAX: Duration = Duration::from_secs(60);
-/// So many dead rows are removed with one checkpoint.
-const DEAD_ROWS_MAX: usize = 200_000;
 /// A checkpoint waits so many times (10 ms each) for compaction to catch up.
 const DEEP_WAITS_MAX: usize = 500;
 
@@ -287,7 +262,6 @@ impl<S: Shards> Tools<S> {
     pub fn run(&mut self, now: bool) -> Result<(), String> {
         let began_ms = self.clock.now_ms();
         self.progress.running.store(true, Ordering::Relaxed);
-        let looked_for = self.databases.dead.clone();
         if self.store.is_full() {
             // Compaction had no room.
             self.give_ballast_up();
@@ -300,7 +274,7 @@ impl<S: Shards> Tools<S> {
             result = self.checkpoint(true);
         }
         // Before anybody asks whether the next one is due.
-        if let Ok((outcome, _)) = &result {
+        if let Ok(outcome) = &result {
             self.log.trim(match sim::fault(Fault::TrimTooEarly) {
                 true => self.log.durable_lsn(),
                 false => outcome.meta.lsn,
@@ -310,7 +284,7 @@ impl<S: Shards> Tools<S> {
         self.progress
             .failed
             .store(result.is_err(), Ordering::Relaxed);
-        let (outcome, more_dead) = result.map_err(|error| error.to_string())?;
+        let outcome = result.map_err(|error| error.to_string())?;
         let took_ms = self.clock.now_ms() - began_ms;
         self.progress
             .finished_ms
@@ -321,9 +295,6 @@ impl<S: Shards> Tools<S> {
         self.progress.rows.store(rows, Ordering::Relaxed);
         self.progress.lsn.store(outcome.meta.lsn, Ordering::Relaxed);
         self.progress.count.fetch_add(1, Ordering::Relaxed);
-        if !more_dead {
-            self.databases.dead.retain(|id| !looked_for.contains(id));
-        }
         tracing::debug!(
             "checkpoint at {} wrote {rows} rows in {took_ms} ms",
             outcome.meta.lsn
@@ -397,9 +368,9 @@ impl<S: Shards> Tools<S> {
             .store(missing, Ordering::Relaxed);
     }
 
-    fn checkpoint(&mut self, now: bool) -> Result<(checkpoint::Outcome, bool), CheckpointError> {
-        let (dead, more) = self.dead_rows()?;
-        let retired = dead.len() >= DEAD_ROWS_MAX;
+    fn checkpoint(&mut self, now: bool) -> Result<checkpoint::Outcome, CheckpointError> {
+        let mut found = self.dead.look(&*self.store, &self.ending);
+        let rows = std::mem::take(&mut found.rows);
         let mut waits = 0;
         let mut deep = |_depth| {
             waits += 1;
@@ -416,108 +387,30 @@ impl<S: Shards> Tools<S> {
         let mut sweep = Sweeper {
             tools: self,
             shard: 0,
-            retired,
+            retired: false,
             expired_until_ms: u64::MAX,
         };
         let store = sweep.tools.store.clone();
-        let outcome = checkpoint::run(&*store, &mut sweep, dead, &mut deep);
+        let outcome = checkpoint::run(&*store, &mut sweep, rows, &mut deep);
         let Sweeper {
             retired,
             expired_until_ms,
             ..
         } = sweep;
         let outcome = outcome?;
-        self.retired = retired;
+        self.dead.removed(found);
+        if retired {
+            self.dead.retire();
+        }
         self.expired_until_ms = expired_until_ms;
-        Ok((outcome, more))
-    }
-
-    /// Rows that nobody can reach any more: of dead databases, and fields of hashes that are gone.
-    fn dead_rows(&self) -> Result<(Vec<Vec<u8>>, bool), StoreError> {
-        let dead_ids = &self.databases.dead;
-        let mut keys = if self.retired {
-            self.retired_rows()?
-        } else {
-            Vec::new()
-        };
-        let mut more = false;
-        self.past_deadlines(&mut keys)?;
-        if !dead_ids.is_empty() {
-            let (from, to) = (slots(0, SLOTS).0, counts().1);
-            let is_dead = |row: &RowKey<'_>| {
-                row.database()
-                    .is_some_and(|id| dead_ids.binary_search(&visible(id)).is_ok())
-            };
-            let mut from = Some(from);
-            while let Some(at) = from.take() {
-                let found = dead_rows(&*self.store, &is_dead, &at, &to, 100_000)?;
-                keys.extend(found.keys);
-                if keys.len() >= DEAD_ROWS_MAX && found.next.is_some() {
-                    more = true;
-                    break;
-                }
-                from = found.next;
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        Ok((keys, more))
-    }
-
-    /// Deadline rows whose time has come: their keys were deleted, or have a later row, and the
-    /// store knows that.
-    fn past_deadlines(&self, keys: &mut Vec<Vec<u8>>) -> Result<(), StoreError> {
-        let (from, to) = deadlines(0, self.expired_until_ms);
-        for next in self.store.scan(&from, &to) {
-            if keys.len() >= DEAD_ROWS_MAX {
-                break;
-            }
-            keys.push(next?.0.to_vec());
-        }
-        Ok(())
-    }
-
-    fn retired_rows(&self) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut keys = Vec::new();
-        for slot in 0..SLOTS {
-            let (from, to) = kind_in_slot(slot, RowKind::Retired);
-            for next in self.store.scan(&from, &to) {
-                let (key, _) = next?;
-                if keys.len() >= DEAD_ROWS_MAX {
-                    return Ok(keys);
-                }
-                if let Ok(RowKey::Retired { of, generation }) = RowKey::decode(&key) {
-                    self.retired_fields(of, generation, &mut keys)?;
-                    if keys.len() < DEAD_ROWS_MAX {
-                        keys.push(key.to_vec());
-                    }
-                }
-            }
-        }
-        Ok(keys)
-    }
-
-    fn retired_fields(
-        &self,
-        of: KeyOf<'_>,
-        generation: u64,
-        keys: &mut Vec<Vec<u8>>,
-    ) -> Result<(), StoreError> {
-        let (from, to) = fields(of, generation);
-        for next in self.store.scan(&from, &to) {
-            if keys.len() >= DEAD_ROWS_MAX {
-                break;
-            }
-            keys.push(next?.0.to_vec());
-        }
-        Ok(())
+        Ok(outcome)
     }
 }
 
 struct Sweeper<'a, S> {
     tools: &'a mut Tools<S>,
     shard: usize,
-    /// Rows of hashes that are gone are left, or were given.
+    /// Rows of hashes that are gone were given.
     retired: bool,
     /// What is due before this has expired in all shards.
     expired_until_ms: u64,
@@ -534,10 +427,11 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
             if let Some((ids, next)) = slice.databases
                 && shard == 0
             {
-                self.tools.databases.follow(ids, next);
+                let map = Databases::restored(ids, next, 0);
+                self.tools.dead.follow(map);
             }
         }
-        let map = &self.tools.databases;
+        let dead = &self.tools.dead;
         Ok(Meta {
             format: 1,
             lsn: position.lsn,
@@ -546,9 +440,9 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
             chain: position.chain,
             time_ms,
             token_ceiling: self.tools.tokens.ceiling(),
-            databases: map.ids.clone(),
-            next_database_id: map.next,
-            dead_databases: map.dead.clone(),
+            databases: dead.databases().ids().to_vec(),
+            next_database_id: dead.databases().next(),
+            dead_databases: dead.has_flushed(),
         })
     }
 
@@ -586,3 +480,7 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "checkpoints_tests.rs"]
+mod tests;

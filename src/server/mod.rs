@@ -28,6 +28,7 @@ use crate::worker::Control;
 use crate::worker::runner::{Envelope, Mailbox};
 
 pub mod checkpoints;
+pub mod dead;
 mod due;
 mod engine;
 mod listen;

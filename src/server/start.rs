@@ -18,7 +18,8 @@ use crate::log::{self, Batch, Log};
 use crate::metrics::Metrics;
 use crate::recovery::{Plan, Recovered, recover};
 use crate::route::Routes;
-use crate::server::checkpoints::{Checkpoints, DatabaseMap, Progress, Tools};
+use crate::server::checkpoints::{Checkpoints, Progress, Tools};
+use crate::server::dead::Dead;
 use crate::server::due::{self, Due};
 use crate::server::engine::Room;
 use crate::server::readers::Readers;
@@ -221,15 +222,6 @@ fn share(
     (Arc::new(shared), progress)
 }
 
-fn database_map(recovered: &Recovered) -> DatabaseMap {
-    let map = recovered.keyspaces[0].databases();
-    DatabaseMap {
-        ids: map.ids().to_vec(),
-        next: map.next(),
-        dead: recovered.dead_databases.clone(),
-    }
-}
-
 fn run_threads(
     (shared, progress): (Arc<Shared>, Arc<Progress>),
     (log, store, clock): (Log, Arc<dyn Store>, Clock),
@@ -241,7 +233,8 @@ fn run_threads(
     let shards = plan.routes.shards();
     let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) =
         (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
-    let databases = database_map(&recovered);
+    let databases = recovered.keyspaces[0].databases().clone();
+    let dead = Dead::new(databases, recovered.dead_databases);
     let readers = Readers::start(store.clone(), plan.seed, &mailboxes);
     let mut threads = Vec::new();
     for ((id, keyspace), inbox) in recovered.keyspaces.into_iter().enumerate().zip(inboxes) {
@@ -276,12 +269,12 @@ fn run_threads(
         clock: clock.clone(),
         shards: mailboxes.clone(),
         tokens: recovered.tokens,
-        databases,
-        retired: true,
+        dead,
         expired_until_ms: 0,
         progress: progress.clone(),
         ballast,
         may_shrink: true,
+        ending: Arc::default(),
     });
     Server {
         shared,

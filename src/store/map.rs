@@ -4,7 +4,8 @@
 //! Faults it injects ([`Fault`]): a disk that is full when an ingestion begins, after some rows or
 //! at the end, because the checkpoint must then leave everything dirty and try again; a crash just
 //! before and just after an ingestion becomes visible, because the position in the meta row must
-//! move with the rows; a damaged row, because reading it must answer an error and not a null.
+//! move with the rows; a damaged row, because reading it must answer an error and not a null;
+//! compaction that meets damage, because checkpoints must go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -40,6 +41,7 @@ struct State {
     fault: Option<Fault>,
     damaged: BTreeSet<Bytes>,
     depth: usize,
+    relief_fails: bool,
     needs_reopen: bool,
 }
 
@@ -62,6 +64,11 @@ impl MapStore {
     /// Pretends that the first level holds so many runs; each [`Store::relieve`] takes one away.
     pub fn set_depth(&self, depth: usize) {
         self.state().depth = depth;
+    }
+
+    /// Lets each [`Store::relieve`] find damage.
+    pub fn damage_relief(&self) {
+        self.state().relief_fails = true;
     }
 
     /// The number of rows, the meta row included.
@@ -171,6 +178,10 @@ impl Store for MapStore {
 
     fn relieve(&self) -> Result<bool, StoreError> {
         let mut state = self.state();
+        if state.relief_fails {
+            state.needs_reopen = true;
+            return Err(StoreError::damaged("memory", "a block cannot be merged"));
+        }
         let was_deep = state.depth > 0;
         state.depth = state.depth.saturating_sub(1);
         Ok(was_deep)

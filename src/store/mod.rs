@@ -13,7 +13,6 @@ pub mod ballast;
 pub mod checkpoint;
 pub mod files;
 pub mod folder;
-pub mod janitor;
 pub mod meta;
 pub mod row;
 

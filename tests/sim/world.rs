@@ -24,7 +24,8 @@ use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, SyncMode};
 use tallyman::recovery::{self, Plan, Recovered, recover};
 use tallyman::residency::{StoredKeys, due_rows};
 use tallyman::route::Routes;
-use tallyman::server::checkpoints::{DatabaseMap, Progress, Shards, Tools};
+use tallyman::server::checkpoints::{Progress, Shards, Tools};
+use tallyman::server::dead::Dead;
 use tallyman::server::first_batch;
 use tallyman::session::{Client as Record, Shared};
 use tallyman::shard::mailbox::{ConnId, Message, SweepSlice, SweepStep};
@@ -304,12 +305,8 @@ impl World {
         let shared = shared(shards, &machine);
         let wishes: Arc<Mutex<Vec<Control>>> = Arc::default();
         let reads: Reads = Arc::default();
-        let map = recovered.keyspaces[0].databases();
-        let databases = DatabaseMap {
-            ids: map.ids().to_vec(),
-            next: map.next(),
-            dead: recovered.dead_databases.clone(),
-        };
+        let databases = recovered.keyspaces[0].databases().clone();
+        let dead = Dead::new(databases, recovered.dead_databases);
         let store: Arc<dyn Store> = machine.store.clone();
         let workers = recovered
             .keyspaces
@@ -359,12 +356,12 @@ impl World {
             clock,
             shards: Reach(world.clone()),
             tokens: recovered.tokens,
-            databases,
-            retired: true,
+            dead,
             expired_until_ms: 0,
             progress: Arc::new(Progress::default()),
             ballast: Ballast::none(),
             may_shrink: false,
+            ending: Arc::default(),
         };
         Started { world, checkpoint }
     }
