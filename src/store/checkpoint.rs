@@ -132,8 +132,7 @@ impl From<StoreError> for CheckpointError {
 
 /// Runs one checkpoint.
 ///
-/// `dead` are keys of rows to remove besides (see [`super::janitor`]), ascending; a row that the
-/// sweep gives itself wins. `deep` is asked while more than [`STORE_DEPTH_MAX`] runs are in the
+/// `dead` are keys of rows to remove besides, ascending; a row that the sweep gives itself wins. `deep` is asked while more than [`STORE_DEPTH_MAX`] runs are in the
 /// first level.
 pub fn run(
     store: &dyn Store,
@@ -192,7 +191,18 @@ fn wait_for_depth(
             return Ok(());
         }
         match deep(Depth { runs, busy }) {
-            Deep::Relieve => busy = !store.relieve()?,
+            Deep::Relieve => match store.relieve() {
+                Ok(done) => busy = !done,
+                Err(StoreError::Full) => return Err(StoreError::Full.into()),
+                Err(error) => {
+                    // What compaction cannot read may still be added to.
+                    tracing::warn!("compaction of the store failed: {error}");
+                    if store.needs_reopen() {
+                        store.reopen()?;
+                    }
+                    return Ok(());
+                }
+            },
             Deep::Again => busy = false,
             Deep::Proceed => return Ok(()),
             Deep::Stop => return Err(CheckpointError::Stopped),

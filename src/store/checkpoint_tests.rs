@@ -312,3 +312,16 @@ fn a_deep_store_is_relieved_before_the_sweep_begins() {
     assert_eq!((sweep.begun, sweep.finished.len()), (0, 0));
     run(&store, &mut sweep, Vec::new(), &mut |_| Deep::Proceed).unwrap();
 }
+
+#[test]
+fn compaction_that_meets_damage_does_not_end_checkpoints() {
+    let store = MapStore::new();
+    store.set_depth(STORE_DEPTH_MAX + 2);
+    store.damage_relief();
+    let mut sweep = TestSweep {
+        slices: two_slices(),
+        ..TestSweep::default()
+    };
+    run(&store, &mut sweep, Vec::new(), &mut |_| Deep::Relieve).unwrap();
+    assert_eq!((keys(&store).len(), sweep.finished), (6, vec![true]));
+}
