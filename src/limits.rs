@@ -109,6 +109,9 @@ pub const BACKUP_TRIES_MAX: usize = 20;
 pub const STORE_REOPEN_WAIT_MS_MAX: u64 = 10_000;
 /// Deadline rows a checkpoint gathers in memory before it ingests them by themselves, in bytes.
 pub const CHECKPOINT_DEADLINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A deadline that is moved is still reminded of by a row of the store if it comes within this, in
+/// milliseconds; the row goes when its time has come.
+pub const DEADLINE_CLOSE_MS: u64 = 600_000;
 /// Space that is kept back on the disk for when nothing else is left, in bytes: `checkpoint-size`,
 /// but no more than this ...
 pub const BALLAST_START_BYTES_MAX: u64 = 64 * 1024 * 1024;

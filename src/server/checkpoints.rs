@@ -4,6 +4,7 @@
 //! behind a position that the store has. When a checkpoint finds the disk full, the ballast is
 //! given up for it, and the log leaves the disk's space alone until the ballast is back.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,7 +19,7 @@ use crate::log::Log;
 use crate::server::dead::Dead;
 use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
 use crate::sim::{self, Fault};
-use crate::store::checkpoint::{self, CheckpointError, Deep, Slice, Sweep};
+use crate::store::checkpoint::{self, CheckpointError, Deep, Slice, Stale, Sweep};
 use crate::store::{Ballast, Meta, Store, StoreError};
 use crate::worker::runner::{Envelope, Mailbox};
 
@@ -123,8 +124,9 @@ pub struct Tools<S> {
     pub tokens: TokenSource,
     /// Rows that nobody can reach any more, and the map of databases.
     pub dead: Dead,
-    /// What was due before this had expired when the last checkpoint began.
-    pub expired_until_ms: u64,
+    /// Deadline rows from the first to the second time, in ms, are to be removed: all of that had
+    /// expired when the last checkpoint began, and what was due before is removed already.
+    pub past_ms: Range<u64>,
     /// What others may read.
     pub progress: Arc<Progress>,
     /// Space for a checkpoint when nothing else is left.
@@ -370,7 +372,10 @@ impl<S: Shards> Tools<S> {
 
     fn checkpoint(&mut self, now: bool) -> Result<checkpoint::Outcome, CheckpointError> {
         let mut found = self.dead.look(&*self.store, &self.ending);
-        let rows = std::mem::take(&mut found.rows);
+        let stale = Stale {
+            rows: std::mem::take(&mut found.rows),
+            deadlines_ms: self.past_ms.clone(),
+        };
         let mut waits = 0;
         let mut deep = |_depth| {
             waits += 1;
@@ -391,7 +396,7 @@ impl<S: Shards> Tools<S> {
             expired_until_ms: u64::MAX,
         };
         let store = sweep.tools.store.clone();
-        let outcome = checkpoint::run(&*store, &mut sweep, rows, &mut deep);
+        let outcome = checkpoint::run(&*store, &mut sweep, stale, &mut deep);
         let Sweeper {
             retired,
             expired_until_ms,
@@ -402,7 +407,11 @@ impl<S: Shards> Tools<S> {
         if retired {
             self.dead.retire();
         }
-        self.expired_until_ms = expired_until_ms;
+        if outcome.deadlines_removed {
+            self.past_ms.start = self.past_ms.end;
+        }
+        // A hint may be older than what was removed long ago.
+        self.past_ms.end = self.past_ms.start.max(expired_until_ms);
         Ok(outcome)
     }
 }
@@ -472,6 +481,10 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         let log = &self.tools.log;
         self.tools.shards.wait_durable(log, end_lsn)?;
         Ok(end_lsn)
+    }
+
+    fn hurries(&self) -> bool {
+        self.tools.ending.load(Ordering::Relaxed)
     }
 
     fn finished(&mut self, ok: bool) {

@@ -72,7 +72,7 @@ impl Rig {
             shards: shard.clone(),
             tokens: TokenSource::above(0),
             dead: Dead::new(Databases::new(2), false),
-            expired_until_ms: 0,
+            past_ms: 0..0,
             progress: Arc::default(),
             ballast: Ballast::none(),
             may_shrink: false,

@@ -270,7 +270,7 @@ fn run_threads(
         shards: mailboxes.clone(),
         tokens: recovered.tokens,
         dead,
-        expired_until_ms: 0,
+        past_ms: 0..0,
         progress: progress.clone(),
         ballast,
         may_shrink: true,

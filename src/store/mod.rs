@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 pub use self::ballast::Ballast;
-pub use self::checkpoint::{CheckpointError, Deep, Depth, Outcome, RowChange, Slice, Sweep};
+pub use self::checkpoint::{CheckpointError, Deep, Depth, Outcome, RowChange, Slice, Stale, Sweep};
 pub use self::fjall::{FjallStore, StoreOptions};
 pub use self::folder::{Draft, Folder, FolderError, Identity, Look};
 pub use self::map::{Fault, MapStore};

@@ -357,7 +357,7 @@ impl World {
             shards: Reach(world.clone()),
             tokens: recovered.tokens,
             dead,
-            expired_until_ms: 0,
+            past_ms: 0..0,
             progress: Arc::new(Progress::default()),
             ballast: Ballast::none(),
             may_shrink: false,
