@@ -91,8 +91,14 @@ pub const ROW_KEY_BYTES_MAX: usize = 65_535;
 pub const STORE_BLOCK_BYTES: u32 = 4 * 1024;
 /// Bits of bloom filter per row: about one missing key in a hundred costs a block read.
 pub const STORE_FILTER_BITS_PER_ROW: f32 = 10.0;
-/// Most table files that the store keeps open.
+/// Most table files that the store keeps open, and fewest where few files may be open.
 pub const STORE_OPEN_FILES_MAX: usize = 256;
+pub const STORE_OPEN_FILES_MIN: usize = 16;
+/// Files that are open besides those of the store, of threads and of clients: standard ones, log,
+/// lock, sockets that listen, and those of a compaction, a backup or a check.
+pub const OTHER_OPEN_FILES: usize = 32;
+/// Files that a thread with an event loop has open.
+pub const THREAD_OPEN_FILES: usize = 4;
 /// Memory for the store's blocks when the caller has no opinion, in bytes.
 pub const STORE_CACHE_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
 /// Sorted runs in the first level above which a checkpoint waits: every run costs each read a look.
@@ -156,6 +162,8 @@ const _: () = assert!(
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest password, in bytes, as in Redis.
 pub const PASSWORD_BYTES_MAX: usize = 512;
+/// Most clients that the settings can allow.
+pub const CLIENTS_MAX: usize = 1_000_000;
 /// Most numbered databases.
 pub const DATABASES_MAX: usize = 65_536;
 /// Arguments that a SLOWLOG entry keeps, the note on the missing ones included, as in Redis.

@@ -22,6 +22,7 @@ use crate::log::{Log, SyncMode};
 use crate::logging::{Ready, announce};
 use crate::server::checkpoints::{Checkpoints, Progress, Request};
 use crate::server::listen::Listeners;
+use crate::server::open_files::OpenFiles;
 use crate::session::Shared;
 use crate::shard::mailbox::{ConnId, Message, ShardId};
 use crate::worker::Control;
@@ -32,6 +33,7 @@ pub mod dead;
 mod due;
 mod engine;
 mod listen;
+mod open_files;
 mod readers;
 mod start;
 
@@ -73,12 +75,14 @@ pub fn run(
         .map_err(|error| Fatal::new(format!("cannot start the event loop: {error}")))?;
     runtime.block_on(async {
         let (control, wishes) = mpsc::unbounded_channel();
-        let listeners = Listeners::open(&settings)?;
         let mut settings = settings;
+        let files = OpenFiles::divide(settings.shard_count())?;
+        reduce_clients(&mut settings, files);
+        let listeners = Listeners::open(&settings)?;
         settings.port = listeners.port();
         let live = Live::new(settings, file);
         live.watch(changed);
-        let mut server = start::start(live, control)?;
+        let mut server = start::start(live, files, control)?;
         announce(&Ready {
             addresses: &listeners.addresses(),
             shards: server.shared.shards,
@@ -88,6 +92,20 @@ pub fn run(
         });
         server.serve(listeners, wishes).await
     })
+}
+
+/// As Redis does: no more clients than there can be files open.
+fn reduce_clients(settings: &mut Settings, files: OpenFiles) {
+    if settings.maxclients > files.clients {
+        tracing::warn!(
+            "maxclients was {} and is now {}, because only {} files may be open: raise the limit \
+             (ulimit -n) if you need more clients",
+            settings.maxclients,
+            files.clients,
+            files.limit
+        );
+        settings.maxclients = files.clients;
+    }
 }
 
 /// The running server.
@@ -103,6 +121,8 @@ pub(crate) struct Server {
     recovered_keys: u64,
     reload: start::Reload,
     next_shard: usize,
+    /// Clients for which files can be open.
+    clients_max: usize,
     /// What is known of checkpoints.
     progress: Arc<Progress>,
     /// When room on a full disk was last asked for, ms, and how many batches there had been.
@@ -310,7 +330,9 @@ impl Server {
         };
         let clients = &self.shared.clients;
         let settings = self.shared.settings.settings();
-        if let Some(refusal) = listen::refusal(&new, &settings, clients.count()) {
+        let clients_max = settings.maxclients.min(self.clients_max);
+        let full = clients.count() >= clients_max;
+        if let Some(refusal) = listen::refusal(&new, &settings, full) {
             clients.refused.fetch_add(1, Ordering::Relaxed);
             new.refuse(refusal);
             return;

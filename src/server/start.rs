@@ -22,6 +22,7 @@ use crate::server::checkpoints::{Checkpoints, Progress, Tools};
 use crate::server::dead::Dead;
 use crate::server::due::{self, Due};
 use crate::server::engine::Room;
+use crate::server::open_files::OpenFiles;
 use crate::server::readers::Readers;
 use crate::server::{Fatal, Server, absolute};
 use crate::session::{Clients, KeyCounts, Shared};
@@ -67,12 +68,16 @@ impl Reload {
 }
 
 /// Opens the data folder, recovers, and starts all threads.
-pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Result<Server, Fatal> {
+pub(super) fn start(
+    live: Live,
+    files: OpenFiles,
+    control: mpsc::UnboundedSender<Control>,
+) -> Result<Server, Fatal> {
     let settings = live.settings();
     let routes = Routes::new(settings.shard_count());
     let random: u64 = rand::rng().random();
     let wall_ms = Clock::start(0).now_ms();
-    let (folder, store) = open_folder(&settings, wall_ms)?;
+    let (folder, store) = open_folder(&settings, files, wall_ms)?;
     let identity = folder.identity();
     let meta = store.meta().map_err(Fatal::new)?.unwrap_or_default();
     let mut options = log_options(&settings, identity, routes.shards());
@@ -110,7 +115,7 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         tokens: recovered.tokens.clone(),
         _folder: folder,
     };
-    let server = run_threads(
+    let mut server = run_threads(
         shared,
         (log, store, clock),
         (recovered, ballast),
@@ -118,6 +123,7 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         reload,
         control,
     );
+    server.clients_max = files.clients;
     Ok(server)
 }
 
@@ -138,7 +144,11 @@ fn log_options(settings: &Settings, identity: Identity, shards: usize) -> log::O
     options
 }
 
-fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallStore>), Fatal> {
+fn open_folder(
+    settings: &Settings,
+    files: OpenFiles,
+    now_ms: u64,
+) -> Result<(Folder, Arc<FjallStore>), Fatal> {
     let fresh = Identity {
         folder_id: rand::rng().random(),
         hash_seed: rand::rng().random(),
@@ -156,7 +166,11 @@ fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallSto
         std::fs::create_dir(folder.join("log")).map_err(|error| error.to_string())
     };
     let folder = Folder::open(path, fresh, now_ms, &mut fill).map_err(Fatal::new)?;
-    let store = FjallStore::open(&folder.store_path(), StoreOptions::default());
+    let options = StoreOptions {
+        open_files_max: files.store,
+        ..StoreOptions::default()
+    };
+    let store = FjallStore::open(&folder.store_path(), options);
     Ok((folder, Arc::new(store.map_err(Fatal::new)?)))
 }
 
@@ -288,6 +302,7 @@ fn run_threads(
         recovered_keys: recovered.keys,
         reload,
         next_shard: 0,
+        clients_max: usize::MAX,
         progress,
         room_asked: (0, 0),
         backing_up: Arc::default(),

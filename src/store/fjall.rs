@@ -52,12 +52,15 @@ const REOPEN_STEP_MS: u64 = 5;
 pub struct StoreOptions {
     /// Memory for blocks read from disk, in bytes.
     pub cache_bytes: u64,
+    /// Most table files that are kept open.
+    pub open_files_max: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             cache_bytes: STORE_CACHE_BYTES_DEFAULT,
+            open_files_max: STORE_OPEN_FILES_MAX,
         }
     }
 }
@@ -321,7 +324,7 @@ impl Open {
         let database = Database::builder(path)
             .worker_threads_unchecked(0)
             .cache_size(options.cache_bytes)
-            .max_cached_files(Some(STORE_OPEN_FILES_MAX))
+            .max_cached_files(Some(options.open_files_max))
             .open()
             .map_err(failed)?;
         let keyspace = database
