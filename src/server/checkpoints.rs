@@ -4,10 +4,11 @@
 //! behind a position that the store has. When a checkpoint finds the disk full, the ballast is
 //! given up for it, and the log leaves the disk's space alone until the ballast is back.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ pub struct Checkpoints {
     requests: Sender<Request>,
     /// A checkpoint by size was asked for and has not begun.
     asked: Arc<AtomicBool>,
+    ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -139,20 +141,24 @@ pub struct Tools<S> {
 
 impl Checkpoints {
     /// Starts the thread.
-    pub fn start(mut tools: Tools<Vec<Mailbox>>) -> Checkpoints {
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(mut tools: Tools<Vec<Mailbox>>) -> io::Result<Checkpoints> {
         let (requests, received) = channel();
         let asked = Arc::new(AtomicBool::new(false));
         let flag = asked.clone();
         tools.note_ballast();
+        let ending = tools.ending.clone();
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(move || serve(tools, &received, &flag))
-            .ok();
-        Checkpoints {
+            .spawn(move || serve(tools, &received, &flag))?;
+        Ok(Checkpoints {
             requests,
             asked,
-            thread,
-        }
+            ending,
+            thread: Some(thread),
+        })
     }
 
     /// Asks for a checkpoint; several asked for by size are one.
@@ -176,6 +182,12 @@ impl Checkpoints {
         answered
             .recv()
             .map_err(|_| "the checkpoint thread has ended".to_owned())?
+    }
+
+    /// The last checkpoint is near: from now on nothing is done, or waited for, that could be left.
+    /// `false`: the server goes on after all.
+    pub fn hurry(&self, ending: bool) {
+        self.ending.store(ending, Ordering::SeqCst);
     }
 
     /// For who wants no checkpoint to run for a moment.
@@ -211,26 +223,34 @@ impl Holder {
 const RETRY: Duration = Duration::from_secs(1);
 /// A backup holds checkpoints up so long at most; then it may have to begin again.
 const HOLD_MAX: Duration = Duration::from_secs(60);
+const HOLD_STEP: Duration = Duration::from_millis(20);
 /// A checkpoint waits so many times (10 ms each) for compaction to catch up.
 const DEEP_WAITS_MAX: usize = 500;
 
 fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &AtomicBool) {
-    while let Ok(request) = requests.recv() {
-        let result = match request {
+    let mut late = Vec::new();
+    while let Ok(mut request) = requests.recv() {
+        let result = match &mut request {
             Request::End => return,
             Request::Hold(held, until) => {
                 let _ = held.send(());
-                // Ends with a disconnect, as nothing is ever sent.
-                let _ = until.recv_timeout(HOLD_MAX);
+                tools.hold(until);
                 continue;
             }
             Request::Room => {
-                tools.seek_room();
+                if !tools.is_ending() {
+                    tools.seek_room();
+                }
                 continue;
             }
-            Request::Checkpoint(ref askers) => {
+            Request::Checkpoint(askers) => {
                 if askers.is_empty() {
                     asked.store(false, Ordering::SeqCst);
+                }
+                if tools.is_ending() {
+                    // The last one does for all.
+                    late.append(askers);
+                    continue;
                 }
                 tools.run(false)
             }
@@ -241,7 +261,7 @@ fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &A
         }
         match request {
             Request::Checkpoint(askers) => {
-                if result.is_err() && askers.is_empty() {
+                if result.is_err() && askers.is_empty() && !tools.is_ending() {
                     std::thread::park_timeout(RETRY);
                 }
                 for (shard, conn) in askers {
@@ -249,6 +269,9 @@ fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &A
                 }
             }
             Request::Now(answer) => {
+                for (shard, conn) in late.drain(..) {
+                    tools.shards.tell(shard, conn, result.clone());
+                }
                 let _ = answer.send(result);
             }
             Request::End | Request::Hold(..) | Request::Room => {}
@@ -257,6 +280,22 @@ fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &A
 }
 
 impl<S: Shards> Tools<S> {
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the other end is gone, but not for ever.
+    fn hold(&self, until: &Receiver<()>) {
+        let mut waited = Duration::ZERO;
+        // Ends with a disconnect, as nothing is ever sent.
+        while waited < HOLD_MAX
+            && !self.is_ending()
+            && until.recv_timeout(HOLD_STEP) == Err(RecvTimeoutError::Timeout)
+        {
+            waited += HOLD_STEP;
+        }
+    }
+
     /// Runs a checkpoint; `now`: whatever the store's compaction does.
     ///
     /// # Errors
@@ -371,15 +410,17 @@ impl<S: Shards> Tools<S> {
     }
 
     fn checkpoint(&mut self, now: bool) -> Result<checkpoint::Outcome, CheckpointError> {
+        self.store.let_compact(!self.is_ending());
         let mut found = self.dead.look(&*self.store, &self.ending);
         let stale = Stale {
             rows: std::mem::take(&mut found.rows),
             deadlines_ms: self.past_ms.clone(),
         };
         let mut waits = 0;
+        let ending = self.ending.clone();
         let mut deep = |_depth| {
             waits += 1;
-            if now || waits > DEEP_WAITS_MAX {
+            if now || ending.load(Ordering::SeqCst) || waits > DEEP_WAITS_MAX {
                 return Deep::Proceed;
             }
             std::thread::park_timeout(Duration::from_millis(10));
@@ -425,13 +466,27 @@ struct Sweeper<'a, S> {
     expired_until_ms: u64,
 }
 
+impl<S: Shards> Sweeper<'_, S> {
+    fn finish(&self, shards: Range<ShardId>, ok: bool) {
+        for shard in shards {
+            let _ = self.tools.shards.ask(shard, SweepStep::Finished(ok));
+        }
+    }
+}
+
 impl<S: Shards> Sweep for Sweeper<'_, S> {
     fn begin(&mut self) -> Result<Meta, String> {
         // Read before any sweep begins: all effects up to it are in memory by then.
         let position = self.tools.log.position();
         let time_ms = self.tools.clock.now_ms();
         for shard in 0..self.tools.shards.count() {
-            let slice = self.tools.shards.ask(shard, SweepStep::Begin)?;
+            let slice = match self.tools.shards.ask(shard, SweepStep::Begin) {
+                Ok(slice) => slice,
+                Err(text) => {
+                    self.finish(0..shard, false);
+                    return Err(text);
+                }
+            };
             self.expired_until_ms = self.expired_until_ms.min(slice.expired_until_ms);
             if let Some((ids, next)) = slice.databases
                 && shard == 0
@@ -484,13 +539,11 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
     }
 
     fn hurries(&self) -> bool {
-        self.tools.ending.load(Ordering::Relaxed)
+        self.tools.is_ending()
     }
 
     fn finished(&mut self, ok: bool) {
-        for shard in 0..self.tools.shards.count() {
-            let _ = self.tools.shards.ask(shard, SweepStep::Finished(ok));
-        }
+        self.finish(0..self.tools.shards.count(), ok);
     }
 }
 

@@ -21,15 +21,20 @@ struct Shard {
     slices: Vec<Slice>,
     /// How sweeps ended.
     finished: Vec<bool>,
+    /// A second shard, which has ended, is asked as well.
+    with_dead_peer: bool,
 }
 
 impl Shards for Arc<Mutex<Shard>> {
     fn count(&self) -> usize {
-        1
+        1 + usize::from(self.lock().unwrap().with_dead_peer)
     }
 
-    fn ask(&self, _: ShardId, step: SweepStep) -> Result<SweepSlice, String> {
+    fn ask(&self, id: ShardId, step: SweepStep) -> Result<SweepSlice, String> {
         let mut shard = self.lock().unwrap();
+        if id > 0 {
+            return Err("it has ended".to_owned());
+        }
         let mut slice = SweepSlice::default();
         match step {
             SweepStep::Begin => {
@@ -195,4 +200,36 @@ fn rows_that_cannot_be_read_keep_no_checkpoint_from_being_made() {
     assert_eq!(found, kept);
     let meta = rig.store.meta().unwrap().unwrap();
     assert!(meta.dead_databases, "what was passed over may be dead");
+}
+
+#[test]
+fn a_sweep_that_begins_in_some_shards_alone_ends_in_them() {
+    let mut rig = Rig::new(filled(&[]));
+    rig.shard.lock().unwrap().with_dead_peer = true;
+    assert!(rig.tools.run(true).is_err());
+    assert_eq!(rig.shard.lock().unwrap().finished, [false]);
+    rig.shard.lock().unwrap().with_dead_peer = false;
+    assert_eq!(rig.tools.run(true), Ok(()));
+    assert_eq!(rig.shard.lock().unwrap().finished, [false, true]);
+}
+
+#[test]
+fn the_last_checkpoint_reads_nothing_that_it_need_not_have() {
+    let rows = [
+        main_row(1, 0, b"flushed"),
+        deadline_row(START_MS - 1, 1, b"over"),
+    ];
+    let store = filled(&rows);
+    let mut rig = Rig::new(store.clone());
+    rig.tools.past_ms = 0..START_MS;
+    rig.shard.lock().unwrap().databases = (vec![2, 1], 3);
+    rig.tools.dead.follow(Databases::restored(vec![2, 1], 3, 2));
+    rig.tools.ending.store(true, Ordering::SeqCst);
+    store.damage(&rows[0]);
+    store.damage(&rows[1]);
+    store.set_depth(1_000);
+    assert_eq!(rig.tools.run(false), Ok(()));
+    assert_eq!(store.reads(), 0);
+    assert_eq!(store.depth(), 1_000, "nor does it wait for compaction");
+    assert!(rig.store.meta().unwrap().unwrap().dead_databases);
 }

@@ -107,6 +107,9 @@ impl Dead {
 
     /// Looks for some dead rows, until `ending` is set.
     pub fn look(&mut self, store: &dyn Store, ending: &AtomicBool) -> Found {
+        if ending.load(Ordering::Relaxed) {
+            return Found::default();
+        }
         let mut look = Look {
             store,
             ending,

@@ -36,6 +36,7 @@ mod listen;
 mod open_files;
 mod readers;
 mod start;
+mod stop_bound;
 
 pub use start::first_batch;
 
@@ -90,7 +91,10 @@ pub fn run(
             keys: server.recovered_keys,
             took: Duration::from_nanos(stopwatch.now_ns() - began_ns),
         });
-        server.serve(listeners, wishes).await
+        server.serve(listeners, wishes).await?;
+        // The process ends: nobody waits for what compaction, reads and the like are at.
+        std::mem::forget(server);
+        Ok(())
     })
 }
 
@@ -165,18 +169,29 @@ impl Server {
             let Some(stop) = stop else {
                 continue;
             };
+            if stop.asker.is_none() {
+                stop_bound::watch(self.log.clone());
+            }
             match self.stop(stop) {
                 Ok(()) => {
                     listeners.close();
                     return Ok(());
                 }
-                Err(text) => {
-                    tracing::warn!("the stop failed, the server goes on: {text}");
-                    self.resume();
-                    if let Some(asker) = stop.asker {
+                Err(text) => match stop.asker {
+                    Some(asker) => {
+                        tracing::warn!("the stop failed, the server goes on: {text}");
+                        self.resume();
                         self.answer(asker, Err(format!("Errors trying to SHUTDOWN. {text}")));
                     }
-                }
+                    // Who sent a signal wants the process to end, and the log has everything.
+                    None => {
+                        tracing::warn!("not a clean stop: {text}");
+                        return self
+                            .log
+                            .wait_durable(self.log.last_lsn())
+                            .map_err(Fatal::new);
+                    }
+                },
             }
         }
     }
@@ -348,21 +363,22 @@ impl Server {
     // ---- stopping ----------------------------------------------------------------------------
 
     /// No new commands; waits until nothing is under way and everything is durable.
-    fn stand_still(&mut self) -> Result<(), String> {
+    fn stand_still(&mut self, ending: bool) -> Result<(), String> {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        self.rest()?;
+        self.rest(ending)?;
         self.log
             .wait_durable(self.log.last_lsn())
             .map_err(|fatal| fatal.to_string())
     }
 
-    /// Waits until the threads have handled all that was sent to them.
-    fn rest(&self) -> Result<(), String> {
+    /// Waits until the threads have handled all that was sent to them; `ending`: but for what waits
+    /// for keys, which has not begun.
+    fn rest(&self, ending: bool) -> Result<(), String> {
         let (told, quiet) = std::sync::mpsc::channel();
         // Twice: what one thread sends while another is asked is done by the second time.
         for _ in 0..2 {
             for mailbox in &self.mailboxes {
-                let _ = mailbox.send(Envelope::Quiet(told.clone()));
+                let _ = mailbox.send(Envelope::Quiet(told.clone(), ending));
             }
             for _ in &self.mailboxes {
                 let waited = quiet.recv_timeout(Duration::from_secs(60));
@@ -374,13 +390,15 @@ impl Server {
 
     /// Commands run again.
     fn resume(&self) {
+        self.checkpoints.hurry(false);
         self.shared.stopping.store(false, Ordering::SeqCst);
         self.shared.clients.wake_all();
     }
 
     fn stop(&mut self, stop: Stop) -> Result<(), String> {
         tracing::info!("stopping");
-        self.stand_still()?;
+        self.checkpoints.hurry(true);
+        self.stand_still(true)?;
         // Replies that are released now still reach their clients.
         std::thread::yield_now();
         if !stop.no_save
@@ -409,7 +427,7 @@ impl Server {
 
     /// DEBUG RELOAD: writes everything to the store, then reads it back.
     fn reload_in_place(&mut self) -> Result<(), String> {
-        self.stand_still()?;
+        self.stand_still(false)?;
         self.checkpoints.run_now()?;
         let keyspaces = self.reload.keyspaces()?;
         // They hold fresh blocks of tokens, none of which is used before its ceiling is on disk.
@@ -421,7 +439,7 @@ impl Server {
             let _ = self.mailboxes[shard].send(Envelope::Message(message));
         }
         // No command may run on what is about to be replaced.
-        self.rest()
+        self.rest(false)
     }
 }
 

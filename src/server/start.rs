@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use rand::RngExt;
 use tokio::sync::mpsc;
@@ -28,7 +29,7 @@ use crate::server::{Fatal, Server, absolute};
 use crate::session::{Clients, KeyCounts, Shared};
 use crate::store::folder::{Folder, Identity};
 use crate::store::{Ballast, FjallStore, Meta, Store, StoreOptions};
-use crate::worker::runner::{Mailbox, run};
+use crate::worker::runner::{Envelope, Mailbox, run};
 use crate::worker::{Control, Parts, sync_mode};
 
 /// What recovery in place needs.
@@ -122,7 +123,7 @@ pub(super) fn start(
         (plan, meta),
         reload,
         control,
-    );
+    )?;
     server.clients_max = files.clients;
     Ok(server)
 }
@@ -239,65 +240,63 @@ fn share(
 fn run_threads(
     (shared, progress): (Arc<Shared>, Arc<Progress>),
     (log, store, clock): (Log, Arc<dyn Store>, Clock),
-    (recovered, ballast): (Recovered, Ballast),
+    (mut recovered, ballast): (Recovered, Ballast),
     (plan, meta): (Plan, Meta),
     reload: Reload,
     control: mpsc::UnboundedSender<Control>,
-) -> Server {
-    let shards = plan.routes.shards();
-    let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) =
-        (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
+) -> Result<Server, Fatal> {
+    let failed = |error: std::io::Error| Fatal::new(format!("cannot start a thread: {error}"));
+    let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) = (0..plan.routes.shards())
+        .map(|_| mpsc::unbounded_channel())
+        .unzip();
     let databases = recovered.keyspaces[0].databases().clone();
-    let dead = Dead::new(databases, recovered.dead_databases);
-    let readers = Readers::start(store.clone(), plan.seed, &mailboxes);
-    let mut threads = Vec::new();
-    for ((id, keyspace), inbox) in recovered.keyspaces.into_iter().enumerate().zip(inboxes) {
-        let control = control.clone();
-        let parts = Parts {
-            id,
-            routes: plan.routes,
-            shared: shared.clone(),
-            log: log.clone(),
-            clock: clock.clone(),
-            keyspace,
+    let readers = Readers::start(store.clone(), plan.seed, &mailboxes).map_err(failed)?;
+    let keyspaces = std::mem::take(&mut recovered.keyspaces).into_iter();
+    let parts = keyspaces.enumerate().map(|(id, keyspace)| Parts {
+        id,
+        routes: plan.routes,
+        shared: shared.clone(),
+        log: log.clone(),
+        clock: clock.clone(),
+        keyspace,
+        control: {
+            let control = control.clone();
             // A server that has ended grants nothing any more.
-            control: Arc::new(move |wish| drop(control.send(wish))),
-            reads: readers.sink(),
-            seed: plan.seed,
-        };
-        let peers = mailboxes.clone();
-        let thread = std::thread::Builder::new().name(format!("shard-{id}"));
-        threads.extend(thread.spawn(move || run(parts, inbox, peers)));
-    }
+            Arc::new(move |wish| drop(control.send(wish)))
+        },
+        reads: Some(readers.sink()),
+        seed: plan.seed,
+    });
+    let threads = run_shards(parts.zip(inboxes), &mailboxes).map_err(failed)?;
     progress.lsn.store(meta.lsn, Ordering::Relaxed);
-    let due = Due::start(due::Tools {
+    let due = due::Tools {
         store: store.clone(),
         clock: clock.clone(),
         routes: plan.routes,
         seed: plan.seed,
         mailboxes: mailboxes.clone(),
-    });
-    let checkpoints = Checkpoints::start(Tools {
+    };
+    let checkpoints = Tools {
         store,
         log: log.clone(),
         clock: clock.clone(),
         shards: mailboxes.clone(),
         tokens: recovered.tokens,
-        dead,
+        dead: Dead::new(databases, recovered.dead_databases),
         past_ms: 0..0,
         progress: progress.clone(),
         ballast,
         may_shrink: true,
         ending: Arc::default(),
-    });
-    Server {
+    };
+    Ok(Server {
         shared,
         log,
         clock,
         mailboxes,
         threads,
-        checkpoints,
-        due,
+        checkpoints: Checkpoints::start(checkpoints).map_err(failed)?,
+        due: Due::start(due).map_err(failed)?,
         readers,
         recovered_keys: recovered.keys,
         reload,
@@ -306,7 +305,24 @@ fn run_threads(
         progress,
         room_asked: (0, 0),
         backing_up: Arc::default(),
-    }
+    })
+}
+
+/// Starts the shard threads. Their event loops are made here: without one a shard would serve
+/// nobody.
+fn run_shards(
+    parts: impl Iterator<Item = (Parts, mpsc::UnboundedReceiver<Envelope>)>,
+    mailboxes: &[Mailbox],
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let threads = parts.map(|(parts, inbox)| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let peers = mailboxes.to_vec();
+        let thread = std::thread::Builder::new().name(format!("shard-{}", parts.id));
+        thread.spawn(move || run(&runtime, parts, inbox, peers))
+    });
+    threads.collect()
 }
 
 /// Says how far a start is, once a second.

@@ -70,6 +70,8 @@ pub struct FjallStore {
     path: PathBuf,
     options: StoreOptions,
     running: RwLock<Result<Running, StoreError>>,
+    /// Compaction may not begin by itself.
+    still: AtomicBool,
 }
 
 impl FjallStore {
@@ -101,6 +103,7 @@ impl FjallStore {
             path: path.to_path_buf(),
             options,
             running: RwLock::new(Ok(running)),
+            still: AtomicBool::new(false),
         })
     }
 
@@ -111,6 +114,7 @@ impl FjallStore {
             path: path.to_path_buf(),
             options,
             running: RwLock::new(Ok(running)),
+            still: AtomicBool::new(false),
         })
     }
 
@@ -122,6 +126,9 @@ impl FjallStore {
     }
 
     fn nudge_compactor(&self) {
+        if self.still.load(Ordering::Acquire) {
+            return;
+        }
         if let Ok(running) = &*self.running.read().unwrap_or_else(PoisonError::into_inner) {
             running.nudge();
         }
@@ -200,6 +207,13 @@ impl Store for FjallStore {
     fn is_compacting(&self) -> bool {
         self.current()
             .is_ok_and(|open| open.compacting.load(Ordering::Acquire))
+    }
+
+    fn let_compact(&self, may: bool) {
+        self.still.store(!may, Ordering::Release);
+        if let Ok(open) = self.current() {
+            open.closing.store(!may, Ordering::Release);
+        }
     }
 
     fn reopen(&self) -> Result<(), StoreError> {

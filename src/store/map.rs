@@ -42,6 +42,7 @@ struct State {
     damaged: BTreeSet<Bytes>,
     depth: usize,
     relief_fails: bool,
+    reads: u64,
     needs_reopen: bool,
 }
 
@@ -69,6 +70,11 @@ impl MapStore {
     /// Lets each [`Store::relieve`] find damage.
     pub fn damage_relief(&self) {
         self.state().relief_fails = true;
+    }
+
+    /// How often a row was read or a scan begun.
+    pub fn reads(&self) -> u64 {
+        self.state().reads
     }
 
     /// The number of rows, the meta row included.
@@ -129,7 +135,8 @@ impl MapStore {
 
 impl Store for MapStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let state = self.state();
+        let mut state = self.state();
+        state.reads += 1;
         if state.damaged.contains(key) {
             return Err(StoreError::damaged(
                 "memory",
@@ -140,7 +147,8 @@ impl Store for MapStore {
     }
 
     fn scan(&self, from: &[u8], to: &[u8]) -> Rows {
-        let state = self.state();
+        let mut state = self.state();
+        state.reads += 1;
         Box::new(Scan {
             rows: Arc::clone(&state.rows),
             damaged: state.damaged.clone(),

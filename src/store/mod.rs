@@ -107,6 +107,9 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// Whether compaction may begin a step of its own accord; a step that has begun goes on.
+    fn let_compact(&self, _may: bool) {}
+
     /// Closes and opens the store again, which removes what unfinished ingestions and compactions
     /// left; compaction goes on after the next ingestion. It waits for the step that compaction is
     /// at and for scans, and reads wait for it. When it fails every call fails with its error until
