@@ -29,6 +29,7 @@ use crate::keyspace::tokens::{TokenSource, Tokens};
 use crate::keyspace::turn::{Touch, Turn, What};
 use crate::keyspace::undo::Undo;
 use crate::keyspace::value::{Value, ValueRef};
+use crate::keyspace::warm::Warmed;
 use crate::keyspace::watched::Watched;
 use crate::sim::{self, Fault};
 
@@ -79,6 +80,8 @@ pub struct Keyspace {
     pub(super) seed: u64,
     pub(super) now_ms: u64,
     pub(super) undo: Undo,
+    /// The running command's key, if slot and hash are known already.
+    pub(super) warmed: Option<Warmed>,
     pub(super) stats: KeyspaceStats,
     pub(super) active_expiry: bool,
     pub(super) listpack_limits: (usize, usize),
@@ -138,6 +141,7 @@ impl Keyspace {
             seed: origin.seed,
             now_ms: 0,
             undo: Undo::default(),
+            warmed: None,
             stats: KeyspaceStats::default(),
             active_expiry: true,
             listpack_limits: LISTPACK_LIMITS_DEFAULT,
@@ -159,8 +163,10 @@ impl Keyspace {
     }
 
     /// The key with its slot and hash.
+    #[inline]
     pub fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
-        Key::new(bytes, self.seed)
+        let warmed = self.warmed.and_then(|warmed| warmed.key(bytes));
+        warmed.unwrap_or_else(|| Key::new(bytes, self.seed))
     }
 
     /// The same for a key that was stored.
@@ -625,6 +631,15 @@ impl Keyspace {
             .get(database, key)
             .map(|entry| due_ms(&entry.value(), entry.deadline_ms()));
         self.hint(database, key, 0, due.unwrap_or(0));
+    }
+}
+
+/// When something of an entry is due; 0: never.
+#[inline]
+pub(super) fn entry_due_ms(entry: &super::EntryRef<'_>) -> u64 {
+    match entry.is_hash() {
+        true => due_ms(&entry.value(), entry.deadline_ms()),
+        false => entry.deadline_ms(),
     }
 }
 

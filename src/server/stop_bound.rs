@@ -1,5 +1,5 @@
-//! A bound on how long a stop by signal takes: whoever sent the signal wants the process to end, and
-//! the log has everything that was acknowledged.
+//! A bound on how long a stop by signal takes: whoever sent the signal wants the process to end,
+//! and the log has everything that was acknowledged.
 
 use std::future::Future;
 use std::time::Duration;

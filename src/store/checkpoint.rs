@@ -340,7 +340,9 @@ impl Checkpoint<'_> {
 
     /// Deadline rows are about to be given. Those that are stale go with the first of them.
     fn open_past(&mut self) {
-        if let Some(Range { start, end }) = self.deadlines_ms.take() {
+        if let Some(Range { start, end }) = self.deadlines_ms.take()
+            && !self.sweep.hurries()
+        {
             let (from, to) = row::deadlines(start, end);
             self.past = Some(self.store.scan(&from, &to).peekable());
         }

@@ -308,27 +308,23 @@ impl World {
         let databases = recovered.keyspaces[0].databases().clone();
         let dead = Dead::new(databases, recovered.dead_databases);
         let store: Arc<dyn Store> = machine.store.clone();
-        let workers = recovered
-            .keyspaces
-            .into_iter()
-            .enumerate()
-            .map(|(id, keyspace)| {
-                let wishes = wishes.clone();
-                let reads = reads.clone();
-                Worker::new(Parts {
-                    id,
-                    routes: plan.routes,
-                    shared: shared.clone(),
-                    log: log.clone(),
-                    clock: clock.clone(),
-                    keyspace,
-                    control: Arc::new(move |wish| wishes.lock().expect("one thread").push(wish)),
-                    reads: Some(Arc::new(move |shard, read| {
-                        reads.lock().expect("one thread").push((shard, read));
-                    })),
-                    seed: plan.seed + id as u64,
-                })
-            });
+        let keyspaces = recovered.keyspaces.into_iter().enumerate();
+        let workers = keyspaces.map(|(id, keyspace)| {
+            let (wishes, reads) = (wishes.clone(), reads.clone());
+            Worker::new(Parts {
+                id,
+                routes: plan.routes,
+                shared: shared.clone(),
+                log: log.clone(),
+                clock: clock.clone(),
+                keyspace,
+                control: Arc::new(move |wish| wishes.lock().expect("one thread").push(wish)),
+                reads: Some(Arc::new(move |shard, read| {
+                    reads.lock().expect("one thread").push((shard, read));
+                })),
+                seed: plan.seed + id as u64,
+            })
+        });
         let world = World {
             machine,
             manual,
