@@ -91,8 +91,14 @@ pub const ROW_KEY_BYTES_MAX: usize = 65_535;
 pub const STORE_BLOCK_BYTES: u32 = 4 * 1024;
 /// Bits of bloom filter per row: about one missing key in a hundred costs a block read.
 pub const STORE_FILTER_BITS_PER_ROW: f32 = 10.0;
-/// Most table files that the store keeps open.
+/// Most table files that the store keeps open, and fewest where few files may be open.
 pub const STORE_OPEN_FILES_MAX: usize = 256;
+pub const STORE_OPEN_FILES_MIN: usize = 16;
+/// Files that are open besides those of the store, of threads and of clients: standard ones, log,
+/// lock, sockets that listen, and those of a compaction, a backup or a check.
+pub const OTHER_OPEN_FILES: usize = 32;
+/// Files that a thread with an event loop has open.
+pub const THREAD_OPEN_FILES: usize = 4;
 /// Memory for the store's blocks when the caller has no opinion, in bytes.
 pub const STORE_CACHE_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
 /// Sorted runs in the first level above which a checkpoint waits: every run costs each read a look.
@@ -109,6 +115,9 @@ pub const BACKUP_TRIES_MAX: usize = 20;
 pub const STORE_REOPEN_WAIT_MS_MAX: u64 = 10_000;
 /// Deadline rows a checkpoint gathers in memory before it ingests them by themselves, in bytes.
 pub const CHECKPOINT_DEADLINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A deadline that is moved is still reminded of by a row of the store if it comes within this, in
+/// milliseconds; the row goes when its time has come.
+pub const DEADLINE_CLOSE_MS: u64 = 600_000;
 /// Space that is kept back on the disk for when nothing else is left, in bytes: `checkpoint-size`,
 /// but no more than this ...
 pub const BALLAST_START_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -116,8 +125,12 @@ pub const BALLAST_START_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const BALLAST_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// How often a disk that is full is looked at again, in milliseconds.
 pub const FULL_DISK_RETRY_MS: u64 = 1_000;
-/// Most numbered databases, and most dead ones that still have rows, that a meta row lists.
+/// Most numbered databases that a meta row lists.
 pub const META_DATABASES_MAX: usize = 1024 * 1024;
+/// Rows that nobody can reach any more, removed with one checkpoint ...
+pub const DEAD_ROWS_MAX: usize = 200_000;
+/// ... and rows of the store that are looked at for it.
+pub const DEAD_ROWS_LOOKS_MAX: usize = 1_000_000;
 
 // The longest row key: a field's row (slot, kind, database id, hash, length, generation, hash).
 const _: () =
@@ -149,6 +162,11 @@ const _: () = assert!(
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest password, in bytes, as in Redis.
 pub const PASSWORD_BYTES_MAX: usize = 512;
+/// Longest time that a stop by signal takes, in milliseconds: those who send one often wait for 30
+/// seconds. Then the log has to do, which has everything.
+pub const STOP_MS_MAX: u64 = 25_000;
+/// Most clients that the settings can allow.
+pub const CLIENTS_MAX: usize = 1_000_000;
 /// Most numbered databases.
 pub const DATABASES_MAX: usize = 65_536;
 /// Arguments that a SLOWLOG entry keeps, the note on the missing ones included, as in Redis.

@@ -33,8 +33,8 @@ pub struct Recovered {
     pub batches: u64,
     /// Time of the last record, ms since the Unix epoch.
     pub time_ms: u64,
-    /// Database ids that are dead and whose rows may still be in the store.
-    pub dead_databases: Vec<u32>,
+    /// The store may have rows of database ids that are dead.
+    pub dead_databases: bool,
 }
 
 /// How keyspaces are to be made.
@@ -91,11 +91,8 @@ pub fn recover(
     }
     let keys = end_replay(&mut keyspaces)?;
     let keyspaces = joined(keyspaces, plan);
-    let mut dead = meta.dead_databases.clone();
-    dead.extend(replayed.dead);
-    dead.sort_unstable();
-    dead.dedup();
-    dead.retain(|id| !keyspaces[0].databases().is_live(*id));
+    // Each flush took a new id.
+    let flushed = keyspaces[0].databases().next() != meta.next_database_id;
     Ok(Recovered {
         keyspaces,
         tokens,
@@ -103,7 +100,7 @@ pub fn recover(
         keys,
         batches,
         time_ms,
-        dead_databases: dead,
+        dead_databases: meta.dead_databases || flushed,
     })
 }
 

@@ -226,7 +226,13 @@ fn store(place: &Path) -> FjallStore {
 
 fn run(store: &FjallStore, slice: Slice) {
     let deep = &mut |_| Deep::Proceed;
-    checkpoint::run(store, &mut OneSlice(Some(slice)), Vec::new(), deep).expect("the disk works");
+    checkpoint::run(
+        store,
+        &mut OneSlice(Some(slice)),
+        checkpoint::Stale::default(),
+        deep,
+    )
+    .expect("the disk works");
 }
 
 /// The store's side of a checkpoint, per row: sorted ingestion of random keys.

@@ -56,7 +56,7 @@ impl Sample {
             token_ceiling: 100,
             databases: vec![0, 2],
             next_database_id: 3,
-            dead_databases: vec![1],
+            dead_databases: true,
         };
         let mut fill = |place: &Path, _: &Identity| {
             let options = StoreOptions::default();

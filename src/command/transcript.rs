@@ -16,7 +16,7 @@ use crate::resp::Protocol;
 use crate::resp::decode::{DecodeLimits, Decoded, Decoder, OwnedArgs};
 use crate::resp::value::Value;
 use crate::shard::mailbox::SweepSlice;
-use crate::store::checkpoint::{self, Sweep};
+use crate::store::checkpoint::{self, Stale, Sweep};
 use crate::store::row::deadlines;
 use crate::store::{MapStore, Meta};
 use crate::worker::sweep::Sweeping;
@@ -324,7 +324,7 @@ pub fn store_all(keyspace: &mut Keyspace, store: &MapStore) {
         complete: false,
     };
     let deep = &mut |_| checkpoint::Deep::Proceed;
-    checkpoint::run(store, &mut sweep, Vec::new(), deep).expect("memory is never full");
+    checkpoint::run(store, &mut sweep, Stale::default(), deep).expect("memory is never full");
     while !keyspace.tables_mut().reclaim(usize::from(SLOTS)) {}
 }
 

@@ -8,7 +8,8 @@ use super::{
     settings::{AppendFsync, DebugCommand, LogFormat, LogLevel, parse_bind},
 };
 use crate::limits::{
-    DATABASES_MAX, PASSWORD_BYTES_MAX, SHARDS_MAX, SLOWLOG_ENTRIES_MAX, STRING_BYTES_MAX,
+    CLIENTS_MAX, DATABASES_MAX, PASSWORD_BYTES_MAX, SHARDS_MAX, SLOWLOG_ENTRIES_MAX,
+    STRING_BYTES_MAX,
 };
 
 const MB: usize = 1 << 20;
@@ -68,7 +69,7 @@ pub const ROWS: &[Row] = &[
         "maxclients",
         Group::Network,
         "10000",
-        integer(1, 1_000_000, |s| &mut s.maxclients),
+        integer(1, CLIENTS_MAX, |s| &mut s.maxclients),
         "Most connections at a time; further ones get an error and are closed.",
     ),
     setting(

@@ -42,7 +42,8 @@ impl Databases {
 
     /// As they were logged; `count` numbers at least.
     pub fn restored(ids: Vec<u32>, next: u32, count: usize) -> Databases {
-        let next = ids.iter().map(|id| id + 1).max().unwrap_or(0).max(next);
+        let beyond = ids.iter().map(|id| id.saturating_add(1)).max();
+        let next = beyond.unwrap_or(0).max(next);
         let mut databases = Databases { ids, next };
         while databases.ids.len() < count {
             databases.ids.push(databases.next);
@@ -77,6 +78,11 @@ impl Databases {
         self.next
     }
 
+    /// Whether so many flushes are possible: beyond the last id lie those of shadows.
+    pub fn has_ids_for(&self, flushes: usize) -> bool {
+        (SHADOW - self.next.min(SHADOW)) as usize >= flushes
+    }
+
     /// Number of databases.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -89,6 +95,7 @@ impl Databases {
 
     /// Gives a number a new, empty id; the old one is dead.
     pub fn flush(&mut self, number: usize) -> u32 {
+        assert!(self.has_ids_for(1), "the ids of databases are used up");
         let dead = self.ids[number];
         self.ids[number] = self.next;
         self.next += 1;
@@ -98,5 +105,20 @@ impl Databases {
     /// Exchanges two numbers' databases.
     pub fn swap(&mut self, first: usize, second: usize) {
         self.ids.swap(first, second);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_database_gets_the_id_of_a_shadow() {
+        let mut databases = Databases::restored(vec![0, 1], SHADOW - 2, 2);
+        assert!(databases.has_ids_for(2) && !databases.has_ids_for(3));
+        databases.flush(0);
+        databases.flush(1);
+        assert!(databases.ids().iter().all(|id| !is_shadow(*id)));
+        assert!(!databases.has_ids_for(1));
     }
 }

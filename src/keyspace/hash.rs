@@ -103,8 +103,10 @@ impl Hash {
         value: FieldValue,
         expires_at_ms: u64,
     ) -> Option<Field> {
-        self.changed.add(hash, name);
-        self.place(Field::new(hash, name, value, expires_at_ms))
+        let old = self.place(Field::new(hash, name, value, expires_at_ms));
+        let stored_ms = old.as_ref().map_or(0, Field::due_ms);
+        self.changed.add(hash, name, stored_ms);
+        old
     }
 
     /// Puts a field that the store has already: it does not become dirty.
@@ -135,9 +137,9 @@ impl Hash {
         let (leaf, Ok(place)) = self.locate(hash, name) else {
             return None;
         };
-        self.changed.add(hash, name);
         self.field_bytes -= self.leaf_bytes(leaf);
         let field = self.leaves[leaf].remove(place);
+        self.changed.add(hash, name, field.due_ms());
         self.field_bytes += self.leaf_bytes(leaf);
         self.field_bytes -= field.heap_bytes();
         self.len -= 1;
@@ -253,14 +255,14 @@ impl Hash {
         self.in_flight.whole
     }
 
-    /// What the running sweep took, in order, from field hash `from` on: hash, name, and the field
-    /// or `None` where it was removed. Stops after `limit`, but not inside of one hash; returns
-    /// the hash to go on from.
+    /// What the running sweep took, in order, from field hash `from` on: hash, name, the field or
+    /// `None` where it was removed, and when it was due as far as the store knows (0: never).
+    /// Stops after `limit`, but not inside of one hash; returns the hash to go on from.
     pub fn for_each_in_flight(
         &self,
         from: u32,
         limit: usize,
-        mut f: impl FnMut(u32, &[u8], Option<&Field>),
+        mut f: impl FnMut(u32, &[u8], Option<&Field>, u64),
     ) -> Option<u32> {
         let (mut given, mut last) = (0, None);
         if self.in_flight.whole {
@@ -268,7 +270,7 @@ impl Hash {
                 if given >= limit && last != Some(field.hash) {
                     return Some(field.hash);
                 }
-                f(field.hash, field.name(), Some(field));
+                f(field.hash, field.name(), Some(field), 0);
                 (given, last) = (given + 1, Some(field.hash));
             }
             return None;
@@ -277,8 +279,8 @@ impl Hash {
             if given >= limit {
                 return Some(hash);
             }
-            for name in names {
-                f(hash, name, self.get(hash, name));
+            for Changed { name, stored_ms } in names {
+                f(hash, name, self.get(hash, name), *stored_ms);
                 given += 1;
             }
         }
@@ -301,15 +303,15 @@ impl Hash {
     pub(super) fn fail_flight(&mut self) {
         let failed = std::mem::take(&mut self.in_flight);
         if failed.whole {
-            let fields = self.iter().map(|field| (field.hash, field.name().into()));
-            let all: Vec<(u32, Box<[u8]>)> = fields.collect();
-            for (hash, name) in all {
-                self.changed.add(hash, &name);
+            let changed = &mut self.changed;
+            for field in self.leaves.iter().flatten() {
+                changed.add(field.hash, field.name(), field.due_ms());
             }
         }
         for (hash, names) in failed.names {
-            for name in names {
-                self.changed.add(hash, &name);
+            for Changed { name, stored_ms } in names {
+                // The store has not heard of what changed meanwhile.
+                self.changed.set(hash, name, stored_ms);
             }
         }
     }
@@ -442,19 +444,38 @@ impl Hash {
 struct Changes {
     /// Every field is meant, and `names` is empty.
     whole: bool,
-    names: BTreeMap<u32, SmallVec<[Box<[u8]>; 1]>>,
+    names: BTreeMap<u32, SmallVec<[Changed; 1]>>,
     bytes: usize,
 }
 
+/// A field that changed.
+#[derive(Clone, Debug)]
+struct Changed {
+    name: Box<[u8]>,
+    /// When it was due before the first change; 0: never.
+    stored_ms: u64,
+}
+
 impl Changes {
-    fn add(&mut self, hash: u32, name: &[u8]) {
+    /// A field changes that is due at `stored_ms`; what was noted of it before stays.
+    fn add(&mut self, hash: u32, name: &[u8], stored_ms: u64) {
         if self.whole {
             return;
         }
         let names = self.names.entry(hash).or_default();
-        if let Err(place) = names.binary_search_by(|other| (**other).cmp(name)) {
-            names.insert(place, name.into());
+        if let Err(place) = names.binary_search_by(|other| (*other.name).cmp(name)) {
             self.bytes += TREE_ELEMENT_BYTES + name.len();
+            let name = name.into();
+            names.insert(place, Changed { name, stored_ms });
+        }
+    }
+
+    /// A field changed that was due at `stored_ms`, before all that was noted of it.
+    fn set(&mut self, hash: u32, name: Box<[u8]>, stored_ms: u64) {
+        self.add(hash, &name, stored_ms);
+        let names = self.names.get_mut(&hash).into_iter().flatten();
+        for changed in names.filter(|changed| changed.name == name) {
+            changed.stored_ms = stored_ms;
         }
     }
 }
@@ -524,7 +545,7 @@ mod tests {
 
     fn fields_in_flight(hash: &Hash) -> Vec<(Vec<u8>, bool)> {
         let mut fields = Vec::new();
-        hash.for_each_in_flight(0, usize::MAX, |_, name, field| {
+        hash.for_each_in_flight(0, usize::MAX, |_, name, field, _| {
             fields.push((name.to_vec(), field.is_some()));
         });
         fields
@@ -614,7 +635,7 @@ mod tests {
         hash.begin_flight();
         let (mut from, mut count) = (Some(0), 0);
         while let Some(hash32) = from {
-            from = hash.for_each_in_flight(hash32, 100, |_, _, _| count += 1);
+            from = hash.for_each_in_flight(hash32, 100, |_, _, _, _| count += 1);
         }
         assert_eq!(count, 3_000);
     }

@@ -11,6 +11,7 @@ pub mod hash;
 pub mod hold;
 pub mod input_gate;
 pub mod key;
+pub mod moved;
 pub mod owned;
 pub mod segment;
 pub mod slot;

@@ -334,7 +334,7 @@ impl Taken {
         }
         if let Some(Value::Hash(hash)) = swept.entry.map(|entry| entry.to_value()) {
             let id = (id, hash.generation());
-            swept.for_each_field(|_, name, field| {
+            swept.for_each_field(|_, name, field, _| {
                 let field = field.map(|field| (field.value.clone(), field.expires_at_ms));
                 self.fields.push((id.clone(), name.to_vec(), field));
             });

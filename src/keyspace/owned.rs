@@ -23,6 +23,7 @@ use crate::keyspace::hash::Hash;
 use crate::keyspace::hold::end_at_deadline;
 use crate::keyspace::input_gate::InputGate;
 use crate::keyspace::key::{Key, field_hash32};
+use crate::keyspace::moved::Moved;
 use crate::keyspace::slot::{Database, Tables};
 use crate::keyspace::tokens::{TokenSource, Tokens};
 use crate::keyspace::turn::{Touch, Turn, What};
@@ -69,6 +70,8 @@ pub struct Keyspace {
     pub(super) tables: Tables,
     pub(super) turn: Turn,
     pub(super) deadlines: Deadlines,
+    /// Deadlines that keys do not have any more.
+    pub(super) moved: Moved,
     pub(super) tokens: Tokens,
     pub(super) watched: Watched,
     pub(super) databases: Databases,
@@ -129,6 +132,7 @@ impl Keyspace {
             tables: Tables::new(origin.slots),
             turn: Turn::default(),
             deadlines: Deadlines::default(),
+            moved: Moved::default(),
             tokens: Tokens::new(origin.tokens),
             watched: Watched::default(),
             databases: origin.databases,
@@ -202,6 +206,11 @@ impl Keyspace {
         &mut self.tables
     }
 
+    /// The tables, and the deadlines that keys do not have any more, for the checkpoint's sweep.
+    pub fn sweep_parts(&mut self) -> (&mut Tables, &mut Moved) {
+        (&mut self.tables, &mut self.moved)
+    }
+
     /// The turn and the positions of earlier ones.
     pub fn turn(&self) -> &Turn {
         &self.turn
@@ -209,7 +218,8 @@ impl Keyspace {
 
     /// Memory besides the tables, in bytes, roughly.
     pub fn bytes_besides_tables(&self) -> usize {
-        self.deadlines.len() * size_of::<Hint>() + self.turn.bytes() + self.undo.bytes()
+        let hints = self.deadlines.len() * size_of::<Hint>();
+        hints + self.moved.bytes() + self.turn.bytes() + self.undo.bytes()
     }
 
     /// Keys with a deadline, roughly: the number of hints.
@@ -255,6 +265,7 @@ impl Keyspace {
             self.turn.count_changed(key.slot, database);
         }
         let before_ms = before.as_ref().map_or(0, |before| before.1);
+        self.moved(database, key, before_ms, deadline_ms);
         self.hint(database, key, before_ms, deadline_ms);
         self.hint(database, key, 0, fields_ms);
         self.written(database, key);
@@ -266,6 +277,7 @@ impl Keyspace {
     pub(super) fn remove(&mut self, database: u32, key: &Key<'_>) -> Option<(Value, u64)> {
         let before = self.tables.remove(database, key)?;
         self.retire(database, key, Some(&before), None);
+        self.moved(database, key, before.1, 0);
         self.turn.count_changed(key.slot, database);
         self.written(database, key);
         self.turn.touch_whole(database, key);
@@ -338,9 +350,18 @@ impl Keyspace {
             .get(database, key)
             .map_or(0, |entry| entry.deadline_ms());
         self.tables.set_deadline(database, key, deadline_ms);
+        self.moved(database, key, before_ms, deadline_ms);
         self.hint(database, key, before_ms, deadline_ms);
         self.written(database, key);
         self.turn.touch_deadline(database, key);
+    }
+
+    /// Notes that a key has lost a deadline.
+    fn moved(&mut self, database: u32, key: &Key<'_>, before_ms: u64, after_ms: u64) {
+        if Moved::concerns(before_ms, after_ms, self.now_ms) {
+            let place = (database, key.slot, key.hash32());
+            self.moved.note(place, before_ms);
+        }
     }
 
     /// A key is about to be, or was, written: its watchers are told.
@@ -411,6 +432,7 @@ impl Keyspace {
         }
         for id in [dead, shadow_of(dead)] {
             self.dropped.extend(self.tables.drop_database(id));
+            self.moved.forget(id);
         }
         self.databases_changed = true;
         self.turn.touch_other();

@@ -85,9 +85,9 @@ impl Swept<'_> {
         self.fields_from.is_some()
     }
 
-    /// The fields of a hash that are to be written, in order: field hash, name, and the field or
-    /// `None` where it was removed.
-    pub fn for_each_field(&self, f: impl FnMut(u32, &[u8], Option<&Field>)) {
+    /// The fields of a hash that are to be written, in order: field hash, name, the field or `None`
+    /// where it was removed, and when it was due as far as the store knows (0: never).
+    pub fn for_each_field(&self, f: impl FnMut(u32, &[u8], Option<&Field>, u64)) {
         if let Some(ValueRef::Hash(hash)) = self.entry.map(|entry| entry.value())
             && let Some(from) = self.fields_from
         {
@@ -338,7 +338,7 @@ impl SweepCursor {
                 entry: Some(entry),
                 fields_from: Some(from),
             });
-            next = hash.for_each_in_flight(from, FIELDS_PER_PIECE_MAX, |_, _, _| given += 1);
+            next = hash.for_each_in_flight(from, FIELDS_PER_PIECE_MAX, |_, _, _, _| given += 1);
             if given >= budget {
                 self.within = Some(Within {
                     hash32,

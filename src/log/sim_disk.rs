@@ -50,6 +50,13 @@ pub enum Keep {
     Torn,
 }
 
+/// How a call fails.
+#[derive(Clone, Copy)]
+enum Failure {
+    Kind(io::ErrorKind),
+    Number(i32),
+}
+
 pub struct SimDisk {
     state: Mutex<State>,
     syncs: Condvar,
@@ -66,7 +73,7 @@ struct State {
     durable_names: BTreeMap<PathBuf, u64>,
     calls: BTreeMap<Call, u64>,
     /// (kind, count at which it fails, error).
-    failures: Vec<(Call, u64, io::ErrorKind)>,
+    failures: Vec<(Call, u64, Failure)>,
     space_bytes: Option<u64>,
     hold: bool,
     held: usize,
@@ -139,6 +146,15 @@ impl SimDisk {
 
     /// The `nth` call (1 is the next) of this kind fails, once.
     pub fn fail_nth(&self, call: Call, nth: u64, error: io::ErrorKind) {
+        self.fail(call, nth, Failure::Kind(error));
+    }
+
+    /// The same, with an error number of the system.
+    pub fn fail_nth_as(&self, call: Call, nth: u64, number: i32) {
+        self.fail(call, nth, Failure::Number(number));
+    }
+
+    fn fail(&self, call: Call, nth: u64, error: Failure) {
         let mut state = self.state();
         let count = state.calls.get(&call).copied().unwrap_or(0) + nth;
         state.failures.push((call, count, error));
@@ -253,7 +269,10 @@ impl State {
             .iter()
             .position(|(kind, at, _)| *kind == call && *at == count);
         match failure {
-            Some(index) => Err(self.failures.swap_remove(index).2.into()),
+            Some(index) => Err(match self.failures.swap_remove(index).2 {
+                Failure::Kind(kind) => kind.into(),
+                Failure::Number(number) => io::Error::from_raw_os_error(number),
+            }),
             None => Ok(()),
         }
     }

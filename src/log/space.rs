@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::disk::{Disk, is_full};
+use super::disk::{Disk, is_full, is_too_many};
 use super::segment::{AlignedBuffer, Segment, SegmentHeader};
 use super::{Fatal, Lsn, Options, Reserve, lock};
 use crate::limits::{LOG_BLOCK_BYTES, LOG_PIECE_BYTES, LOG_SPACE_RETRY_MS};
@@ -317,10 +317,19 @@ impl Space {
         self.disk
             .remove(&segment.path)
             .and_then(|()| self.disk.sync_dir(&self.dir))
+            // Then it may be there again after a crash, as if that had come a little earlier.
+            .or_else(|error| {
+                if is_too_many(&error) {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })
             .map_err(|error| Fatal::io("cannot remove the segment", &segment.path, error))
     }
 
-    /// A new segment, allocated with real zeros; None when the disk is full.
+    /// A new segment, allocated with real zeros; None when that cannot be had for now, because the
+    /// disk is full or too many files are open.
     fn make(&self, bytes: u64) -> Result<Option<Segment>, Fatal> {
         let number = {
             let mut state = lock(&self.state);
@@ -349,7 +358,10 @@ impl Space {
         });
         match result {
             Ok(segment) => Ok(Some(segment)),
-            Err(error) if is_full(&error) => {
+            Err(error) if is_full(&error) || is_too_many(&error) => {
+                if is_too_many(&error) {
+                    tracing::warn!("no new segment of the log yet: {error}");
+                }
                 // A file that could not even be created is not there to be removed.
                 let _ = self.disk.remove(&path);
                 Ok(None)

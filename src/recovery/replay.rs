@@ -20,8 +20,6 @@ use crate::log::{Fatal, Recovery, Replayed as Batch};
 pub(super) struct Replayed {
     /// Batches that were read.
     pub batches: u64,
-    /// Ids of databases that died on the way.
-    pub dead: Vec<u32>,
     /// The highest ceiling of tokens.
     pub token_ceiling: u64,
 }
@@ -43,7 +41,6 @@ pub(super) fn replay(
         plan,
         slots: owners.iter().map(|owners| owners.slots.clone()).collect(),
         rest: None,
-        databases: owners[0].keyspaces[0].databases().clone(),
         bytes: 0,
         replayed: Replayed::default(),
     };
@@ -113,7 +110,6 @@ struct Reader<'a> {
     slots: Vec<Range<u16>>,
     /// A batch that goes on behind the piece before, and where.
     rest: Option<(Batch, usize)>,
-    databases: Databases,
     bytes: u64,
     replayed: Replayed,
 }
@@ -197,9 +193,6 @@ impl Reader<'_> {
                 ) => self.share(slot, piece).counts.push((slot, database, keys)),
                 (_, Mutation::Databases { ids, next }) => {
                     let map = Databases::restored(ids, next, self.plan.databases);
-                    let gone = self.databases.ids().iter().filter(|id| !map.is_live(**id));
-                    self.replayed.dead.extend(gone);
-                    self.databases = map.clone();
                     // What came before may be of databases that end here.
                     piece.databases = Some(map);
                     return Ok(end);

@@ -5,24 +5,26 @@
 //! given up for it, and the log leaves the disk's space alone until the ballast is back.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::keyspace::databases::visible;
+use crate::keyspace::Databases;
 use crate::keyspace::deadlines::Hint;
 use crate::keyspace::key::key_hash32;
 use crate::keyspace::tokens::TokenSource;
-use crate::limits::{BALLAST_BYTES_MAX, SLOTS};
+use crate::limits::BALLAST_BYTES_MAX;
 use crate::log::Log;
+use crate::server::dead::Dead;
 use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
 use crate::sim::{self, Fault};
-use crate::store::checkpoint::{self, CheckpointError, Deep, Slice, Sweep};
-use crate::store::janitor::dead_rows;
-use crate::store::row::{KeyOf, RowKey, RowKind, counts, deadlines, fields, kind_in_slot, slots};
+use crate::store::checkpoint::{self, CheckpointError, Deep, Slice, Stale, Sweep};
+use crate::store::row::RowKey;
 use crate::store::{Ballast, Meta, Store, StoreError};
 use crate::worker::runner::{Envelope, Mailbox};
 
@@ -66,6 +68,7 @@ pub struct Checkpoints {
     requests: Sender<Request>,
     /// A checkpoint by size was asked for and has not begun.
     asked: Arc<AtomicBool>,
+    ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -125,14 +128,13 @@ pub struct Tools<S> {
     pub shards: S,
     /// The server's tokens.
     pub tokens: TokenSource,
-    /// Database ids, as of the last sweep's beginning.
-    pub databases: DatabaseMap,
-    /// The store may have rows of hashes that are gone.
-    pub retired: bool,
-    /// What was due before this had expired when the last checkpoint began.
-    pub expired_until_ms: u64,
-    /// But for this, which could not be read.
-    pub stuck: Vec<Hint>,
+    /// Rows that nobody can reach any more, and the map of databases.
+    pub dead: Dead,
+    /// Deadline rows from the first to the second time, in ms, are to be removed: all of that had
+    /// expired when the last checkpoint began, and what was due before is removed already.
+    pub past_ms: Range<u64>,
+    /// But not those of these keys (slot, database, hash), which could not be read.
+    pub stuck: BTreeSet<(u16, u32, u32)>,
     /// Hash seed of the data folder.
     pub seed: u64,
     /// What others may read.
@@ -141,46 +143,30 @@ pub struct Tools<S> {
     pub ballast: Ballast,
     /// The store got rows since it was last written anew for want of room.
     pub may_shrink: bool,
-}
-
-/// The map of databases, and the ids whose rows are to be removed.
-#[derive(Clone, Debug, Default)]
-pub struct DatabaseMap {
-    /// Ids by number.
-    pub ids: Vec<u32>,
-    /// The next unused id.
-    pub next: u32,
-    /// Dead ids with rows in the store.
-    pub dead: Vec<u32>,
-}
-
-impl DatabaseMap {
-    /// The map is this now: ids that it does not name any more are dead.
-    fn follow(&mut self, ids: Vec<u32>, next: u32) {
-        let gone = self.ids.iter().copied().chain(self.next..next);
-        self.dead.extend(gone.filter(|id| !ids.contains(id)));
-        self.dead.sort_unstable();
-        self.dead.dedup();
-        (self.ids, self.next) = (ids, next);
-    }
+    /// The server ends: what need not be done is left.
+    pub ending: Arc<AtomicBool>,
 }
 
 impl Checkpoints {
     /// Starts the thread.
-    pub fn start(mut tools: Tools<Vec<Mailbox>>) -> Checkpoints {
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(mut tools: Tools<Vec<Mailbox>>) -> io::Result<Checkpoints> {
         let (requests, received) = channel();
         let asked = Arc::new(AtomicBool::new(false));
         let flag = asked.clone();
         tools.note_ballast();
+        let ending = tools.ending.clone();
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(move || serve(tools, &received, &flag))
-            .ok();
-        Checkpoints {
+            .spawn(move || serve(tools, &received, &flag))?;
+        Ok(Checkpoints {
             requests,
             asked,
-            thread,
-        }
+            ending,
+            thread: Some(thread),
+        })
     }
 
     /// Asks for a checkpoint; several asked for by size are one.
@@ -204,6 +190,12 @@ impl Checkpoints {
         answered
             .recv()
             .map_err(|_| "the checkpoint thread has ended".to_owned())?
+    }
+
+    /// The last checkpoint is near: from now on nothing is done, or waited for, that could be left.
+    /// `false`: the server goes on after all.
+    pub fn hurry(&self, ending: bool) {
+        self.ending.store(ending, Ordering::SeqCst);
     }
 
     /// For who wants no checkpoint to run for a moment.
@@ -239,28 +231,34 @@ impl Holder {
 const RETRY: Duration = Duration::from_secs(1);
 /// A backup holds checkpoints up so long at most; then it may have to begin again.
 const HOLD_MAX: Duration = Duration::from_secs(60);
-/// So many dead rows are removed with one checkpoint.
-const DEAD_ROWS_MAX: usize = 200_000;
+const HOLD_STEP: Duration = Duration::from_millis(20);
 /// A checkpoint waits so many times (10 ms each) for compaction to catch up.
 const DEEP_WAITS_MAX: usize = 500;
 
 fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &AtomicBool) {
-    while let Ok(request) = requests.recv() {
-        let result = match request {
+    let mut late = Vec::new();
+    while let Ok(mut request) = requests.recv() {
+        let result = match &mut request {
             Request::End => return,
             Request::Hold(held, until) => {
                 let _ = held.send(());
-                // Ends with a disconnect, as nothing is ever sent.
-                let _ = until.recv_timeout(HOLD_MAX);
+                tools.hold(until);
                 continue;
             }
             Request::Room => {
-                tools.seek_room();
+                if !tools.is_ending() {
+                    tools.seek_room();
+                }
                 continue;
             }
-            Request::Checkpoint(ref askers) => {
+            Request::Checkpoint(askers) => {
                 if askers.is_empty() {
                     asked.store(false, Ordering::SeqCst);
+                }
+                if tools.is_ending() {
+                    // The last one does for all.
+                    late.append(askers);
+                    continue;
                 }
                 tools.run(false)
             }
@@ -271,7 +269,7 @@ fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &A
         }
         match request {
             Request::Checkpoint(askers) => {
-                if result.is_err() && askers.is_empty() {
+                if result.is_err() && askers.is_empty() && !tools.is_ending() {
                     std::thread::park_timeout(RETRY);
                 }
                 for (shard, conn) in askers {
@@ -279,6 +277,9 @@ fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &A
                 }
             }
             Request::Now(answer) => {
+                for (shard, conn) in late.drain(..) {
+                    tools.shards.tell(shard, conn, result.clone());
+                }
                 let _ = answer.send(result);
             }
             Request::End | Request::Hold(..) | Request::Room => {}
@@ -287,6 +288,22 @@ fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &A
 }
 
 impl<S: Shards> Tools<S> {
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the other end is gone, but not for ever.
+    fn hold(&self, until: &Receiver<()>) {
+        let mut waited = Duration::ZERO;
+        // Ends with a disconnect, as nothing is ever sent.
+        while waited < HOLD_MAX
+            && !self.is_ending()
+            && until.recv_timeout(HOLD_STEP) == Err(RecvTimeoutError::Timeout)
+        {
+            waited += HOLD_STEP;
+        }
+    }
+
     /// Runs a checkpoint; `now`: whatever the store's compaction does.
     ///
     /// # Errors
@@ -294,7 +311,6 @@ impl<S: Shards> Tools<S> {
     pub fn run(&mut self, now: bool) -> Result<(), String> {
         let began_ms = self.clock.now_ms();
         self.progress.running.store(true, Ordering::Relaxed);
-        let looked_for = self.databases.dead.clone();
         if self.store.is_full() {
             // Compaction had no room.
             self.give_ballast_up();
@@ -307,7 +323,7 @@ impl<S: Shards> Tools<S> {
             result = self.checkpoint(true);
         }
         // Before anybody asks whether the next one is due.
-        if let Ok((outcome, _)) = &result {
+        if let Ok(outcome) = &result {
             self.log.trim(match sim::fault(Fault::TrimTooEarly) {
                 true => self.log.durable_lsn(),
                 false => outcome.meta.lsn,
@@ -317,7 +333,7 @@ impl<S: Shards> Tools<S> {
         self.progress
             .failed
             .store(result.is_err(), Ordering::Relaxed);
-        let (outcome, more_dead) = result.map_err(|error| error.to_string())?;
+        let outcome = result.map_err(|error| error.to_string())?;
         let took_ms = self.clock.now_ms() - began_ms;
         self.progress
             .finished_ms
@@ -328,9 +344,6 @@ impl<S: Shards> Tools<S> {
         self.progress.rows.store(rows, Ordering::Relaxed);
         self.progress.lsn.store(outcome.meta.lsn, Ordering::Relaxed);
         self.progress.count.fetch_add(1, Ordering::Relaxed);
-        if !more_dead {
-            self.databases.dead.retain(|id| !looked_for.contains(id));
-        }
         tracing::debug!(
             "checkpoint at {} wrote {rows} rows in {took_ms} ms",
             outcome.meta.lsn
@@ -404,13 +417,18 @@ impl<S: Shards> Tools<S> {
             .store(missing, Ordering::Relaxed);
     }
 
-    fn checkpoint(&mut self, now: bool) -> Result<(checkpoint::Outcome, bool), CheckpointError> {
-        let (dead, more) = self.dead_rows()?;
-        let retired = dead.len() >= DEAD_ROWS_MAX;
+    fn checkpoint(&mut self, now: bool) -> Result<checkpoint::Outcome, CheckpointError> {
+        self.store.let_compact(!self.is_ending());
+        let mut found = self.dead.look(&*self.store, &self.ending);
+        let stale = Stale {
+            rows: std::mem::take(&mut found.rows),
+            deadlines_ms: self.past_ms.clone(),
+        };
         let mut waits = 0;
+        let ending = self.ending.clone();
         let mut deep = |_depth| {
             waits += 1;
-            if now || waits > DEEP_WAITS_MAX {
+            if now || ending.load(Ordering::SeqCst) || waits > DEEP_WAITS_MAX {
                 return Deep::Proceed;
             }
             std::thread::park_timeout(Duration::from_millis(10));
@@ -423,12 +441,12 @@ impl<S: Shards> Tools<S> {
         let mut sweep = Sweeper {
             tools: self,
             shard: 0,
-            retired,
+            retired: false,
             expired_until_ms: u64::MAX,
-            stuck: Vec::new(),
+            stuck: BTreeSet::new(),
         };
         let store = sweep.tools.store.clone();
-        let outcome = checkpoint::run(&*store, &mut sweep, dead, &mut deep);
+        let outcome = checkpoint::run(&*store, &mut sweep, stale, &mut deep);
         let Sweeper {
             retired,
             expired_until_ms,
@@ -436,97 +454,37 @@ impl<S: Shards> Tools<S> {
             ..
         } = sweep;
         let outcome = outcome?;
-        self.retired = retired;
-        self.expired_until_ms = expired_until_ms;
+        self.dead.removed(found);
+        if retired {
+            self.dead.retire();
+        }
+        if outcome.deadlines_removed {
+            self.past_ms.start = self.past_ms.end;
+        }
+        // A hint may be older than what was removed long ago.
+        self.past_ms.end = self.past_ms.start.max(expired_until_ms);
         self.stuck = stuck;
-        Ok((outcome, more))
-    }
-
-    /// Rows that nobody can reach any more: of dead databases, and fields of hashes that are gone.
-    fn dead_rows(&self) -> Result<(Vec<Vec<u8>>, bool), StoreError> {
-        let dead_ids = &self.databases.dead;
-        let mut keys = if self.retired {
-            self.retired_rows()?
-        } else {
-            Vec::new()
-        };
-        let mut more = false;
-        let left = DEAD_ROWS_MAX.saturating_sub(keys.len());
-        let stuck = (&self.stuck[..], self.seed);
-        keys.extend(past_deadlines(
-            &*self.store,
-            self.expired_until_ms,
-            stuck,
-            left,
-        )?);
-        if !dead_ids.is_empty() {
-            let (from, to) = (slots(0, SLOTS).0, counts().1);
-            let is_dead = |row: &RowKey<'_>| {
-                row.database()
-                    .is_some_and(|id| dead_ids.binary_search(&visible(id)).is_ok())
-            };
-            let mut from = Some(from);
-            while let Some(at) = from.take() {
-                let found = dead_rows(&*self.store, &is_dead, &at, &to, 100_000)?;
-                keys.extend(found.keys);
-                if keys.len() >= DEAD_ROWS_MAX && found.next.is_some() {
-                    more = true;
-                    break;
-                }
-                from = found.next;
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        Ok((keys, more))
-    }
-
-    fn retired_rows(&self) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut keys = Vec::new();
-        for slot in 0..SLOTS {
-            let (from, to) = kind_in_slot(slot, RowKind::Retired);
-            for next in self.store.scan(&from, &to) {
-                let (key, _) = next?;
-                if keys.len() >= DEAD_ROWS_MAX {
-                    return Ok(keys);
-                }
-                if let Ok(RowKey::Retired { of, generation }) = RowKey::decode(&key) {
-                    self.retired_fields(of, generation, &mut keys)?;
-                    if keys.len() < DEAD_ROWS_MAX {
-                        keys.push(key.to_vec());
-                    }
-                }
-            }
-        }
-        Ok(keys)
-    }
-
-    fn retired_fields(
-        &self,
-        of: KeyOf<'_>,
-        generation: u64,
-        keys: &mut Vec<Vec<u8>>,
-    ) -> Result<(), StoreError> {
-        let (from, to) = fields(of, generation);
-        for next in self.store.scan(&from, &to) {
-            if keys.len() >= DEAD_ROWS_MAX {
-                break;
-            }
-            keys.push(next?.0.to_vec());
-        }
-        Ok(())
+        Ok(outcome)
     }
 }
 
 struct Sweeper<'a, S> {
     tools: &'a mut Tools<S>,
     shard: usize,
-    /// Rows of hashes that are gone are left, or were given.
+    /// Rows of hashes that are gone were given.
     retired: bool,
     /// What is due before this has expired in all shards.
     expired_until_ms: u64,
-    /// But for this.
-    stuck: Vec<Hint>,
+    /// But for these keys.
+    stuck: BTreeSet<(u16, u32, u32)>,
+}
+
+impl<S: Shards> Sweeper<'_, S> {
+    fn finish(&self, shards: Range<ShardId>, ok: bool) {
+        for shard in shards {
+            let _ = self.tools.shards.ask(shard, SweepStep::Finished(ok));
+        }
+    }
 }
 
 impl<S: Shards> Sweep for Sweeper<'_, S> {
@@ -535,16 +493,24 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         let position = self.tools.log.position();
         let time_ms = self.tools.clock.now_ms();
         for shard in 0..self.tools.shards.count() {
-            let slice = self.tools.shards.ask(shard, SweepStep::Begin)?;
+            let slice = match self.tools.shards.ask(shard, SweepStep::Begin) {
+                Ok(slice) => slice,
+                Err(text) => {
+                    self.finish(0..shard, false);
+                    return Err(text);
+                }
+            };
             self.expired_until_ms = self.expired_until_ms.min(slice.expired_until_ms);
-            self.stuck.extend(slice.stuck);
+            let place = |hint: &Hint| (hint.slot, hint.database, hint.hash32);
+            self.stuck.extend(slice.stuck.iter().map(place));
             if let Some((ids, next)) = slice.databases
                 && shard == 0
             {
-                self.tools.databases.follow(ids, next);
+                let map = Databases::restored(ids, next, 0);
+                self.tools.dead.follow(map);
             }
         }
-        let map = &self.tools.databases;
+        let dead = &self.tools.dead;
         Ok(Meta {
             format: 1,
             lsn: position.lsn,
@@ -553,9 +519,9 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
             chain: position.chain,
             time_ms,
             token_ceiling: self.tools.tokens.ceiling(),
-            databases: map.ids.clone(),
-            next_database_id: map.next,
-            dead_databases: map.dead.clone(),
+            databases: dead.databases().ids().to_vec(),
+            next_database_id: dead.databases().next(),
+            dead_databases: dead.has_flushed(),
         })
     }
 
@@ -587,90 +553,28 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         Ok(end_lsn)
     }
 
-    fn finished(&mut self, ok: bool) {
-        for shard in 0..self.tools.shards.count() {
-            let _ = self.tools.shards.ask(shard, SweepStep::Finished(ok));
-        }
+    fn hurries(&self) -> bool {
+        self.tools.is_ending()
     }
-}
 
-/// At most `limit` deadline rows whose time has come: their keys were deleted, or have a later row,
-/// and the store knows that. Not those of keys that are stuck; the number is the folder's seed.
-fn past_deadlines(
-    store: &dyn Store,
-    expired_until_ms: u64,
-    (stuck, seed): (&[Hint], u64),
-    limit: usize,
-) -> Result<Vec<Vec<u8>>, StoreError> {
-    let place = |hint: &Hint| (hint.slot, hint.database, hint.hash32);
-    let stuck: BTreeSet<_> = stuck.iter().map(place).collect();
-    let stays = |row: &[u8]| match RowKey::decode(row) {
-        Ok(RowKey::Deadline {
-            slot,
-            database,
-            key,
-            ..
-        }) => stuck.contains(&(slot, database, key_hash32(key, seed))),
-        _ => false,
-    };
-    let (from, to) = deadlines(0, expired_until_ms);
-    let mut past = Vec::new();
-    for next in store.scan(&from, &to) {
-        if past.len() >= limit {
-            break;
-        }
-        let row = next?.0;
-        if stuck.is_empty() || !stays(&row) {
-            past.push(row.to_vec());
+    fn stays(&self, deadline: &[u8]) -> bool {
+        let Tools { stuck, seed, .. } = &*self.tools;
+        match RowKey::decode(deadline) {
+            Ok(RowKey::Deadline {
+                slot,
+                database,
+                key,
+                ..
+            }) if !stuck.is_empty() => stuck.contains(&(slot, database, key_hash32(key, *seed))),
+            _ => false,
         }
     }
-    Ok(past)
+
+    fn finished(&mut self, ok: bool) {
+        self.finish(0..self.tools.shards.count(), ok);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keyspace::key::key_slot;
-    use crate::store::row::DeadlineOf;
-    use crate::store::{Finish, MapStore};
-
-    const SEED: u64 = 5;
-
-    #[test]
-    fn past_deadlines_go_but_for_those_of_keys_that_are_stuck() {
-        let row = |at_ms: u64, key: &'static [u8]| {
-            let deadline = RowKey::Deadline {
-                at_ms,
-                slot: key_slot(key),
-                database: 0,
-                key,
-                of: DeadlineOf::Key,
-            };
-            deadline.encode()
-        };
-        let rows = [(10, b"a"), (20, b"b"), (30, b"a"), (40, b"c"), (50, b"d")];
-        let rows = rows.map(|(at_ms, key)| row(at_ms, key));
-        let store = MapStore::new();
-        let filled = store.ingest(&mut |ingestion| {
-            for row in &rows {
-                ingestion.put(row, &[])?;
-            }
-            Ok(Finish::Rows)
-        });
-        assert_eq!(filled, Ok(true));
-        let hint = |at_ms, key: &[u8]| Hint {
-            at_ms,
-            database: 0,
-            hash32: key_hash32(key, SEED),
-            slot: key_slot(key),
-        };
-        let past = |stuck: &[Hint], limit| {
-            let past = past_deadlines(&store, 50, (stuck, SEED), limit);
-            past.expect("the store can be read")
-        };
-        assert_eq!(past(&[], 9), rows[..4]);
-        assert_eq!(past(&[hint(10, b"a")], 9), [&rows[1][..], &rows[3]]);
-        assert_eq!(past(&[hint(10, b"a")], 1), [&rows[1][..]]);
-        assert_eq!(past(&[hint(20, b"b"), hint(60, b"d")], 9).len(), 3);
-    }
-}
+#[path = "checkpoints_tests.rs"]
+mod tests;

@@ -6,9 +6,9 @@
 //! read. Few hints are on their way at a time, however many keys expire at once.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -38,7 +38,6 @@ pub struct Tools {
 /// Handle of the deadline thread.
 pub struct Due {
     end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// Rows are read so long before they are due.
@@ -52,7 +51,10 @@ const LATE_MS_MAX: u64 = 100;
 
 impl Due {
     /// Starts the thread.
-    pub fn start(tools: Tools) -> Due {
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(tools: Tools) -> io::Result<Due> {
         let (end, ended) = channel();
         let reader = Reader {
             tools,
@@ -62,18 +64,13 @@ impl Due {
             ahead_max: DEADLINE_HINTS_AHEAD_MAX,
         };
         let thread = std::thread::Builder::new().name("deadlines".into());
-        Due {
-            end: Some(end),
-            thread: thread.spawn(move || reader.run()).ok(),
-        }
+        thread.spawn(move || reader.run())?;
+        Ok(Due { end: Some(end) })
     }
 
-    /// Ends the thread.
+    /// Ends the thread, as soon as it has read what it reads just now; nobody waits for that.
     pub fn end(&mut self) {
         self.end = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -189,6 +186,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::thread::JoinHandle;
 
     use tokio::sync::mpsc::unbounded_channel;
 

@@ -163,8 +163,8 @@ fn listen_unix(path: &PathBuf, mode: u32) -> Result<UnixListener, Fatal> {
 }
 
 /// Why a connection is not served, as an error line; nothing if it is.
-pub fn refusal(new: &NewConnection, settings: &Settings, clients: usize) -> Option<&'static str> {
-    if clients >= settings.maxclients {
+pub fn refusal(new: &NewConnection, settings: &Settings, full: bool) -> Option<&'static str> {
+    if full {
         return Some("-ERR max number of clients reached\r\n");
     }
     let remote = match &new.stream {

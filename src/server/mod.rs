@@ -22,17 +22,21 @@ use crate::log::{Log, SyncMode};
 use crate::logging::{Ready, announce};
 use crate::server::checkpoints::{Checkpoints, Progress, Request};
 use crate::server::listen::Listeners;
+use crate::server::open_files::OpenFiles;
 use crate::session::Shared;
 use crate::shard::mailbox::{ConnId, Message, ShardId};
 use crate::worker::Control;
 use crate::worker::runner::{Envelope, Mailbox};
 
 pub mod checkpoints;
+pub mod dead;
 mod due;
 mod engine;
 mod listen;
+mod open_files;
 mod readers;
 mod start;
+mod stop_bound;
 
 pub use start::first_batch;
 
@@ -72,12 +76,14 @@ pub fn run(
         .map_err(|error| Fatal::new(format!("cannot start the event loop: {error}")))?;
     runtime.block_on(async {
         let (control, wishes) = mpsc::unbounded_channel();
-        let listeners = Listeners::open(&settings)?;
         let mut settings = settings;
+        let files = OpenFiles::divide(settings.shard_count())?;
+        reduce_clients(&mut settings, files);
+        let listeners = Listeners::open(&settings)?;
         settings.port = listeners.port();
         let live = Live::new(settings, file);
         live.watch(changed);
-        let mut server = start::start(live, control)?;
+        let mut server = start::start(live, files, control)?;
         announce(&Ready {
             addresses: &listeners.addresses(),
             shards: server.shared.shards,
@@ -85,8 +91,25 @@ pub fn run(
             keys: server.recovered_keys,
             took: Duration::from_nanos(stopwatch.now_ns() - began_ns),
         });
-        server.serve(listeners, wishes).await
+        server.serve(listeners, wishes).await?;
+        // The process ends: nobody waits for what compaction, reads and the like are at.
+        std::mem::forget(server);
+        Ok(())
     })
+}
+
+/// As Redis does: no more clients than there can be files open.
+fn reduce_clients(settings: &mut Settings, files: OpenFiles) {
+    if settings.maxclients > files.clients {
+        tracing::warn!(
+            "maxclients was {} and is now {}, because only {} files may be open: raise the limit \
+             (ulimit -n) if you need more clients",
+            settings.maxclients,
+            files.clients,
+            files.limit
+        );
+        settings.maxclients = files.clients;
+    }
 }
 
 /// The running server.
@@ -102,6 +125,8 @@ pub(crate) struct Server {
     recovered_keys: u64,
     reload: start::Reload,
     next_shard: usize,
+    /// Clients for which files can be open.
+    clients_max: usize,
     /// What is known of checkpoints.
     progress: Arc<Progress>,
     /// When room on a full disk was last asked for, ms, and how many batches there had been.
@@ -144,18 +169,29 @@ impl Server {
             let Some(stop) = stop else {
                 continue;
             };
+            if stop.asker.is_none() {
+                stop_bound::watch(self.log.clone());
+            }
             match self.stop(stop) {
                 Ok(()) => {
                     listeners.close();
                     return Ok(());
                 }
-                Err(text) => {
-                    tracing::warn!("the stop failed, the server goes on: {text}");
-                    self.resume();
-                    if let Some(asker) = stop.asker {
+                Err(text) => match stop.asker {
+                    Some(asker) => {
+                        tracing::warn!("the stop failed, the server goes on: {text}");
+                        self.resume();
                         self.answer(asker, Err(format!("Errors trying to SHUTDOWN. {text}")));
                     }
-                }
+                    // Who sent a signal wants the process to end, and the log has everything.
+                    None => {
+                        tracing::warn!("not a clean stop: {text}");
+                        return self
+                            .log
+                            .wait_durable(self.log.last_lsn())
+                            .map_err(Fatal::new);
+                    }
+                },
             }
         }
     }
@@ -309,7 +345,9 @@ impl Server {
         };
         let clients = &self.shared.clients;
         let settings = self.shared.settings.settings();
-        if let Some(refusal) = listen::refusal(&new, &settings, clients.count()) {
+        let clients_max = settings.maxclients.min(self.clients_max);
+        let full = clients.count() >= clients_max;
+        if let Some(refusal) = listen::refusal(&new, &settings, full) {
             clients.refused.fetch_add(1, Ordering::Relaxed);
             new.refuse(refusal);
             return;
@@ -325,21 +363,22 @@ impl Server {
     // ---- stopping ----------------------------------------------------------------------------
 
     /// No new commands; waits until nothing is under way and everything is durable.
-    fn stand_still(&mut self) -> Result<(), String> {
+    fn stand_still(&mut self, ending: bool) -> Result<(), String> {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        self.rest()?;
+        self.rest(ending)?;
         self.log
             .wait_durable(self.log.last_lsn())
             .map_err(|fatal| fatal.to_string())
     }
 
-    /// Waits until the threads have handled all that was sent to them.
-    fn rest(&self) -> Result<(), String> {
+    /// Waits until the threads have handled all that was sent to them; `ending`: but for what waits
+    /// for keys, which has not begun.
+    fn rest(&self, ending: bool) -> Result<(), String> {
         let (told, quiet) = std::sync::mpsc::channel();
         // Twice: what one thread sends while another is asked is done by the second time.
         for _ in 0..2 {
             for mailbox in &self.mailboxes {
-                let _ = mailbox.send(Envelope::Quiet(told.clone()));
+                let _ = mailbox.send(Envelope::Quiet(told.clone(), ending));
             }
             for _ in &self.mailboxes {
                 let waited = quiet.recv_timeout(Duration::from_secs(60));
@@ -351,13 +390,15 @@ impl Server {
 
     /// Commands run again.
     fn resume(&self) {
+        self.checkpoints.hurry(false);
         self.shared.stopping.store(false, Ordering::SeqCst);
         self.shared.clients.wake_all();
     }
 
     fn stop(&mut self, stop: Stop) -> Result<(), String> {
         tracing::info!("stopping");
-        self.stand_still()?;
+        self.checkpoints.hurry(true);
+        self.stand_still(true)?;
         // Replies that are released now still reach their clients.
         std::thread::yield_now();
         if !stop.no_save
@@ -386,7 +427,7 @@ impl Server {
 
     /// DEBUG RELOAD: writes everything to the store, then reads it back.
     fn reload_in_place(&mut self) -> Result<(), String> {
-        self.stand_still()?;
+        self.stand_still(false)?;
         self.checkpoints.run_now()?;
         let keyspaces = self.reload.keyspaces()?;
         // They hold fresh blocks of tokens, none of which is used before its ceiling is on disk.
@@ -398,7 +439,7 @@ impl Server {
             let _ = self.mailboxes[shard].send(Envelope::Message(message));
         }
         // No command may run on what is about to be replaced.
-        self.rest()
+        self.rest(false)
     }
 }
 

@@ -1,8 +1,10 @@
 //! From a data folder to a running server.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use rand::RngExt;
 use tokio::sync::mpsc;
@@ -18,15 +20,17 @@ use crate::log::{self, Batch, Log};
 use crate::metrics::Metrics;
 use crate::recovery::{Plan, Recovered, recover};
 use crate::route::Routes;
-use crate::server::checkpoints::{Checkpoints, DatabaseMap, Progress, Tools};
+use crate::server::checkpoints::{Checkpoints, Progress, Tools};
+use crate::server::dead::Dead;
 use crate::server::due::{self, Due};
 use crate::server::engine::Room;
+use crate::server::open_files::OpenFiles;
 use crate::server::readers::Readers;
 use crate::server::{Fatal, Server, absolute};
 use crate::session::{Clients, KeyCounts, Shared};
 use crate::store::folder::{Folder, Identity};
 use crate::store::{Ballast, FjallStore, Meta, ROWS_FORMAT, Store, StoreOptions};
-use crate::worker::runner::{Mailbox, run};
+use crate::worker::runner::{Envelope, Mailbox, run};
 use crate::worker::{Control, Parts, sync_mode};
 
 /// What recovery in place needs.
@@ -66,12 +70,16 @@ impl Reload {
 }
 
 /// Opens the data folder, recovers, and starts all threads.
-pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Result<Server, Fatal> {
+pub(super) fn start(
+    live: Live,
+    files: OpenFiles,
+    control: mpsc::UnboundedSender<Control>,
+) -> Result<Server, Fatal> {
     let settings = live.settings();
     let routes = Routes::new(settings.shard_count());
     let random: u64 = rand::rng().random();
     let wall_ms = Clock::start(0).now_ms();
-    let (mut folder, store) = open_folder(&settings, wall_ms)?;
+    let (mut folder, store) = open_folder(&settings, files, wall_ms)?;
     let identity = folder.identity();
     let meta = store.meta().map_err(Fatal::new)?.unwrap_or_default();
     let mut options = log_options(&settings, identity, routes.shards());
@@ -114,14 +122,15 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         tokens: recovered.tokens.clone(),
         _folder: folder,
     };
-    let server = run_threads(
+    let mut server = run_threads(
         shared,
         (log, store, clock),
         (recovered, ballast),
         (plan, meta),
         reload,
         control,
-    );
+    )?;
+    server.clients_max = files.clients;
     Ok(server)
 }
 
@@ -142,7 +151,11 @@ fn log_options(settings: &Settings, identity: Identity, shards: usize) -> log::O
     options
 }
 
-fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallStore>), Fatal> {
+fn open_folder(
+    settings: &Settings,
+    files: OpenFiles,
+    now_ms: u64,
+) -> Result<(Folder, Arc<FjallStore>), Fatal> {
     let fresh = Identity {
         folder_id: rand::rng().random(),
         hash_seed: rand::rng().random(),
@@ -162,7 +175,11 @@ fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallSto
         log::begin(disk, &folder.join("log"), &options).map_err(|error| error.to_string())
     };
     let folder = Folder::open(path, fresh, now_ms, &mut fill).map_err(Fatal::new)?;
-    let store = FjallStore::open(&folder.store_path(), StoreOptions::default());
+    let options = StoreOptions {
+        open_files_max: files.store,
+        ..StoreOptions::default()
+    };
+    let store = FjallStore::open(&folder.store_path(), options);
     Ok((folder, Arc::new(store.map_err(Fatal::new)?)))
 }
 
@@ -239,90 +256,94 @@ fn share(
     (Arc::new(shared), progress)
 }
 
-fn database_map(recovered: &Recovered) -> DatabaseMap {
-    let map = recovered.keyspaces[0].databases();
-    DatabaseMap {
-        ids: map.ids().to_vec(),
-        next: map.next(),
-        dead: recovered.dead_databases.clone(),
-    }
-}
-
 fn run_threads(
     (shared, progress): (Arc<Shared>, Arc<Progress>),
     (log, store, clock): (Log, Arc<dyn Store>, Clock),
-    (recovered, ballast): (Recovered, Ballast),
+    (mut recovered, ballast): (Recovered, Ballast),
     (plan, meta): (Plan, Meta),
     reload: Reload,
     control: mpsc::UnboundedSender<Control>,
-) -> Server {
-    let shards = plan.routes.shards();
-    let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) =
-        (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
-    let databases = database_map(&recovered);
-    let readers = Readers::start(store.clone(), plan.seed, &mailboxes);
-    let mut threads = Vec::new();
-    for ((id, keyspace), inbox) in recovered.keyspaces.into_iter().enumerate().zip(inboxes) {
-        let control = control.clone();
-        let parts = Parts {
-            id,
-            routes: plan.routes,
-            shared: shared.clone(),
-            log: log.clone(),
-            clock: clock.clone(),
-            keyspace,
+) -> Result<Server, Fatal> {
+    let failed = |error: std::io::Error| Fatal::new(format!("cannot start a thread: {error}"));
+    let (mailboxes, inboxes): (Vec<Mailbox>, Vec<_>) = (0..plan.routes.shards())
+        .map(|_| mpsc::unbounded_channel())
+        .unzip();
+    let databases = recovered.keyspaces[0].databases().clone();
+    let readers = Readers::start(store.clone(), plan.seed, &mailboxes).map_err(failed)?;
+    let keyspaces = std::mem::take(&mut recovered.keyspaces).into_iter();
+    let parts = keyspaces.enumerate().map(|(id, keyspace)| Parts {
+        id,
+        routes: plan.routes,
+        shared: shared.clone(),
+        log: log.clone(),
+        clock: clock.clone(),
+        keyspace,
+        control: {
+            let control = control.clone();
             // A server that has ended grants nothing any more.
-            control: Arc::new(move |wish| drop(control.send(wish))),
-            reads: readers.sink(),
-            seed: plan.seed,
-        };
-        let peers = mailboxes.clone();
-        let thread = std::thread::Builder::new().name(format!("shard-{id}"));
-        threads.extend(thread.spawn(move || run(parts, inbox, peers)));
-    }
+            Arc::new(move |wish| drop(control.send(wish)))
+        },
+        reads: Some(readers.sink()),
+        seed: plan.seed,
+    });
+    let threads = run_shards(parts.zip(inboxes), &mailboxes).map_err(failed)?;
     progress.lsn.store(meta.lsn, Ordering::Relaxed);
-    let due = start_due(&store, &clock, plan, &mailboxes);
-    let checkpoints = Checkpoints::start(Tools {
+    let due = due::Tools {
+        store: store.clone(),
+        clock: clock.clone(),
+        routes: plan.routes,
+        seed: plan.seed,
+        mailboxes: mailboxes.clone(),
+    };
+    let checkpoints = Tools {
         store,
         log: log.clone(),
         clock: clock.clone(),
         shards: mailboxes.clone(),
         tokens: recovered.tokens,
-        databases,
-        retired: true,
-        expired_until_ms: 0,
-        stuck: Vec::new(),
+        dead: Dead::new(databases, recovered.dead_databases),
+        past_ms: 0..0,
+        stuck: BTreeSet::new(),
         seed: plan.seed,
         progress: progress.clone(),
         ballast,
         may_shrink: true,
-    });
-    Server {
+        ending: Arc::default(),
+    };
+    Ok(Server {
         shared,
         log,
         clock,
         mailboxes,
         threads,
-        checkpoints,
-        due,
+        checkpoints: Checkpoints::start(checkpoints).map_err(failed)?,
+        due: Due::start(due).map_err(failed)?,
         readers,
         recovered_keys: recovered.keys,
         reload,
         next_shard: 0,
+        clients_max: usize::MAX,
         progress,
         room_asked: (0, 0),
         backing_up: Arc::default(),
-    }
+    })
 }
 
-fn start_due(store: &Arc<dyn Store>, clock: &Clock, plan: Plan, mailboxes: &[Mailbox]) -> Due {
-    Due::start(due::Tools {
-        store: store.clone(),
-        clock: clock.clone(),
-        routes: plan.routes,
-        seed: plan.seed,
-        mailboxes: mailboxes.to_vec(),
-    })
+/// Starts the shard threads. Their event loops are made here: without one a shard would serve
+/// nobody.
+fn run_shards(
+    parts: impl Iterator<Item = (Parts, mpsc::UnboundedReceiver<Envelope>)>,
+    mailboxes: &[Mailbox],
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let threads = parts.map(|(parts, inbox)| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let peers = mailboxes.to_vec();
+        let thread = std::thread::Builder::new().name(format!("shard-{}", parts.id));
+        thread.spawn(move || run(&runtime, parts, inbox, peers))
+    });
+    threads.collect()
 }
 
 /// Says how far a start is, once a second.

@@ -18,11 +18,12 @@
 
 use std::fmt;
 use std::iter::Peekable;
+use std::ops::Range;
 use std::vec;
 
 use bytes::Bytes;
 
-use super::{Finish, Ingestion, Meta, Store, StoreError, row};
+use super::{Finish, Ingestion, Meta, Rows, Store, StoreError, row};
 use crate::limits::{CHECKPOINT_DEADLINE_BYTES_MAX, STORE_DEPTH_MAX};
 
 /// One changed row.
@@ -46,6 +47,15 @@ pub struct Slice {
     pub counts: Vec<RowChange>,
 }
 
+/// Rows to be removed with a checkpoint. A row that the sweep gives itself wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stale {
+    /// Their keys, ascending.
+    pub rows: Vec<Vec<u8>>,
+    /// And all deadline rows from one moment to another, in milliseconds: as many as there are.
+    pub deadlines_ms: Range<u64>,
+}
+
 /// The shards' side of a checkpoint.
 pub trait Sweep {
     /// Reads the position (the last durable record) and what belongs to it, then lets the shards
@@ -61,6 +71,16 @@ pub trait Sweep {
     /// The sweep is over: with true everything given is in the store and clean unless changed
     /// since, and the log up to the position may be recycled; with false it is dirty again.
     fn finished(&mut self, ok: bool);
+
+    /// Nobody has time to remove what is stale.
+    fn hurries(&self) -> bool {
+        false
+    }
+
+    /// Whether this row, of a deadline that is over, is still needed.
+    fn stays(&self, _deadline: &[u8]) -> bool {
+        false
+    }
 }
 
 /// The store as [`run`] finds it while its first level is deep.
@@ -99,6 +119,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// Ingestions of deadline rows by themselves.
     pub deadline_ingestions: u64,
+    /// All stale deadline rows were removed.
+    pub deadlines_removed: bool,
 }
 
 /// Why a checkpoint did not happen. Nothing was lost: it may be tried again.
@@ -132,22 +154,21 @@ impl From<StoreError> for CheckpointError {
 
 /// Runs one checkpoint.
 ///
-/// `dead` are keys of rows to remove besides (see [`super::janitor`]), ascending; a row that the
-/// sweep gives itself wins. `deep` is asked while more than [`STORE_DEPTH_MAX`] runs are in the
+/// `stale` is removed besides. `deep` is asked while more than [`STORE_DEPTH_MAX`] runs are in the
 /// first level.
 pub fn run(
     store: &dyn Store,
     sweep: &mut dyn Sweep,
-    dead: Vec<Vec<u8>>,
+    stale: Stale,
     deep: &mut dyn FnMut(Depth) -> Deep,
 ) -> Result<Outcome, CheckpointError> {
-    run_bounded(store, sweep, dead, deep, CHECKPOINT_DEADLINE_BYTES_MAX)
+    run_bounded(store, sweep, stale, deep, CHECKPOINT_DEADLINE_BYTES_MAX)
 }
 
 fn run_bounded(
     store: &dyn Store,
     sweep: &mut dyn Sweep,
-    dead: Vec<Vec<u8>>,
+    stale: Stale,
     deep: &mut dyn FnMut(Depth) -> Deep,
     deadline_bytes_max: usize,
 ) -> Result<Outcome, CheckpointError> {
@@ -159,7 +180,9 @@ fn run_bounded(
     let mut checkpoint = Checkpoint {
         store,
         sweep,
-        dead: dead.into_iter().peekable(),
+        dead: stale.rows.into_iter().peekable(),
+        deadlines_ms: Some(stale.deadlines_ms),
+        past: None,
         deadlines: Deadlines {
             bytes_max: deadline_bytes_max,
             ..Deadlines::default()
@@ -192,7 +215,18 @@ fn wait_for_depth(
             return Ok(());
         }
         match deep(Depth { runs, busy }) {
-            Deep::Relieve => busy = !store.relieve()?,
+            Deep::Relieve => match store.relieve() {
+                Ok(done) => busy = !done,
+                Err(StoreError::Full) => return Err(StoreError::Full.into()),
+                Err(error) => {
+                    // What compaction cannot read may still be added to.
+                    tracing::warn!("compaction of the store failed: {error}");
+                    if store.needs_reopen() {
+                        store.reopen()?;
+                    }
+                    return Ok(());
+                }
+            },
             Deep::Again => busy = false,
             Deep::Proceed => return Ok(()),
             Deep::Stop => return Err(CheckpointError::Stopped),
@@ -204,6 +238,10 @@ struct Checkpoint<'a> {
     store: &'a dyn Store,
     sweep: &'a mut dyn Sweep,
     dead: Peekable<vec::IntoIter<Vec<u8>>>,
+    /// The times of stale deadline rows, until they are looked for.
+    deadlines_ms: Option<Range<u64>>,
+    /// Stale deadline rows that are left to be removed.
+    past: Option<Peekable<Rows>>,
     deadlines: Deadlines,
     counts: Vec<RowChange>,
     outcome: Outcome,
@@ -253,6 +291,7 @@ impl Checkpoint<'_> {
             self.give(rows, &change.key, change.value.as_deref())?;
         }
         let mut deadlines = std::mem::take(&mut self.deadlines);
+        self.open_past();
         for (key, set) in deadlines.sorted() {
             self.give_dead_before(rows, key)?;
             self.give(rows, key, set.then_some(&[]))?;
@@ -272,11 +311,46 @@ impl Checkpoint<'_> {
     /// Removes the dead rows before `key`; a dead row at `key` itself gives way to it.
     fn give_dead_before(&mut self, rows: &mut dyn Ingestion, key: &[u8]) -> Result<(), StoreError> {
         while let Some(dead) = self.dead.next_if(|dead| dead.as_slice() <= key) {
+            self.give_past_before(rows, &dead)?;
             if dead != key {
                 self.give(rows, &dead, None)?;
             }
         }
+        self.give_past_before(rows, key)
+    }
+
+    /// Removes the stale deadline rows before `key`, likewise.
+    fn give_past_before(&mut self, rows: &mut dyn Ingestion, key: &[u8]) -> Result<(), StoreError> {
+        while let Some(past) = &mut self.past {
+            if self.sweep.hurries() {
+                self.past = None;
+                break;
+            }
+            match past.next_if(|row| row.as_ref().map_or(true, |(past, _)| &past[..] <= key)) {
+                Some(Ok((past, _))) if &past[..] == key || self.sweep.stays(&past) => {}
+                Some(Ok((past, _))) => self.give(rows, &past, None)?,
+                Some(Err(error)) => {
+                    tracing::warn!("deadlines that are over cannot all be removed: {error}");
+                    self.past = None;
+                }
+                None if past.peek().is_none() => {
+                    self.outcome.deadlines_removed = true;
+                    self.past = None;
+                }
+                None => break,
+            }
+        }
         Ok(())
+    }
+
+    /// Deadline rows are about to be given. Those that are stale go with the first of them.
+    fn open_past(&mut self) {
+        if let Some(Range { start, end }) = self.deadlines_ms.take()
+            && !self.sweep.hurries()
+        {
+            let (from, to) = row::deadlines(start, end);
+            self.past = Some(self.store.scan(&from, &to).peekable());
+        }
     }
 
     fn give(
@@ -314,9 +388,12 @@ impl Checkpoint<'_> {
         let mut deadlines = std::mem::replace(&mut self.deadlines, fresh);
         let store = self.store;
         store.ingest(&mut |rows| {
+            self.open_past();
             for (key, set) in deadlines.sorted() {
+                self.give_past_before(rows, key)?;
                 self.give(rows, key, set.then_some(&[]))?;
             }
+            self.give_past_before(rows, &row::META_KEY)?;
             Ok(finish.clone())
         })?;
         self.outcome.deadline_ingestions += 1;

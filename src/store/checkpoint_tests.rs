@@ -126,14 +126,14 @@ fn rows_and_deadlines_arrive_with_their_position() {
         }],
         ..TestSweep::default()
     };
-    run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
+    run(&store, &mut sweep, Stale::default(), &mut no_wait).unwrap();
     assert_eq!(keys(&store), [main_row(2, b"c"), deadline(3, b"b")]);
 
     let mut sweep = TestSweep {
         slices: two_slices(),
         ..TestSweep::default()
     };
-    let outcome = run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
+    let outcome = run(&store, &mut sweep, Stale::default(), &mut no_wait).unwrap();
     let expected = [
         main_row(1, b"a"),
         main_row(1, b"b"),
@@ -159,7 +159,7 @@ fn too_many_deadlines_go_by_themselves_once_the_log_is_durable() {
         slices: two_slices(),
         ..TestSweep::default()
     };
-    let outcome = run_bounded(&store, &mut sweep, Vec::new(), &mut no_wait, 1).unwrap();
+    let outcome = run_bounded(&store, &mut sweep, Stale::default(), &mut no_wait, 1).unwrap();
     assert_eq!((outcome.deadline_ingestions, sweep.waited), (2, 3));
     let expected = [
         main_row(1, b"a"),
@@ -187,7 +187,7 @@ fn deadlines_that_went_by_themselves_raise_what_the_meta_row_says_of_rows() {
         fail_at: Some(1),
         ..TestSweep::default()
     };
-    run_bounded(&store, &mut sweep, Vec::new(), &mut no_wait, 1).unwrap_err();
+    run_bounded(&store, &mut sweep, Stale::default(), &mut no_wait, 1).unwrap_err();
     assert_eq!(keys(&store), [deadline(9, b"b")]);
     let raised = Meta {
         rows_lsn: 43,
@@ -215,19 +215,23 @@ fn dead_rows_are_removed_between_the_others_and_give_way_to_them() {
         slices,
         ..TestSweep::default()
     };
-    run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
+    run(&store, &mut sweep, Stale::default(), &mut no_wait).unwrap();
 
-    let dead = vec![
+    let rows = vec![
         main_row(0, b"x"),
         main_row(1, b"a"),
         main_row(3, b"x"),
         deadline(1, b"x"),
     ];
+    let stale = Stale {
+        rows,
+        ..Stale::default()
+    };
     let mut sweep = TestSweep {
         slices: two_slices(),
         ..TestSweep::default()
     };
-    run(&store, &mut sweep, dead, &mut no_wait).unwrap();
+    run(&store, &mut sweep, stale, &mut no_wait).unwrap();
     let expected = [
         main_row(1, b"a"),
         main_row(1, b"b"),
@@ -256,7 +260,7 @@ fn a_failure_leaves_everything_dirty_and_the_next_checkpoint_repairs_it() {
             slices: two_slices(),
             ..TestSweep::default()
         };
-        let error = run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap_err();
+        let error = run(&store, &mut sweep, Stale::default(), &mut no_wait).unwrap_err();
         assert!(matches!(error, CheckpointError::Store(_)), "{error}");
         assert_eq!(sweep.finished, [false]);
         let position = store.meta().unwrap().map(|meta| meta.lsn);
@@ -270,7 +274,7 @@ fn a_failure_leaves_everything_dirty_and_the_next_checkpoint_repairs_it() {
             slices: two_slices(),
             ..TestSweep::default()
         };
-        run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap();
+        run(&store, &mut sweep, Stale::default(), &mut no_wait).unwrap();
         assert_eq!((keys(&store).len(), sweep.finished), (6, vec![true]));
     }
 }
@@ -285,7 +289,7 @@ fn a_sweep_or_a_log_that_ends_abandons_the_checkpoint() {
             log_ends,
             ..TestSweep::default()
         };
-        let error = run(&store, &mut sweep, Vec::new(), &mut no_wait).unwrap_err();
+        let error = run(&store, &mut sweep, Stale::default(), &mut no_wait).unwrap_err();
         assert!(matches!(error, CheckpointError::Sweep(_)), "{error}");
         assert!(store.is_empty() && !store.needs_reopen());
         assert_eq!(sweep.finished, [false]);
@@ -298,7 +302,7 @@ fn a_deep_store_is_relieved_before_the_sweep_begins() {
     store.set_depth(STORE_DEPTH_MAX + 2);
     let mut asked = Vec::new();
     let mut sweep = TestSweep::default();
-    run(&store, &mut sweep, Vec::new(), &mut |depth| {
+    run(&store, &mut sweep, Stale::default(), &mut |depth| {
         asked.push(depth.runs);
         Deep::Relieve
     })
@@ -307,8 +311,79 @@ fn a_deep_store_is_relieved_before_the_sweep_begins() {
 
     store.set_depth(STORE_DEPTH_MAX + 1);
     let mut sweep = TestSweep::default();
-    let stopped = run(&store, &mut sweep, Vec::new(), &mut |_| Deep::Stop);
+    let stopped = run(&store, &mut sweep, Stale::default(), &mut |_| Deep::Stop);
     assert_eq!(stopped, Err(CheckpointError::Stopped));
     assert_eq!((sweep.begun, sweep.finished.len()), (0, 0));
-    run(&store, &mut sweep, Vec::new(), &mut |_| Deep::Proceed).unwrap();
+    run(&store, &mut sweep, Stale::default(), &mut |_| Deep::Proceed).unwrap();
+}
+
+#[test]
+fn compaction_that_meets_damage_does_not_end_checkpoints() {
+    let store = MapStore::new();
+    store.set_depth(STORE_DEPTH_MAX + 2);
+    store.damage_relief();
+    let mut sweep = TestSweep {
+        slices: two_slices(),
+        ..TestSweep::default()
+    };
+    run(&store, &mut sweep, Stale::default(), &mut |_| Deep::Relieve).unwrap();
+    assert_eq!((keys(&store).len(), sweep.finished), (6, vec![true]));
+}
+
+/// A store with deadline rows from 0 to `end_ms`, two for each ms.
+fn due_until(end_ms: u64) -> MapStore {
+    let store = MapStore::new();
+    let rows = (0..end_ms).flat_map(|at_ms| [deadline(at_ms, b"a"), deadline(at_ms, b"b")]);
+    let mut sweep = TestSweep {
+        slices: vec![Slice {
+            deadlines: rows.map(set).collect(),
+            ..Slice::default()
+        }],
+        ..TestSweep::default()
+    };
+    run(&store, &mut sweep, Stale::default(), &mut no_wait).unwrap();
+    store
+}
+
+#[test]
+fn all_deadline_rows_that_are_over_are_removed_however_many() {
+    for bytes_max in [1, CHECKPOINT_DEADLINE_BYTES_MAX] {
+        let store = due_until(110_000);
+        let stale = Stale {
+            rows: vec![deadline(5, b"a"), deadline(109_999, b"b")],
+            deadlines_ms: 0..109_998,
+        };
+        let mut sweep = TestSweep {
+            slices: two_slices(),
+            ..TestSweep::default()
+        };
+        let outcome = run_bounded(&store, &mut sweep, stale, &mut no_wait, bytes_max).unwrap();
+        assert!(outcome.deadlines_removed);
+        let expected = [
+            main_row(1, b"a"),
+            main_row(1, b"b"),
+            count_row(1),
+            count_row(2),
+            deadline(5, b"x"),
+            deadline(9, b"b"),
+            deadline(109_998, b"a"),
+            deadline(109_998, b"b"),
+            deadline(109_999, b"a"),
+        ];
+        assert_eq!(keys(&store), expected);
+    }
+}
+
+#[test]
+fn deadline_rows_that_cannot_be_read_stay() {
+    let store = due_until(100);
+    store.damage(&deadline(50, b"a"));
+    let stale = Stale {
+        rows: Vec::new(),
+        deadlines_ms: 0..80,
+    };
+    let mut sweep = TestSweep::default();
+    let outcome = run(&store, &mut sweep, stale, &mut no_wait).unwrap();
+    assert!(!outcome.deadlines_removed);
+    assert_eq!((store.len(), outcome.rows_deleted), (101, 100));
 }

@@ -52,12 +52,15 @@ const REOPEN_STEP_MS: u64 = 5;
 pub struct StoreOptions {
     /// Memory for blocks read from disk, in bytes.
     pub cache_bytes: u64,
+    /// Most table files that are kept open.
+    pub open_files_max: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             cache_bytes: STORE_CACHE_BYTES_DEFAULT,
+            open_files_max: STORE_OPEN_FILES_MAX,
         }
     }
 }
@@ -67,6 +70,8 @@ pub struct FjallStore {
     path: PathBuf,
     options: StoreOptions,
     running: RwLock<Result<Running, StoreError>>,
+    /// Compaction may not begin by itself.
+    still: AtomicBool,
 }
 
 impl FjallStore {
@@ -98,6 +103,7 @@ impl FjallStore {
             path: path.to_path_buf(),
             options,
             running: RwLock::new(Ok(running)),
+            still: AtomicBool::new(false),
         })
     }
 
@@ -108,6 +114,7 @@ impl FjallStore {
             path: path.to_path_buf(),
             options,
             running: RwLock::new(Ok(running)),
+            still: AtomicBool::new(false),
         })
     }
 
@@ -119,6 +126,9 @@ impl FjallStore {
     }
 
     fn nudge_compactor(&self) {
+        if self.still.load(Ordering::Acquire) {
+            return;
+        }
         if let Ok(running) = &*self.running.read().unwrap_or_else(PoisonError::into_inner) {
             running.nudge();
         }
@@ -197,6 +207,13 @@ impl Store for FjallStore {
     fn is_compacting(&self) -> bool {
         self.current()
             .is_ok_and(|open| open.compacting.load(Ordering::Acquire))
+    }
+
+    fn let_compact(&self, may: bool) {
+        self.still.store(!may, Ordering::Release);
+        if let Ok(open) = self.current() {
+            open.closing.store(!may, Ordering::Release);
+        }
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
@@ -324,7 +341,7 @@ impl Open {
         let database = Database::builder(path)
             .worker_threads_unchecked(0)
             .cache_size(options.cache_bytes)
-            .max_cached_files(Some(STORE_OPEN_FILES_MAX))
+            .max_cached_files(Some(options.open_files_max))
             .open()
             .map_err(failed)?;
         let keyspace = database

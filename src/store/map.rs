@@ -4,7 +4,8 @@
 //! Faults it injects ([`Fault`]): a disk that is full when an ingestion begins, after some rows or
 //! at the end, because the checkpoint must then leave everything dirty and try again; a crash just
 //! before and just after an ingestion becomes visible, because the position in the meta row must
-//! move with the rows; a damaged row, because reading it must answer an error and not a null.
+//! move with the rows; a damaged row, because reading it must answer an error and not a null;
+//! compaction that meets damage, because checkpoints must go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -40,6 +41,8 @@ struct State {
     fault: Option<Fault>,
     damaged: BTreeSet<Bytes>,
     depth: usize,
+    relief_fails: bool,
+    reads: u64,
     needs_reopen: bool,
 }
 
@@ -62,6 +65,16 @@ impl MapStore {
     /// Pretends that the first level holds so many runs; each [`Store::relieve`] takes one away.
     pub fn set_depth(&self, depth: usize) {
         self.state().depth = depth;
+    }
+
+    /// Lets each [`Store::relieve`] find damage.
+    pub fn damage_relief(&self) {
+        self.state().relief_fails = true;
+    }
+
+    /// How often a row was read or a scan begun.
+    pub fn reads(&self) -> u64 {
+        self.state().reads
     }
 
     /// The number of rows, the meta row included.
@@ -122,7 +135,8 @@ impl MapStore {
 
 impl Store for MapStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let state = self.state();
+        let mut state = self.state();
+        state.reads += 1;
         if state.damaged.contains(key) {
             return Err(StoreError::damaged(
                 "memory",
@@ -133,7 +147,8 @@ impl Store for MapStore {
     }
 
     fn scan(&self, from: &[u8], to: &[u8]) -> Rows {
-        let state = self.state();
+        let mut state = self.state();
+        state.reads += 1;
         Box::new(Scan {
             rows: Arc::clone(&state.rows),
             damaged: state.damaged.clone(),
@@ -171,6 +186,10 @@ impl Store for MapStore {
 
     fn relieve(&self) -> Result<bool, StoreError> {
         let mut state = self.state();
+        if state.relief_fails {
+            state.needs_reopen = true;
+            return Err(StoreError::damaged("memory", "a block cannot be merged"));
+        }
         let was_deep = state.depth > 0;
         state.depth = state.depth.saturating_sub(1);
         Ok(was_deep)

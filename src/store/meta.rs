@@ -10,13 +10,15 @@ use crate::limits::META_DATABASES_MAX;
 use crate::log::{Known, Position};
 
 /// The newest version of the meta row that this server reads, and the one it writes.
-pub const META_VERSION: u16 = 2;
+pub const META_VERSION: u16 = 3;
 
 /// The newest version of what rows hold, and the one that is written.
 pub const ROWS_FORMAT: u32 = 1;
 
 /// The first version did not say how far rows reach.
 const WITHOUT_ROWS_LSN: u16 = 1;
+/// Up to this one it listed the ids of dead databases.
+const WITH_DEAD_IDS: u16 = 2;
 
 /// The position of a checkpoint and the state that belongs to it as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,8 +41,8 @@ pub struct Meta {
     pub databases: Vec<u32>,
     /// The next database id that was never used.
     pub next_database_id: u32,
-    /// Ids that no number leads to any more and whose rows are still to be removed.
-    pub dead_databases: Vec<u32>,
+    /// There may be rows of ids below that one that no number leads to any more.
+    pub dead_databases: bool,
 }
 
 impl Meta {
@@ -69,7 +71,7 @@ impl Meta {
         put_number(&mut out, self.token_ceiling);
         put_list(&mut out, &self.databases);
         put_number(&mut out, u64::from(self.next_database_id));
-        put_list(&mut out, &self.dead_databases);
+        out.push(u8::from(self.dead_databases));
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out
@@ -104,7 +106,10 @@ impl Meta {
             token_ceiling: number(&mut rest)?,
             databases: list(&mut rest)?,
             next_database_id: number_u32(&mut rest)?,
-            dead_databases: list(&mut rest)?,
+            dead_databases: match version {
+                ..=WITH_DEAD_IDS => !list(&mut rest)?.is_empty(),
+                _ => flag(&mut rest)?,
+            },
         };
         if rest.is_empty() && meta.rows_lsn >= meta.lsn {
             Ok(meta)
@@ -191,6 +196,16 @@ fn fixed_u32(bytes: &mut &[u8]) -> Result<u32, MetaError> {
     Ok(u32::from_le_bytes(*head))
 }
 
+fn flag(bytes: &mut &[u8]) -> Result<bool, MetaError> {
+    let (&byte, rest) = bytes.split_first().ok_or(MetaError::Damaged)?;
+    *bytes = rest;
+    match byte {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(MetaError::Damaged),
+    }
+}
+
 fn list(bytes: &mut &[u8]) -> Result<Vec<u32>, MetaError> {
     let length = number(bytes)?;
     // Each item has a byte at least: no memory for a length that cannot be true.
@@ -215,11 +230,7 @@ mod tests {
             any::<u64>(),
             any::<u64>(),
         );
-        let databases = (
-            vec(any::<u32>(), 0..40),
-            any::<u32>(),
-            vec(any::<u32>(), 0..40),
-        );
+        let databases = (vec(any::<u32>(), 0..40), any::<u32>(), any::<bool>());
         (head, databases).prop_map(|(head, databases)| Meta {
             format: head.0,
             lsn: head.1.0.min(head.1.1),
@@ -263,9 +274,9 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_as_newer() {
-        let bytes = sealed(3, b"whatever the future holds");
-        assert_eq!(Meta::decode(&bytes), Err(MetaError::Version(3)));
-        assert!(MetaError::Version(3).to_string().contains("newer server"));
+        let bytes = sealed(4, b"whatever the future holds");
+        assert_eq!(Meta::decode(&bytes), Err(MetaError::Version(4)));
+        assert!(MetaError::Version(4).to_string().contains("newer server"));
     }
 
     #[test]
@@ -297,10 +308,21 @@ mod tests {
             token_ceiling: 100,
             databases: vec![0, 1],
             next_database_id: 2,
-            dead_databases: Vec::new(),
+            dead_databases: false,
         };
         assert_eq!(meta, expected);
         assert_eq!(meta.encode()[..2], META_VERSION.to_le_bytes());
+    }
+
+    #[test]
+    fn the_second_version_listed_the_ids_of_dead_databases() {
+        // Format 1, lsn 7, rows up to 9, chain, time 5, ceiling 100, databases 3 and 1, next 4.
+        let head = [1, 7, 9, 4, 3, 2, 1, 5, 100, 2, 3, 1, 4];
+        for (dead, expected) in [(&[0][..], false), (&[2, 0, 2], true)] {
+            let meta = Meta::decode(&sealed(2, &[&head, dead].concat())).unwrap();
+            assert_eq!((meta.rows_lsn, meta.next_database_id), (9, 4));
+            assert_eq!(meta.dead_databases, expected);
+        }
     }
 
     #[test]

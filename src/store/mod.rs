@@ -13,7 +13,6 @@ pub mod ballast;
 pub mod checkpoint;
 pub mod files;
 pub mod folder;
-pub mod janitor;
 pub mod meta;
 pub mod row;
 
@@ -26,7 +25,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 pub use self::ballast::Ballast;
-pub use self::checkpoint::{CheckpointError, Deep, Depth, Outcome, RowChange, Slice, Sweep};
+pub use self::checkpoint::{CheckpointError, Deep, Depth, Outcome, RowChange, Slice, Stale, Sweep};
 pub use self::fjall::{FjallStore, StoreOptions};
 pub use self::folder::{Draft, Folder, FolderError, Identity, Look};
 pub use self::map::{Fault, MapStore};
@@ -107,6 +106,9 @@ pub trait Store: Send + Sync {
     fn is_compacting(&self) -> bool {
         false
     }
+
+    /// Whether compaction may begin a step of its own accord; a step that has begun goes on.
+    fn let_compact(&self, _may: bool) {}
 
     /// Closes and opens the store again, which removes what unfinished ingestions and compactions
     /// left; compaction goes on after the next ingestion. It waits for the step that compaction is

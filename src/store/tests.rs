@@ -393,49 +393,6 @@ fn a_damaged_or_lost_file_of_fjall_is_named_and_nothing_is_deleted() {
 }
 
 #[test]
-fn dead_rows_are_found_in_bounded_looks() {
-    let store = MapStore::new();
-    let row = |slot, database, key| {
-        RowKey::Main(KeyOf {
-            slot,
-            database,
-            hash: 1,
-            key,
-        })
-        .encode()
-    };
-    let keys = [
-        row(0, 1, b"a"),
-        row(0, 2, b"b"),
-        row(1, 1, b"c"),
-        row(3, 1, b"d"),
-        row(4, 2, b""),
-    ];
-    let rows: Changes = keys
-        .iter()
-        .map(|key| (key.clone(), Some(vec![1])))
-        .collect();
-    ingest(&store, 1, &rows).unwrap();
-    let dead = |row: &RowKey<'_>| row.database() == Some(1);
-    let (mut from, to) = row::everything();
-    let mut found = Vec::new();
-    let mut looks = 0;
-    loop {
-        let part = janitor::dead_rows(&store, &dead, &from, &to, 2).unwrap();
-        found.extend(part.keys);
-        looks += 1;
-        match part.next {
-            Some(next) => from = next,
-            None => break,
-        }
-    }
-    assert_eq!(
-        (found, looks),
-        (vec![keys[0].clone(), keys[2].clone(), keys[3].clone()], 3)
-    );
-}
-
-#[test]
 fn a_store_that_is_written_anew_gives_back_what_was_removed() {
     let (place, store) = disk();
     let key = |number: u32| [&[0, 1, 1][..], &number.to_be_bytes()].concat();

@@ -47,6 +47,9 @@ fn other_keys_go_on_while_one_is_read() {
 
             assert_eq!(village.call(one, &format!("INCR {cold}\n")), "");
             assert_eq!(village.reads_left(), 1);
+            let quiet = |village: &Village| village.workers.iter().all(|w| w.is_quiet());
+            let may_end = |village: &Village| village.workers.iter().all(|w| w.may_end());
+            assert!(!quiet(&village) && may_end(&village), "it has not begun");
             assert_eq!(village.call(other, &format!("INCR {warm}\n")), ":3\r\n");
             assert_eq!(village.call(other, &format!("GET {cold}\n")), "");
             assert_eq!(village.reads_left(), 1, "one read serves both");

@@ -5,7 +5,8 @@ use std::sync::mpsc::channel;
 use crate::keyspace::Tables;
 use crate::log::sim_disk::SimDisk;
 use crate::shard::mailbox::{Message, SweepSlice, SweepStep};
-use crate::store::checkpoint::{self, Deep, Slice, Sweep};
+use crate::store::checkpoint::{self, Deep, Slice, Stale, Sweep};
+use crate::store::row::{DEADLINE_MS_END, deadlines};
 use crate::store::{Meta, Store};
 use crate::worker::Worker;
 use crate::worker::tests::{Peer, Village};
@@ -66,7 +67,7 @@ fn store(village: &mut Village) -> usize {
         shard: 0,
         rows_max: 0,
     };
-    let done = checkpoint::run(&*rows, &mut sweep, Vec::new(), &mut |_| Deep::Proceed);
+    let done = checkpoint::run(&*rows, &mut sweep, Stale::default(), &mut |_| Deep::Proceed);
     done.expect("memory is never full");
     let rows_max = sweep.rows_max;
     village.deliver();
@@ -219,4 +220,64 @@ fn slices_of_one_slot_are_small() {
         "$1\r\n2\r\n"
     );
     assert_eq!(call(&mut village, peer, "HLEN {tag}small519\n"), ":2\r\n");
+}
+
+/// Deadline rows of the store.
+fn deadline_rows(village: &Village) -> usize {
+    let (from, to) = deadlines(0, DEADLINE_MS_END);
+    village.store.scan(&from, &to).count()
+}
+
+#[test]
+fn a_deadline_that_was_moved_or_is_gone_leaves_no_row_behind() {
+    let (mut village, peer) = asleep(0, "0");
+    let far = 30 * 24 * 3600;
+    call(
+        &mut village,
+        peer,
+        &format!("SET a 1 EX {far}\nSET b 1 EX {far}\nHSET h f 1 g 1\n"),
+    );
+    call(
+        &mut village,
+        peer,
+        &format!("HEXPIRE h {far} FIELDS 2 f g\n"),
+    );
+    store(&mut village);
+    assert_eq!(deadline_rows(&village), 4);
+    for later in 1..10 {
+        // The first one never comes to the store.
+        for at in [far + 5_000 + later, far + 1_000 * later] {
+            let lines =
+                format!("EXPIRE a {at}\nPERSIST b\nEXPIRE b {at}\nHEXPIRE h {at} FIELDS 2 f g\n");
+            call(&mut village, peer, &lines);
+        }
+        store(&mut village);
+        assert_eq!(deadline_rows(&village), 4, "after {later} checkpoints");
+    }
+    call(
+        &mut village,
+        peer,
+        "PERSIST a\nDEL b\nHDEL h f\nHPERSIST h FIELDS 1 g\n",
+    );
+    store(&mut village);
+    assert_eq!(deadline_rows(&village), 0);
+}
+
+#[test]
+fn the_deadline_that_a_key_gets_back_keeps_its_row() {
+    let (mut village, peer) = asleep(0, "0");
+    let now_ms = village.workers[0].now_ms();
+    let at = |seconds: u64| now_ms / 1_000 + seconds;
+    let (first, second) = (at(100_000), at(200_000));
+    call(&mut village, peer, &format!("SET a 1 EXAT {first}\n"));
+    store(&mut village);
+    call(
+        &mut village,
+        peer,
+        &format!("EXPIREAT a {second}\nEXPIREAT a {first}\n"),
+    );
+    store(&mut village);
+    let (from, to) = deadlines(first * 1_000, first * 1_000 + 1);
+    assert_eq!(village.store.scan(&from, &to).count(), 1);
+    assert_eq!(deadline_rows(&village), 1);
 }

@@ -804,11 +804,15 @@ impl Worker {
 
     /// Whether nothing is under way here any more: no coordinator, no message, shard at home.
     pub fn is_quiet(&self) -> bool {
+        self.may_end() && self.input_gate.is_quiet()
+    }
+
+    /// The same, but for what waits for keys: it has not begun, and need not.
+    pub fn may_end(&self) -> bool {
         self.coordinators.is_empty()
             && self.gathered.is_empty()
             && self.lends.is_empty()
             && self.waiting.is_empty()
-            && self.input_gate.is_quiet()
             && self.keyspace.is_some()
             && self.outbox.is_empty()
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
@@ -37,8 +38,9 @@ pub enum Envelope {
     Message(Message),
     /// A connection to serve.
     Accept(Accepted, Arc<Client>),
-    /// Tell when nothing is under way any more.
-    Quiet(std::sync::mpsc::Sender<()>),
+    /// Tell when nothing is under way any more; `true`: as far as it would have to end before the
+    /// process does.
+    Quiet(std::sync::mpsc::Sender<()>, bool),
     /// End the thread.
     Stop,
 }
@@ -141,21 +143,16 @@ struct Local {
     seal: Notify,
     log: Subscription,
     wanted_lsn: Cell<u64>,
-    quiet: RefCell<Vec<std::sync::mpsc::Sender<()>>>,
+    quiet: RefCell<Vec<(std::sync::mpsc::Sender<()>, bool)>>,
 }
 
-/// Runs a shard thread until it is told to stop.
-pub fn run(parts: Parts, inbox: mpsc::UnboundedReceiver<Envelope>, peers: Vec<Mailbox>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("shard {} cannot start its event loop: {error}", parts.id);
-            return;
-        }
-    };
+/// Runs a shard thread until it is told to stop; `runtime` is a current-thread one of its own.
+pub fn run(
+    runtime: &Runtime,
+    parts: Parts,
+    inbox: mpsc::UnboundedReceiver<Envelope>,
+    peers: Vec<Mailbox>,
+) {
     let durable = Arc::new(Notify::new());
     let log: Log = parts.log.clone();
     let local = Rc::new(Local {
@@ -178,7 +175,7 @@ pub fn run(parts: Parts, inbox: mpsc::UnboundedReceiver<Envelope>, peers: Vec<Ma
     tasks.spawn_local(seal_turns(local.clone()));
     tasks.spawn_local(follow_log(local.clone(), durable));
     tasks.spawn_local(keep_time(local.clone()));
-    tasks.block_on(&runtime, receive(local.clone(), inbox));
+    tasks.block_on(runtime, receive(local.clone(), inbox));
     local.served.borrow_mut().clear();
 }
 
@@ -196,7 +193,7 @@ async fn receive(local: Rc<Local>, mut inbox: mpsc::UnboundedReceiver<Envelope>)
         match envelope {
             Envelope::Message(message) => local.worker.borrow_mut().message(message),
             Envelope::Accept(accepted, client) => local.accept(accepted, client),
-            Envelope::Quiet(told) => local.quiet.borrow_mut().push(told),
+            Envelope::Quiet(told, ending) => local.quiet.borrow_mut().push((told, ending)),
             Envelope::Stop => break,
         }
         local.after();
@@ -299,13 +296,17 @@ impl Local {
         }
         let attention = worker.take_attention();
         let sleep_us = worker.take_sleep_us();
-        let quiet = !self.quiet.borrow().is_empty() && !worker.wants_seal() && worker.is_quiet();
-        drop(worker);
-        if quiet {
-            for told in self.quiet.borrow_mut().drain(..) {
-                let _ = told.send(());
-            }
+        if !self.quiet.borrow().is_empty() && !worker.wants_seal() {
+            let (quiet, may_end) = (worker.is_quiet(), worker.may_end());
+            self.quiet.borrow_mut().retain(|(told, ending)| {
+                let now = quiet || (*ending && may_end);
+                if now {
+                    let _ = told.send(());
+                }
+                !now
+            });
         }
+        drop(worker);
         for id in attention {
             self.wake(id);
         }

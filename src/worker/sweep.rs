@@ -10,9 +10,11 @@ use std::sync::mpsc::Sender;
 use bytes::Bytes;
 
 use crate::keyspace::codec::{put_field, put_value};
+use crate::keyspace::moved::Moved;
 use crate::keyspace::owned::Retired;
 use crate::keyspace::sweep::STEPS_PER_ENTRY;
-use crate::keyspace::{Keyspace, SweepCursor, SweepPause, Swept, ValueRef};
+use crate::keyspace::{Field, Keyspace, SweepCursor, SweepPause, Swept, ValueRef};
+use crate::limits::DEADLINE_CLOSE_MS;
 use crate::shard::mailbox::{SweepSlice, SweepStep};
 use crate::sim::{self, Fault};
 use crate::store::checkpoint::{RowChange, Slice};
@@ -99,7 +101,9 @@ impl Sweeping {
 
     /// The sweep is over; `stored`: the store has everything.
     pub(crate) fn finish(self, keyspace: &mut Keyspace, stored: bool) {
-        keyspace.tables_mut().sweep_finished(stored);
+        let (tables, moved) = keyspace.sweep_parts();
+        tables.sweep_finished(stored);
+        moved.finish(stored);
         if !stored {
             keyspace.give_back_retired(self.retired_all);
         }
@@ -126,13 +130,14 @@ impl Sweeping {
         if let Some(retired) = self.retired.peek() {
             self.cursor.pause_behind(retired.slot);
         }
-        let (tables, databases) = (keyspace.tables_mut(), &mut self.databases);
-        let value = &mut self.value;
+        let close_ms = keyspace.now_ms().saturating_add(DEADLINE_CLOSE_MS);
+        let (tables, moved) = keyspace.sweep_parts();
+        let (databases, value) = (&mut self.databases, &mut self.value);
         let pause = tables.sweep(&mut self.cursor, steps, |swept| {
             if databases.last() != Some(&swept.database) && !swept.is_fields() {
                 databases.push(swept.database);
             }
-            add(&swept, slice, value);
+            add(&swept, (moved, close_ms), slice, value);
         });
         match pause {
             SweepPause::Budget => {}
@@ -178,8 +183,14 @@ fn made(buffer: &mut Vec<u8>) -> Bytes {
     bytes
 }
 
-/// Adds the row of a key, or those of fields.
-fn add(swept: &Swept<'_>, slice: &mut Slice, buffer: &mut Vec<u8>) {
+/// Adds the row of a key, or those of fields; and those of deadlines, old ones unless they are
+/// close.
+fn add(
+    swept: &Swept<'_>,
+    (moved, close_ms): (&mut Moved, u64),
+    slice: &mut Slice,
+    buffer: &mut Vec<u8>,
+) {
     let of = KeyOf {
         slot: swept.slot,
         database: swept.database,
@@ -187,10 +198,17 @@ fn add(swept: &Swept<'_>, slice: &mut Slice, buffer: &mut Vec<u8>) {
         key: swept.key,
     };
     if swept.is_fields() {
-        return add_fields(swept, &of, slice, buffer);
+        return add_fields(swept, (&of, close_ms), slice, buffer);
     }
+    let due_ms = swept.entry.as_ref().map_or(0, |entry| entry.deadline_ms());
+    let stored_ms = moved.take((swept.database, swept.slot, swept.hash32));
+    add_deadlines(
+        (stored_ms.unwrap_or(0), due_ms),
+        &of,
+        DeadlineOf::Key,
+        slice,
+    );
     let value = swept.entry.as_ref().map(|entry| {
-        add_deadline(entry.deadline_ms(), &of, DeadlineOf::Key, slice);
         put_value(buffer, entry.value(), entry.deadline_ms());
         made(buffer)
     });
@@ -200,24 +218,31 @@ fn add(swept: &Swept<'_>, slice: &mut Slice, buffer: &mut Vec<u8>) {
     });
 }
 
-fn add_fields(swept: &Swept<'_>, of: &KeyOf<'_>, slice: &mut Slice, buffer: &mut Vec<u8>) {
+fn add_fields(
+    swept: &Swept<'_>,
+    (of, close_ms): (&KeyOf<'_>, u64),
+    slice: &mut Slice,
+    buffer: &mut Vec<u8>,
+) {
     let Some(ValueRef::Hash(hash)) = swept.entry.as_ref().map(|entry| entry.value()) else {
         return;
     };
     let generation = hash.generation();
-    swept.for_each_field(|hash, name, field| {
+    swept.for_each_field(|hash, name, field, stored_ms| {
         let row = RowKey::Field {
             of: *of,
             generation,
             hash,
             field: name,
         };
+        let what = DeadlineOf::Field {
+            generation,
+            field: name,
+        };
+        let stored_ms = if stored_ms > close_ms { stored_ms } else { 0 };
+        let due_ms = field.map_or(0, Field::due_ms);
+        add_deadlines((stored_ms, due_ms), of, what, slice);
         let value = field.map(|field| {
-            let what = DeadlineOf::Field {
-                generation,
-                field: name,
-            };
-            add_deadline(field.due_ms(), of, what, slice);
             put_field(buffer, &field.value, field.expires_at_ms);
             made(buffer)
         });
@@ -228,22 +253,32 @@ fn add_fields(swept: &Swept<'_>, of: &KeyOf<'_>, slice: &mut Slice, buffer: &mut
     });
 }
 
-fn add_deadline(at_ms: u64, of: &KeyOf<'_>, what: DeadlineOf<'_>, slice: &mut Slice) {
-    // A deadline beyond what a row key can hold never comes.
-    if at_ms == 0 || at_ms >= crate::store::row::DEADLINE_MS_END {
-        return;
-    }
-    let row = RowKey::Deadline {
-        at_ms,
-        slot: of.slot,
-        database: of.database,
-        key: of.key,
-        of: what,
+/// Adds the row of a deadline, and the removal of the one that the store has instead; 0: none.
+fn add_deadlines(
+    (stored_ms, due_ms): (u64, u64),
+    of: &KeyOf<'_>,
+    what: DeadlineOf<'_>,
+    slice: &mut Slice,
+) {
+    let mut add = |at_ms: u64, value: Option<Bytes>| {
+        // A deadline beyond what a row key can hold never comes.
+        if at_ms == 0 || at_ms >= crate::store::row::DEADLINE_MS_END {
+            return;
+        }
+        let row = RowKey::Deadline {
+            at_ms,
+            slot: of.slot,
+            database: of.database,
+            key: of.key,
+            of: what,
+        };
+        let key = row.encode();
+        slice.deadlines.push(RowChange { key, value });
     };
-    slice.deadlines.push(RowChange {
-        key: row.encode(),
-        value: Some(Bytes::new()),
-    });
+    if stored_ms != due_ms {
+        add(stored_ms, None);
+    }
+    add(due_ms, Some(Bytes::new()));
 }
 
 /// The row of a hash that is gone, unless it lives after all.

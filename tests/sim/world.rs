@@ -24,7 +24,8 @@ use tallyman::log::{self, Batch, Fatal, Log, Lsn, Manual, Options, SyncMode};
 use tallyman::recovery::{self, Plan, Recovered, recover};
 use tallyman::residency::{StoredKeys, due_rows};
 use tallyman::route::Routes;
-use tallyman::server::checkpoints::{DatabaseMap, Progress, Shards, Tools};
+use tallyman::server::checkpoints::{Progress, Shards, Tools};
+use tallyman::server::dead::Dead;
 use tallyman::server::first_batch;
 use tallyman::session::{Client as Record, Shared};
 use tallyman::shard::mailbox::{ConnId, Message, SweepSlice, SweepStep};
@@ -336,16 +337,6 @@ fn shared(shards: usize, machine: &Machine) -> Arc<Shared> {
     Shared::alone(settings, shards)
 }
 
-/// What the checkpoint knows of databases.
-fn database_map(recovered: &Recovered) -> DatabaseMap {
-    let map = recovered.keyspaces[0].databases();
-    DatabaseMap {
-        ids: map.ids().to_vec(),
-        next: map.next(),
-        dead: recovered.dead_databases.clone(),
-    }
-}
-
 impl World {
     fn open(
         machine: Machine,
@@ -357,7 +348,8 @@ impl World {
         let shared = shared(shards, &machine);
         let wishes: Arc<Mutex<Vec<Control>>> = Arc::default();
         let reads: Reads = Arc::default();
-        let databases = database_map(&recovered);
+        let databases = recovered.keyspaces[0].databases().clone();
+        let dead = Dead::new(databases, recovered.dead_databases);
         let store: Arc<dyn Store> = machine.store.clone();
         let keyspaces = recovered.keyspaces.into_iter().enumerate();
         let workers = keyspaces.map(|(id, keyspace)| {
@@ -403,14 +395,14 @@ impl World {
             clock,
             shards: Reach(world.clone()),
             tokens: recovered.tokens,
-            databases,
-            retired: true,
-            expired_until_ms: 0,
-            stuck: Vec::new(),
+            dead,
+            past_ms: 0..0,
+            stuck: BTreeSet::new(),
             seed: plan.seed,
             progress: Arc::new(Progress::default()),
             ballast: Ballast::none(),
             may_shrink: false,
+            ending: Arc::default(),
         };
         Started { world, checkpoint }
     }

@@ -152,6 +152,7 @@ impl KeyCommand for FlushDb {
     const GRAMMAR: &'static [Arg<Self>] = &[FlushMode::<Self>::ARG];
 
     fn run(&self, txn: &mut Txn<'_>, _args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
+        check_ids(txn, 1)?;
         txn.flush(txn.database());
         reply.ok();
         Ok(())
@@ -167,11 +168,24 @@ impl KeyCommand for FlushAll {
     const GRAMMAR: &'static [Arg<Self>] = &[FlushMode::<Self>::ARG];
 
     fn run(&self, txn: &mut Txn<'_>, _args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
+        check_ids(txn, txn.databases().len())?;
         for number in 0..txn.databases().len() {
             txn.flush(number);
         }
         reply.ok();
         Ok(())
+    }
+}
+
+/// So many databases can be emptied: each takes a new id, and none is used again.
+fn check_ids(txn: &Txn<'_>, flushes: usize) -> Result<(), Reject> {
+    const USED_UP: Reject = Reject::fixed(
+        "ERR the ids of databases are used up, nothing can be flushed any more: delete the keys, \
+         or begin with a new data folder",
+    );
+    match txn.databases().has_ids_for(flushes) {
+        true => Ok(()),
+        false => Err(USED_UP),
     }
 }
 

@@ -1005,3 +1005,27 @@ fn a_closed_log_has_drained_and_synced() {
     rig.manual.run().unwrap();
     assert_eq!(rig.log.durable_lsn(), lsn);
 }
+
+#[test]
+fn with_too_many_files_open_a_new_segment_comes_later() {
+    for call in [Call::Create, Call::SyncDir] {
+        let mut rig = Rig::new();
+        rig.manual.run().unwrap();
+        let mut written = 0;
+        for _ in 0..100 {
+            rig.disk.fail_nth_as(call, 1, libc::EMFILE);
+            if rig.log.try_reserve(20_000, false) == Reserve::Granted {
+                rig.log.append(Batch {
+                    reserved_bytes: 20_000,
+                    ..batch(&[b'f'; 19_000])
+                });
+                written += 1;
+            }
+            rig.manual.run().unwrap();
+        }
+        assert!(written > 40, "{written} were written");
+        assert_eq!(rig.log.durable_lsn(), written);
+        assert!(rig.log.stats().segments_in_use > 3);
+        assert_eq!(rig.fatals.load(SeqCst), 0);
+    }
+}
