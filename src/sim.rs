@@ -64,6 +64,8 @@ pub enum Fault {
     ReplyOvertakes,
     /// A key that would have to be read from the store is taken for a missing one.
     SleeperMissing,
+    /// A field that would have to be read from the store is taken for a missing one.
+    SleepingFieldMissing,
 }
 
 impl Fault {
@@ -97,6 +99,7 @@ impl Fault {
         Fault::ReloadForgetsWatches,
         Fault::ReplyOvertakes,
         Fault::SleeperMissing,
+        Fault::SleepingFieldMissing,
     ];
 }
 

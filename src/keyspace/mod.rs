@@ -29,6 +29,7 @@ mod boxes;
 mod directory;
 mod due;
 mod evict;
+mod lazy;
 mod replay;
 mod scan;
 mod walk;

@@ -1,7 +1,7 @@
 //! Fields set and deleted: HSET, HSETNX, HMSET, HDEL.
 
 use crate::command::KeyCommand;
-use crate::command::spec::{Access, Arg, Group, Spec, Word, Words, flag};
+use crate::command::spec::{Access, Arg, Group, Needs, Spec, Word, Words, flag};
 use crate::keyspace::{FieldValue, Txn};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
@@ -48,6 +48,10 @@ impl KeyCommand for HSet {
         ),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.pairs)
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         reply.integer(set_fields(txn, self.key, self.pairs, args)?);
         Ok(())
@@ -81,6 +85,10 @@ impl KeyCommand for HMSet {
         ),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.pairs)
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         set_fields(txn, self.key, self.pairs, args)?;
         reply.ok();
@@ -112,6 +120,10 @@ impl KeyCommand for HSetNx {
         Arg::text("field", "a name", |c, word| c.field = word),
         Arg::text("value", "its value", |c, word| c.value = word),
     ];
+
+    fn needs(&self) -> Needs {
+        self.field.into()
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -153,6 +165,10 @@ impl KeyCommand for HDel {
             |c, words| c.fields = words,
         ),
     ];
+
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.fields)
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
