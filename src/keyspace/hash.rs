@@ -747,6 +747,76 @@ mod tests {
         assert_eq!(hash.next_deadline_ms(), 40);
     }
 
+    /// The hash as it comes from the store, and the store's fields.
+    fn asleep(count: u32) -> (Hash, Hash) {
+        let mut stored = Hash::stored(1);
+        for field in large(count).iter() {
+            stored.load(field.hash, field.name(), field.value.clone(), 0);
+        }
+        (Hash::sleeping(1, count as usize), stored)
+    }
+
+    #[test]
+    fn a_hash_in_part_says_how_many_fields_it_has() {
+        let (mut hash, stored) = asleep(1_000);
+        let [a, b, c] = ["field:7", "field:9", "none"].map(|name| {
+            let name = name.as_bytes();
+            (field_hash32(name, 0), name)
+        });
+        assert!(!hash.is_whole() && hash.len() == 1_000 && hash.is_plain());
+        assert!(!hash.knows(a.0, a.1) && hash.get(a.0, a.1).is_none());
+        hash.wake(a.0, a.1, FieldValue::from_counter(7), 0);
+        hash.wake(b.0, b.1, FieldValue::from_counter(9), 0);
+        assert!(hash.knows(a.0, a.1) && hash.len() == 1_000 && hash.iter().count() == 2);
+        hash.set_value(a.0, a.1, FieldValue::from_counter(70));
+        hash.remove(b.0, b.1);
+        hash.insert(c.0, c.1, FieldValue::from_counter(1), 0);
+        assert_eq!((hash.len(), hash.iter().count()), (1_000, 2));
+        assert!(hash.knows(b.0, b.1) && hash.get(b.0, b.1).is_none());
+        // What was read before is older than what was removed, and does not come back.
+        hash.wake(b.0, b.1, FieldValue::from_counter(9), 0);
+        assert!(hash.get(b.0, b.1).is_none());
+        let mut whole = hash.clone();
+        assert!(whole.complete(stored.clone(), true));
+        assert!(whole.is_whole() && whole.len() == 1_000 && whole.get(b.0, b.1).is_none());
+        let value = |name: (u32, &[u8])| whole.get(name.0, name.1)?.value.counter();
+        assert_eq!((value(a), value(c)), (Some(70), Some(1)));
+        let mut damaged = stored.clone();
+        damaged.remove(field_hash32(b"field:500", 0), b"field:500");
+        assert!(!hash.complete(damaged, true) && hash.iter().count() == 2);
+        // The sweep gives what changed, and nothing of what is asleep.
+        hash.begin_flight();
+        assert!(!hash.in_flight_whole());
+        let mut swept = fields_in_flight(&hash);
+        swept.sort();
+        let name = |name: &[u8], there| (name.to_vec(), there);
+        let wanted = [name(a.1, true), name(b.1, false), name(c.1, true)];
+        assert_eq!(swept, wanted);
+    }
+
+    #[test]
+    fn what_is_removed_while_all_fields_are_read_does_not_come_back() {
+        let (mut hash, stored) = asleep(1_000);
+        let name = (field_hash32(b"field:7", 0), b"field:7");
+        hash.await_all();
+        hash.wake(name.0, name.1, FieldValue::from_counter(7), 0);
+        hash.remove(name.0, name.1);
+        hash.begin_flight();
+        hash.end_flight();
+        assert!(
+            hash.knows(name.0, name.1),
+            "it is remembered while somebody reads"
+        );
+        assert!(hash.complete(stored, true));
+        assert!(hash.get(name.0, name.1).is_none() && hash.len() == 999);
+        let (mut hash, _) = asleep(1_000);
+        hash.wake(name.0, name.1, FieldValue::from_counter(7), 0);
+        hash.remove(name.0, name.1);
+        hash.begin_flight();
+        hash.end_flight();
+        assert!(!hash.knows(name.0, name.1), "the store knows");
+    }
+
     #[test]
     fn pieces_in_flight_cover_all_fields_once() {
         let mut hash = large(3_000);

@@ -250,8 +250,15 @@ mod tests {
     #[test]
     fn a_newer_version_is_refused_as_newer() {
         let bytes = sealed(META_VERSION + 1, b"whatever the future holds");
-        assert_eq!(Meta::decode(&bytes), Err(MetaError::Version(META_VERSION + 1)));
-        assert!(MetaError::Version(META_VERSION + 1).to_string().contains("newer server"));
+        assert_eq!(
+            Meta::decode(&bytes),
+            Err(MetaError::Version(META_VERSION + 1))
+        );
+        assert!(
+            MetaError::Version(META_VERSION + 1)
+                .to_string()
+                .contains("newer server")
+        );
     }
 
     #[test]
