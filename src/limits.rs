@@ -221,6 +221,13 @@ pub const ASLEEP_FIELDS_MIN: u64 = if cfg!(any(test, feature = "simulation")) {
 } else {
     128
 };
+/// Fields of one hash that are read one by one for a command; for one that wants more of them, the
+/// hash is read whole.
+pub const FIELDS_READ_SINGLY_MAX: usize = if cfg!(any(test, feature = "simulation")) {
+    8
+} else {
+    1024
+};
 /// A hash of no more fields is given whole by one HSCAN.
 pub const SCAN_WHOLE_FIELDS_MAX: usize = 128;
 /// Longest reply of HRANDFIELD with a negative count, which no hash bounds, in bytes.

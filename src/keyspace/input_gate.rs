@@ -19,6 +19,7 @@ use super::key::field_hash32;
 use super::lazy::Lies;
 use super::owned::Keyspace;
 use super::{DatabaseId, FieldValue, Hash, Key, Value};
+use crate::limits::FIELDS_READ_SINGLY_MAX;
 use crate::sim::{self, Fault};
 
 /// A key of a database, by its bytes, or fields of the hash there.
@@ -238,12 +239,22 @@ impl Keyspace {
         }
     }
 
-    /// What the last command wanted, each key once.
+    /// What the last command wanted, each key once. Who wants many fields of a hash gets all.
     pub fn take_wanted(&mut self) -> Vec<Name> {
         let wanted = self.gate.as_mut().map(|gate| &mut gate.wanted);
         let mut wanted = wanted.map(std::mem::take).unwrap_or_default();
         wanted.sort_unstable();
         wanted.dedup();
+        // Fields of one hash stand together.
+        let same = |a: &Name, b: &Name| (a.database, &a.key) == (b.database, &b.key);
+        let many = |names: &&[Name]| names.len() > FIELDS_READ_SINGLY_MAX;
+        let many = wanted.chunk_by(same).filter(many);
+        let many: Vec<Name> = many.filter_map(|names| names.first().cloned()).collect();
+        for mut name in many {
+            name.part = Part::Fields;
+            wanted.retain(|other| !same(other, &name));
+            wanted.push(name);
+        }
         wanted
     }
 

@@ -14,7 +14,7 @@ use super::directory::{Place, SlotTable};
 use super::entry::{DIRTY, TOMBSTONE};
 use super::evict::{Hand, Pinned};
 use super::segment::{Given, Segment, Tally};
-use super::{EntryRef, EntryState, HashMut, Key, Value, parse_counter};
+use super::{EntryRef, EntryState, HashMut, Key, Value, ValueRef, parse_counter};
 
 /// The logged identity of a database; SELECT's numbers are mapped to it elsewhere.
 pub type DatabaseId = u32;
@@ -423,6 +423,13 @@ impl Tables {
     #[inline]
     pub(super) fn has_parts(&self) -> bool {
         self.has_parts
+    }
+
+    /// Whether the entry at a place is a hash that is here in part.
+    #[inline]
+    pub(super) fn is_in_part(&self, spot: Spot) -> bool {
+        let value = |spot| self.at(spot).map(|entry| entry.value());
+        self.has_parts && matches!(value(spot), Some(ValueRef::Hash(hash)) if !hash.is_whole())
     }
 
     /// The hash, to learn what the store has of it: that is no change. `None`: missing or not a

@@ -380,20 +380,22 @@ impl<'a> Txn<'a> {
     /// The entry of a key, used now, and all fields if it is a hash.
     pub fn whole_entry(&mut self, key: &Key<'_>) -> Option<EntryRef<'_>> {
         let spot = self.read(key)?;
-        self.waking_fields(key).at_touched(spot).filter(is_whole)
+        self.waking_fields(key, spot)
+            .at_touched(spot)
+            .filter(is_whole)
     }
 
     /// The same, not counted as a use.
     pub fn peek_whole(&mut self, key: &Key<'_>) -> Option<EntryRef<'_>> {
         let spot = self.look(key)?;
-        self.waking_fields(key).at(spot).filter(is_whole)
+        self.waking_fields(key, spot).at(spot).filter(is_whole)
     }
 
     /// The tables where a key is, whose fields are here if it is a hash, or are wanted.
-    fn waking_fields(&mut self, key: &Key<'_>) -> &mut Tables {
+    fn waking_fields(&mut self, key: &Key<'_>, spot: Spot) -> &mut Tables {
         let (database, patient) = (self.database, self.patient);
         let owner = self.owners.of(key.slot);
-        if owner.tables.has_parts() {
+        if owner.tables.is_in_part(spot) {
             owner.wake_fields(database, key, patient);
         }
         &mut owner.tables
@@ -434,7 +436,7 @@ impl<'a> Txn<'a> {
             return Ok(None);
         };
         match self
-            .waking_fields(key)
+            .waking_fields(key, spot)
             .at_touched(spot)
             .map(|it| it.value())
         {

@@ -6,7 +6,7 @@
 use crate::keyspace::key::{Key, field_hash32};
 use crate::keyspace::txn::Txn;
 use crate::keyspace::undo::Before;
-use crate::keyspace::{Field, FieldValue, Hash, HashRef, Kind, Value, ValueRef};
+use crate::keyspace::{Field, FieldValue, Hash, HashRef, Value, ValueRef};
 use crate::limits::FIELD_BYTES_MAX;
 use crate::reply::Reject;
 
@@ -26,7 +26,7 @@ impl Txn<'_> {
         let (database, patient) = (self.database, self.patient);
         let owner = self.owners.of(key.slot);
         let seed = owner.seed;
-        if owner.tables.has_parts() {
+        if owner.tables.is_in_part(spot) {
             for name in names {
                 let field = (field_hash32(name, seed), name);
                 owner.wake_field(database, key, field, patient);
@@ -47,24 +47,14 @@ impl Txn<'_> {
         Ok(fields.and_then(|fields| fields.get(name)))
     }
 
-    /// Whether a field (its hash and name) of the hash at a key, which was looked at, may be
-    /// written: it must be known, and a hash with something that is due must be whole.
+    /// Whether a field (its hash and name) of a hash that is here in part may be written: it must
+    /// be known, and a hash with something that is due must be whole.
     fn may_write(&mut self, key: &Key<'_>, field: (u32, &[u8]), plain: bool) -> bool {
         let (database, patient) = (self.database, self.patient);
         let owner = self.owners.of(key.slot);
-        match (owner.tables.has_parts(), plain) {
-            (false, _) => true,
-            (true, true) => owner.wake_field(database, key, field, patient),
-            (true, false) => owner.wake_fields(database, key, patient),
-        }
-    }
-
-    /// Whether there is a hash at a key that is about to be written; not counted as a read.
-    fn has_hash(&mut self, key: &Key<'_>) -> Result<bool, Reject> {
-        match self.peek(key).map(|entry| entry.kind()) {
-            None => Ok(false),
-            Some(Kind::Hash) => Ok(true),
-            Some(_) => Err(Reject::wrong_type()),
+        match plain {
+            true => owner.wake_field(database, key, field, patient),
+            false => owner.wake_fields(database, key, patient),
         }
     }
 
@@ -85,14 +75,19 @@ impl Txn<'_> {
                 "a field name is longer than {FIELD_BYTES_MAX} bytes"
             )));
         }
-        if !self.has_hash(key)? {
-            let generation = self.token(key)?;
-            // The turn logs it whole, with the fields that it gets.
-            self.put(key, Value::Hash(Box::new(Hash::new(generation))), 0);
-        }
+        let in_part = match self.peek(key).map(|entry| entry.value()) {
+            Some(ValueRef::Hash(hash)) => !hash.is_whole(),
+            Some(_) => return Err(Reject::wrong_type()),
+            None => {
+                let generation = self.token(key)?;
+                // The turn logs it whole, with the fields that it gets.
+                self.put(key, Value::Hash(Box::new(Hash::new(generation))), 0);
+                false
+            }
+        };
         let field_hash = self.field_hash(name);
         let plain = expires_at_ms == 0 && value.open_hold().is_none();
-        if !self.may_write(key, (field_hash, name), plain) {
+        if in_part && !self.may_write(key, (field_hash, name), plain) {
             // It is going to be taken back.
             return Ok(true);
         }

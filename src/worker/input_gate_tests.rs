@@ -527,6 +527,15 @@ fn the_fields_that_a_pipeline_names_are_read_at_once() {
             assert_eq!(village.output(peer), "");
             village.read_all();
             assert_eq!(village.output(peer), ":1\r\n:2\r\n:3\r\n:4\r\n:5\r\n:9\r\n");
+            // Who wants many of them has all of them read at once.
+            village.hibernate();
+            let names: String = (0..9).map(|number| format!(" f{number}")).collect();
+            village.send(peer, &format!("HMGET {key}{names}\n"));
+            village.read(0);
+            assert_eq!(village.reads_left(), 1, "all fields");
+            village.read_all();
+            let told = village.output(peer);
+            assert!(told.starts_with("*9\r\n$1\r\n1\r\n$1\r\n2\r\n"), "{told}");
             assert_gates_empty(&mut village);
         }
     }

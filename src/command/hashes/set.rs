@@ -184,6 +184,8 @@ impl KeyCommand for HDel {
 #[cfg(test)]
 mod tests {
     use crate::command::transcript::Transcript;
+    use crate::keyspace::FieldValue;
+    use crate::keyspace::txn::{Owners, Txn};
 
     const WRONG_TYPE: &str =
         "(error) WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -259,6 +261,38 @@ mod tests {
             t.check("SET h text", "OK");
             t.check("GET h", "\"text\"");
         });
+    }
+
+    #[test]
+    fn a_hash_that_is_taken_away_and_put_back_keeps_the_fields_that_are_asleep() {
+        let mut t = Transcript::new().hibernating();
+        t.check("HSET h a 1 b 2 c 3 d 4", "(integer) 4");
+        t.check("HINCRBY h b 5", "(integer) 7");
+        t.keyspace().set_active_expiry(false);
+        t.write(|txn| {
+            let key = txn.key(b"e");
+            txn.put_text(&key, b"x", txn.now_ms() + 10);
+        });
+        t.advance_ms(11);
+        let mut txn = Txn::new(Owners::One(t.keyspace()), 0);
+        let (key, other) = (txn.key(b"h"), txn.key(b"e"));
+        let value = FieldValue::from_counter(9);
+        assert_eq!(txn.put_field(&key, b"a", value, 0).ok(), Some(false));
+        let here = txn.hash_in_part(&key).ok().flatten();
+        assert_eq!(
+            here.map(|hash| (hash.iter().count(), hash.len())),
+            Some((1, 4))
+        );
+        assert!(txn.delete(&key));
+        // What expires on the way stays away, and so the turn remembers what it touched.
+        assert!(!txn.exists(&other));
+        txn.roll_back();
+        t.check("HLEN h", "(integer) 4");
+        t.check("HMGET h a b c d", &bulks(&["1", "7", "3", "4"]));
+        t.recover();
+        t.check("HMGET h a b c d", &bulks(&["1", "7", "3", "4"]));
+        t.check("EXISTS e", "(integer) 0");
+        assert_eq!(t.run("HKEYS h").lines().count(), 4);
     }
 
     #[test]
