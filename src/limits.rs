@@ -166,6 +166,13 @@ pub const LATENCY_EVENTS_MAX: usize = 64;
 
 /// Keys that one connection may watch.
 pub const WATCHED_KEYS_MAX: usize = 10_000;
+/// Requests of a pipeline that are read before the first of them runs: what memory fetches at once
+/// without one waiting for the other.
+pub const PIPELINED_MAX: usize = 16;
+/// Arguments of a request that is read so; others are read alone.
+pub const PIPELINED_ARGS_MAX: usize = 64;
+/// Bytes of a key that is looked for ahead of its command.
+pub const WARMED_KEY_BYTES_MAX: usize = 256;
 /// Commands that one connection may run before others have their turn.
 pub const TURN_COMMANDS_MAX: usize = 1_000;
 /// Commands that run while shards are borrowed once; then the shards go home, where others wait.

@@ -113,6 +113,14 @@ impl Routes {
                 let slot = ((cursor >> 32) as u16).min(SLOTS - 1);
                 return Ok(Need::One(self.of_slot(slot)));
             }
+            Keys::Range { first, last, .. } if last == first as i32 => {
+                // One key, as most commands have; a row is chosen by its arity.
+                return match args.try_get(first as usize) {
+                    None => Ok(Need::Nothing),
+                    Some(key) if key.len() > KEY_BYTES_MAX => Err(Reject::key_too_long()),
+                    Some(key) => Ok(Need::One(self.of_key(key))),
+                };
+            }
             Keys::Range { .. } | Keys::Counted { .. } => {}
         }
         let places = row.key_places(args)?;

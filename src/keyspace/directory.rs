@@ -220,6 +220,19 @@ impl SlotTable {
         })
     }
 
+    /// The bucket of a key, and the cell where the search for it begins.
+    #[inline]
+    pub(super) fn first_cell(&self, key: &Key) -> (u32, u32) {
+        let bucket = self.bucket_number(key.hash32());
+        (bucket, self.buckets[bucket as usize].first.first_cell(key))
+    }
+
+    /// The first byte of the entry behind a cell that `first_cell` gave.
+    #[inline]
+    pub(super) fn glance(&self, (bucket, cell): (u32, u32)) -> u8 {
+        self.buckets[bucket as usize].first.glance(cell)
+    }
+
     #[inline]
     pub(super) fn raw(&self, place: Place) -> Raw<'_> {
         self.segment(place).raw(place.cell as usize)

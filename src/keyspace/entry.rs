@@ -54,6 +54,12 @@ impl<'a> EntryRef<'a> {
         self.segment.to_value(self.raw)
     }
 
+    /// Whether the value is a hash.
+    #[inline]
+    pub(super) fn is_hash(&self) -> bool {
+        self.raw.kind() == HASH
+    }
+
     /// Which form the value has.
     pub fn kind(&self) -> Kind {
         self.value().kind()

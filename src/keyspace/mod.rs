@@ -33,6 +33,7 @@ mod lazy;
 mod replay;
 mod scan;
 mod walk;
+mod warm;
 
 #[cfg(test)]
 mod model;

@@ -608,6 +608,15 @@ impl Keyspace {
     }
 }
 
+/// When something of an entry is due; 0: never.
+#[inline]
+pub(super) fn entry_due_ms(entry: &super::EntryRef<'_>) -> u64 {
+    match entry.is_hash() {
+        true => due_ms(&entry.value(), entry.deadline_ms()),
+        false => entry.deadline_ms(),
+    }
+}
+
 /// When something of a value is due: the key, or one of its fields. 0: never.
 pub(super) fn due_ms(value: &ValueRef<'_>, deadline_ms: u64) -> u64 {
     let fields_ms = match value {

@@ -121,6 +121,22 @@ impl Segment {
         }
     }
 
+    /// The cell where the search for a key begins; `EMPTY` or of another key, if it is not there.
+    #[inline]
+    pub(super) fn first_cell(&self, key: &Key) -> u32 {
+        let home = home(key.hash32(), key.tag(), self.cells.len());
+        self.cells.get(home).copied().unwrap_or(EMPTY)
+    }
+
+    /// The first byte of the entry behind a cell; 0 behind an empty one.
+    #[inline]
+    pub(super) fn glance(&self, cell: u32) -> u8 {
+        match cell {
+            EMPTY => 0,
+            cell => self.arena.at(cell & OFFSET_LIMIT)[0],
+        }
+    }
+
     /// The entry of a used cell.
     #[inline]
     pub(super) fn raw(&self, cell: usize) -> Raw<'_> {

@@ -654,7 +654,7 @@ impl Tables {
         database.tally.replace(before, table.tally);
     }
 
-    fn database(&self, database: DatabaseId) -> Option<&Database> {
+    pub(super) fn database(&self, database: DatabaseId) -> Option<&Database> {
         self.databases.get(self.database_place(database).ok()?)
     }
 

@@ -14,7 +14,7 @@ use crate::keyspace::cold::Unreadable;
 use crate::keyspace::databases::{Databases, visible};
 use crate::keyspace::entry::EntryRef;
 use crate::keyspace::key::{self, Key, field_hash32};
-use crate::keyspace::owned::{Keyspace, due_ms};
+use crate::keyspace::owned::{Keyspace, entry_due_ms};
 use crate::keyspace::slot::{Spot, Tables};
 use crate::keyspace::turn::Wait;
 use crate::keyspace::undo::{Before, Undo};
@@ -146,12 +146,11 @@ impl<'a> Txn<'a> {
         let first = owners.first();
         let database = first.databases.id(number);
         let undo = std::mem::take(&mut first.undo);
-        for index in 0..owners.count() {
-            let owner = owners.nth(index);
+        owners.each(|owner| {
             owner.turn.begin();
             owner.watched.begin();
             owner.unreadable = None;
-        }
+        });
         Txn {
             owners,
             number,
@@ -228,12 +227,14 @@ impl<'a> Txn<'a> {
     /// back. What is asleep goes before what failed.
     pub fn unreadable(&mut self) -> Option<Unreadable> {
         let mut unreadable = None;
-        for index in 0..self.owners.count() {
-            let error = self.owners.nth(index).take_unreadable();
-            if unreadable.is_none() || error == Some(Unreadable::Asleep) {
-                unreadable = error.or(unreadable);
+        self.owners.each(|owner| {
+            let Some(error) = owner.take_unreadable() else {
+                return;
+            };
+            if unreadable.is_none() || error == Unreadable::Asleep {
+                unreadable = Some(error);
             }
-        }
+        });
         unreadable
     }
 
@@ -337,7 +338,7 @@ impl<'a> Txn<'a> {
             spot = owner.tables.spot(database, key);
         }
         let entry = owner.tables.at(spot?)?;
-        let due_ms = due_ms(&entry.value(), entry.deadline_ms());
+        let due_ms = entry_due_ms(&entry);
         if due_ms != 0 && due_ms <= now_ms {
             owner.expire_key(database, key, usize::MAX);
             self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
@@ -795,6 +796,15 @@ impl<'a> Owners<'a> {
 
     fn first(&mut self) -> &mut Keyspace {
         self.nth(0)
+    }
+
+    /// Gives each of them to `f`.
+    #[inline]
+    fn each(&mut self, mut f: impl FnMut(&mut Keyspace)) {
+        match self {
+            Owners::One(keyspace) => f(keyspace),
+            Owners::Several(keyspaces) => keyspaces.iter_mut().for_each(|keyspace| f(keyspace)),
+        }
     }
 
     pub(super) fn first_ref(&self) -> &Keyspace {

@@ -123,6 +123,12 @@ impl Decoder {
         Self::default()
     }
 
+    /// Whether it stands before a request, nothing of which was read.
+    #[inline]
+    pub fn is_at_start(&self) -> bool {
+        matches!(self.progress, Progress::Start)
+    }
+
     /// Reads one request. `buffer` begins with the first byte of the request: after `Incomplete`,
     /// the same bytes again with more behind them; otherwise what follows the consumed bytes.
     ///

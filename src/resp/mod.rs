@@ -8,6 +8,7 @@ mod args;
 pub mod decode;
 pub mod encode;
 mod inline;
+pub mod pipeline;
 pub mod value;
 
 /// The version of the protocol that a connection chose with `HELLO`.

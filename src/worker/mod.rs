@@ -21,6 +21,7 @@ use crate::keyspace::{Keyspace, Wait};
 use crate::limits::LOG_BLOCK_BYTES;
 use crate::log::{Batch, Log, SyncMode, alone_bytes};
 use crate::metrics::ShardMetrics;
+use crate::resp::pipeline::Pipeline;
 use crate::route::Routes;
 use crate::session::{Client, Session, Shared};
 use crate::shard::mailbox::{Answers, ConnId, Message, ShardId};
@@ -111,6 +112,8 @@ pub struct Worker {
     keyspace: Option<Box<Keyspace>>,
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<u32>,
+    /// Requests of the connection whose requests run.
+    pipeline: Pipeline,
     /// Connections with replies that wait for the running turn.
     turn_conns: Vec<ConnId>,
     /// Replies for other threads, made in this turn.
@@ -276,6 +279,7 @@ impl Worker {
             keyspace: Some(parts.keyspace),
             conns: Vec::new(),
             free: Vec::new(),
+            pipeline: Pipeline::default(),
             turn_conns: Vec::new(),
             answers: Vec::new(),
             monitor_lines: Vec::new(),

@@ -15,6 +15,7 @@ use crate::limits::{HELD_BYTES_MAX, PLACES_MAX, TURN_BYTES_MAX, TURN_COMMANDS_MA
 use crate::metrics::{SlowEntry, is_slow};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::{Args, DecodeLimits, Decoded, OwnedArgs};
+use crate::resp::pipeline::Pipeline;
 use crate::route::{Need, ShardSet, merge};
 use crate::session::{ReplyMode, permitted, redacted};
 use crate::shard::mailbox::{Call, Calls, ConnId, Message, ShardId, Work};
@@ -136,9 +137,12 @@ impl Worker {
     fn run_requests(&mut self, conn: &mut Conn, buffer: &[u8]) -> usize {
         let limits = self.decode_limits(conn);
         let mut decoder = std::mem::take(&mut conn.decoder);
-        let mut at = 0;
+        let mut pipeline = std::mem::take(&mut self.pipeline);
+        // Where the pipeline begins, and where the next request does.
+        let (mut from, mut at) = (0, 0);
         let mut commands = 0;
         let unread = conn.queue.unread_bytes();
+        pipeline.clear();
         conn.more = false;
         while at < buffer.len() && !conn.closing {
             let built = conn.queue.unread_bytes().saturating_sub(unread);
@@ -151,45 +155,75 @@ impl Worker {
                 conn.more = true;
                 break;
             }
-            match decoder.decode(&buffer[at..], &limits) {
-                Ok(Decoded::Incomplete { want }) => {
-                    conn.input_wanted = buffer.len() - at + want;
-                    break;
-                }
-                Ok(Decoded::Empty { consumed }) => at += consumed,
-                Ok(Decoded::Request { consumed }) => {
-                    let args = decoder.args(&buffer[at..]);
-                    if self.request(conn, args) == Flow::Again {
-                        conn.more = true;
-                        if matches!(conn.barrier, Some(Barrier::Reading)) {
-                            self.fetch_ahead(conn, &buffer[at..], &limits);
-                        }
+            if pipeline.is_used_up() && limits.authenticated && decoder.is_at_start() {
+                from = at;
+                pipeline.read(&buffer[from..], &limits);
+                self.warm(conn, &pipeline, &buffer[from..]);
+            }
+            let (args, end) = if let Some((args, end)) = pipeline.take(&buffer[from..]) {
+                (args, from + end)
+            } else {
+                match decoder.decode(&buffer[at..], &limits) {
+                    Ok(Decoded::Incomplete { want }) => {
+                        conn.input_wanted = buffer.len() - at + want;
                         break;
                     }
-                    at += consumed;
-                    commands += 1;
+                    Ok(Decoded::Empty { consumed }) => {
+                        at += consumed;
+                        continue;
+                    }
+                    Ok(Decoded::Request { consumed }) => {
+                        (decoder.args(&buffer[at..]), at + consumed)
+                    }
+                    Err(error) => {
+                        self.metrics.protocol_errors.add(1);
+                        let reject = Reject::err(error.text());
+                        self.refuse(conn, &reject);
+                        conn.closing = true;
+                        break;
+                    }
                 }
-                Err(error) => {
-                    self.metrics.protocol_errors.add(1);
-                    let reject = Reject::err(error.text());
-                    self.refuse(conn, &reject);
-                    conn.closing = true;
+            };
+            if self.request(conn, args) == Flow::Again {
+                conn.more = true;
+                if matches!(conn.barrier, Some(Barrier::Reading)) {
+                    self.fetch_ahead(conn, &buffer[at..], &limits);
                 }
+                break;
             }
+            at = end;
+            commands += 1;
         }
         conn.decoder = decoder;
+        self.pipeline = pipeline;
+        self.note_requests(conn, commands, buffer.len() - at);
+        if conn.closing { buffer.len() } else { at }
+    }
+
+    /// Tells what CLIENT LIST shows of a connection.
+    fn note_requests(&self, conn: &Conn, commands: usize, unread_bytes: usize) {
         let client = &conn.session.client;
         client.active_ms.store(self.now_ms, Ordering::Relaxed);
         client
             .commands
             .fetch_add(commands as u64, Ordering::Relaxed);
-        client
-            .query_bytes
-            .store(buffer.len() - at, Ordering::Relaxed);
+        client.query_bytes.store(unread_bytes, Ordering::Relaxed);
         client
             .output_bytes
             .store(conn.queue.unread_bytes(), Ordering::Relaxed);
-        if conn.closing { buffer.len() } else { at }
+    }
+
+    /// Brings near what a pipeline will look at. Most commands have one key, behind their name;
+    /// to look for another word there does no harm.
+    fn warm(&self, conn: &Conn, pipeline: &Pipeline, buffer: &[u8]) {
+        if let Some(keyspace) = &self.keyspace
+            && pipeline.len() > 1
+        {
+            let keys = pipeline
+                .requests(buffer)
+                .filter_map(|request| request.try_get(1));
+            keyspace.warm(conn.session.database, keys);
+        }
     }
 
     /// Whether the next request of a connection may run; if not, it is noted where it will be
@@ -262,8 +296,11 @@ impl Worker {
             self.refuse(conn, &Reject::authentication_required());
             return Flow::Next;
         }
-        let allowed = self.settings.current().enable_debug_command;
-        if let Err(reject) = permitted(row, &conn.session.client, allowed) {
+        let refused = row.has(flag::PROTECTED).then(|| {
+            let allowed = self.settings.current().enable_debug_command;
+            permitted(row, &conn.session.client, allowed)
+        });
+        if let Some(Err(reject)) = refused {
             self.metrics.record_rejected(id.0 as usize);
             self.abort_block(conn);
             self.refuse(conn, &reject);
@@ -424,8 +461,7 @@ impl Worker {
                 Flow::Again
             }
             Ended::Done { failed, .. } => {
-                let client = conn.session.client.clone();
-                self.record(id, args, failed, Some(&client));
+                self.record(id, args, failed, Some(&conn.session.client));
                 Flow::Next
             }
         }
@@ -551,7 +587,7 @@ impl Worker {
                 }
                 Ended::Done { wait, failed } => {
                     here = Some((reply, wait));
-                    self.record(id, args, failed, Some(&conn.session.client.clone()));
+                    self.record(id, args, failed, Some(&conn.session.client));
                 }
             }
         }
