@@ -229,10 +229,9 @@ impl World {
     /// Reads a field that is not known, or all where something is going to be due.
     fn know(&mut self, id: &Id, key: &Key, (hash, name): (u32, &[u8]), plain: bool) {
         let generation = match self.tables.hash_quietly(id.0, key) {
-            Some(fields) if !fields.is_whole() && !(plain && fields.knows(hash, name)) => {
-                fields.generation()
-            }
-            _ => return,
+            Some(fields) if fields.is_whole() || plain && fields.knows(hash, name) => return,
+            Some(fields) => fields.generation(),
+            None => return,
         };
         let stored = self.stored_fields(id, generation);
         let Some(mut fields) = self.tables.hash_quietly(id.0, key) else {
