@@ -62,6 +62,8 @@ def run_setup(setup, rows, measured, options):
 def run_round(number, row, pipeline, setup, started, measured, options):
     """One round of a row, on all servers; each round begins with another one."""
     taking_part = [one for one in started if one.takes_part(row, options)]
+    conditions = results.Conditions(options.rounds, measure.seconds(row, options), options.warm_up,
+                                    setup.keys)
     turn = number % len(taking_part)
     shown = []
     for contender in taking_part[turn:] + taking_part[:turn]:
@@ -70,7 +72,8 @@ def run_round(number, row, pipeline, setup, started, measured, options):
         contender.tidy()
         contender.pause()
         for part, sample in samples:
-            measured.add(results.Key(row.name, part, pipeline, setup.fsync), contender.name, sample)
+            measured.add(results.Key(row.name, part, pipeline, setup.fsync), contender.name, sample,
+                         conditions)
         shown.append(f"{contender.name} {samples[-1][1].per_second:,.0f}/s")
     # In the order of the table, whoever began.
     print(f"  {setup.fsync}, round {number + 1} of {options.rounds}, {row.name}, "
@@ -123,19 +126,19 @@ def machine(options):
             f"disk: {' on '.join(disk)}; 4 KiB write and fdatasync: {p50:.0f} us (p50), "
             f"{p99:.0f} us (p99)",
             f"servers: {'; '.join(servers)}", *(peers if options.peers else []),
-            f"client: {options.client}, one thread, on the same machine; {options.rounds} "
-            f"interleaved rounds of {options.seconds:g} s after {options.warm_up:g} s of warm-up, "
-            f"{options.keys:,} random keys, 50 clients, if the row says nothing else"]
+            f"client: {options.client}, one thread, on the same machine; random keys and 50 "
+            "clients, if the row says nothing else; rounds are interleaved"]
 
 
 EXPLANATION = """\
-Figures are medians of the rounds, spread is that of the rates. The ratio is to the faster peer in
-the same mode; its range is that of the single rounds. Alone: the share of the own speed without the
-other clients. CPU time is per request. A name that ends in `beside-script` has the peers run a Lua
-script that does the same (by EVALSHA); `hincrby` and the others have them run the same command. In
-`incr-open-loop`, requests are sent at fixed moments, at so many percent of each server's own
-maximum; latencies count from those moments, and tallyman makes two checkpoints in each measurement.
-In `get-beside-sets-2ms`, each sync of each server's log takes 2 ms longer."""
+Figures are medians of the rounds (of idle bytes: the most, for later rounds use memory anew that
+was freed), spread is that of the rates. The ratio is to the faster peer in the same mode; its range
+is that of the single rounds. Alone: the share of the own speed without the other clients. CPU time
+is per request. A name that ends in `beside-script` has the peers run a Lua script that does the
+same (by EVALSHA); `hincrby` and the others have them run the same command. In `incr-open-loop`,
+requests are sent at fixed moments, at so many percent of each server's own maximum; latencies count
+from those moments, and tallyman makes two checkpoints in each measurement. In
+`get-beside-sets-2ms`, each sync of each server's log takes 2 ms longer."""
 
 
 def write_results(head, measured, options):
@@ -146,7 +149,8 @@ def write_results(head, measured, options):
     drawn = plots.draw(measured, WORKLOADS, options.shards, folder)
     images = [f"![{text}]({name})\n" for name, text in PLOTS if name in drawn]
     text = ["# Measured", "", "Written by `bench/run --write`; the last part is `TRIED.md`.", "",
-            "  \n".join(head), "", EXPLANATION, "", "## Goals", "",
+            "  \n".join([*head, results.rounds(measured, WORKLOADS)]), "", EXPLANATION, "",
+            "## Goals", "",
             *results.goals(measured, WORKLOADS, options.shards), "", *images, "## Figures", "",
             *results.table(measured, WORKLOADS, options.shards), "",
             (folder / "TRIED.md").read_text().rstrip()]
@@ -198,10 +202,14 @@ def fill_in(options):
         if binary:
             name = Path(binary).name
             options.peers[binary if name in options.peers else name] = binary
+    # Nothing: all take part.
+    options.chosen = set()
     if options.base or options.servers:
         named = options.servers.split(",") + options.peer
         options.peers = {name: path for name, path in options.peers.items()
                          if name in named or path in named}
+    if options.servers:
+        options.chosen = {*options.servers.split(","), *options.peers}
     return options
 
 
@@ -244,7 +252,10 @@ def main():
     options.dir.mkdir(parents=True, exist_ok=True)
     kept = options.dir / "results.json"
     options.folder = Path(tempfile.mkdtemp(prefix="run-", dir=options.dir))
-    measured = results.Results()
+    # Read before the measuring, which takes long.
+    measured, before = results.Results(), results.Results()
+    if options.merge and kept.exists():
+        before = results.Results.load(kept)
     try:
         head = machine(options)
         print("\n".join(head), flush=True)
@@ -257,11 +268,10 @@ def main():
     if options.base:
         print("\n" + "\n".join(results.changes(measured, rows)))
         return
-    if options.merge and kept.exists():
-        before = results.Results.load(kept)
-        before.merge(measured)
-        measured = before
+    before.merge(measured)
+    measured = before
     measured.save(kept, head)
+    print("\n" + results.rounds(measured, WORKLOADS))
     print("\n" + "\n".join(results.table(measured, WORKLOADS, options.shards)))
     print("\n" + "\n".join(results.goals(measured, WORKLOADS, options.shards)))
     if options.write:

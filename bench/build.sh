@@ -1,10 +1,5 @@
-# Builds what the bench runs, if the environment does not name it. Sourced in the project's folder.
-
-# The folder that cargo builds into.
-target_folder() {
-    cargo metadata --format-version 1 --no-deps --locked |
-        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
-}
+# Builds what the bench runs, if the environment does not name it. Sourced in the project's folder,
+# after tests/setup.sh.
 
 # TALLYMAN_BIN and LOAD_BIN.
 build_for_bench() {

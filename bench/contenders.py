@@ -88,13 +88,13 @@ class Contender:
         if not self.is_peer():
             return
         with Wire(self.server.port, timeout=REWRITE_SECONDS_MAX) as wire:
-            if int(persistence(wire).get("aof_current_size", 0)) < AOF_BYTES_MAX:
+            if int(wire.info("persistence").get("aof_current_size", 0)) < AOF_BYTES_MAX:
                 return
             wire.call("BGREWRITEAOF")
             end = time.monotonic() + REWRITE_SECONDS_MAX
             while time.monotonic() < end:
                 time.sleep(0.05)
-                told = persistence(wire)
+                told = wire.info("persistence")
                 if told["aof_rewrite_in_progress"] == told["aof_rewrite_scheduled"] == "0":
                     return
         raise SystemExit(f"{self.name} did not rewrite its file in time")
@@ -107,12 +107,6 @@ class Contender:
         shutil.rmtree(self.server.folder, ignore_errors=True)
         if self.faults:
             self.faults.close()
-
-
-def persistence(wire):
-    """The fields of INFO persistence."""
-    text = wire.call("INFO", "persistence").decode()
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
 def wanted(setup, rows, options):
@@ -136,8 +130,8 @@ def wanted(setup, rows, options):
     if REDIS in options.peers and setup.fsync == "always" and any(row.reference for row in rows):
         servers.append((REDIS + REFERENCE, "redis", options.peers[REDIS],
                         room | {"appendonly": "no"}, 0))
-    chosen = options.servers.split(",") if options.servers else None
-    return [server for server in servers if not chosen or server[0].split(",")[0] in chosen]
+    return [server for server in servers
+            if not options.chosen or server[0].split(",")[0] in options.chosen]
 
 
 def start_all(setup, rows, folder, options):
@@ -168,7 +162,9 @@ def close_all(started):
 
 def start(name, kind, binary, settings, folder, setup):
     """Starts a server; with a slow disk below it if the setup says so."""
-    place = Path(tempfile.mkdtemp(prefix=name.split(",")[0] + "-", dir=folder)).resolve()
+    # A peer may be called by its path.
+    prefix = Path(name.split(",")[0]).name + "-"
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir=folder)).resolve()
     faults = Faults() if setup.sync_ms else None
     server = Server(kind=kind, binary=binary, options=settings, folder=place,
                     prefix=faults.prefix(place / "data") if faults else ())

@@ -7,14 +7,11 @@ warm-up comes before what counts.
 import csv
 import json
 import os
-import re
 import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from contenders import persistence
 from harness.wire import Error, Wire
 
 WARM_UP_REQUESTS = 5_000
@@ -43,7 +40,7 @@ class Sample:
     idle_bytes: float | None = None
     """Memory of the server per idle connection."""
     checkpoints: int | None = None
-    """How many ended within the measurement."""
+    """How many ended while the client ran, its warm-up included."""
     time_line: list = field(default_factory=list)
     """Seconds, requests per second, p99 and longest latency in ms."""
     marks: list = field(default_factory=list)
@@ -72,21 +69,26 @@ def measure(contender, row, pipeline, options):
     return [("", sample)]
 
 
+def seconds(row, options):
+    """How long a measurement of a row takes, without its warm-up."""
+    return max(row.seconds if not options.quick else 0, options.seconds)
+
+
 def load(contender, row, pipeline, extra, watch, options):
     """Runs bench/load once, with extra arguments. A block is one request."""
     server = contender.server
-    seconds = max(row.seconds if not options.quick else 0, options.seconds)
+    length = seconds(row, options)
     workload = row.peer if contender.is_peer() and row.peer else row.load
     line = [options.load, "--port", str(server.port), "--pid", str(server.pid),
             "--workload", workload, "--clients", str(row.clients), "--pipeline", str(pipeline),
             "--keys", str(row.keys or options.keys), "--value", str(row.value_bytes),
-            "--warm-up", str(options.warm_up), "--seconds", str(seconds),
-            "--interval-ms", str(max(20, int(seconds * 1000 / TIME_LINE_POINTS))),
+            "--warm-up", str(options.warm_up), "--seconds", str(length),
+            "--interval-ms", str(max(20, int(length * 1000 / TIME_LINE_POINTS))),
             "--json", "-", *extra]
-    watcher = Watcher(contender, row.saves, options.warm_up, seconds) if watch else None
+    watcher = Watcher(contender, row.saves, options.warm_up, length) if watch else None
     fired = contender.faults.fired() if contender.faults else 0
     done = subprocess.run(line, capture_output=True, text=True, check=False,
-                          timeout=seconds + RUN_SECONDS_MAX)
+                          timeout=length + RUN_SECONDS_MAX)
     told = watcher.end() if watcher else None
     if done.returncode:
         raise SystemExit(f"bench/load failed on {contender.name}, {row.name}:\n"
@@ -129,8 +131,8 @@ class Watcher:
 
     def count(self, wire):
         """Checkpoints up to now; nothing where a server does not tell them."""
-        found = re.search(r"^checkpoints:(\d+)", wire.call("INFO", "everything").decode(), re.M)
-        return int(found.group(1)) if found else None
+        found = wire.info().get("checkpoints")
+        return None if found is None else int(found)
 
     def watch(self):
         """Asks again and again."""
@@ -148,7 +150,7 @@ class Watcher:
             self.saves.pop(0)
             reply = wire.call("BGSAVE")
             assert not isinstance(reply, Error) or "already" in reply or "progress" in reply, reply
-        told = persistence(wire)
+        told = wire.info("persistence")
         runs = told["rdb_bgsave_in_progress"] == "1" or told["aof_rewrite_in_progress"] == "1"
         at = round(now - self.begun, 3)
         if runs and (not self.marks or self.marks[-1][1] is not None):
@@ -183,10 +185,10 @@ def benchmark(contender, row, pipeline, options):
         server = contender.server
         line = ["redis-benchmark", "-p", str(server.port), "--csv", "-n", str(requests),
                 "-c", str(row.clients), "-P", str(pipeline), "-r", str(options.keys)]
-        before, own = cpu_seconds(server.pid), os.times()
+        before, own = server.cpu_seconds(), os.times()
         done = subprocess.run(line + words.split(), capture_output=True, text=True, check=False,
                               timeout=RUN_SECONDS_MAX)
-        used, now = cpu_seconds(server.pid) - before, os.times()
+        used, now = server.cpu_seconds() - before, os.times()
         rows = list(csv.DictReader(done.stdout.splitlines()))
         if done.returncode or not rows or "rror" in done.stderr + done.stdout:
             raise SystemExit(f"redis-benchmark failed on {contender.name}, {row.name}:\n"
@@ -201,9 +203,3 @@ def benchmark(contender, row, pipeline, options):
     warm = max(WARM_UP_REQUESTS, row.clients * pipeline * 10)
     speed = run(warm).per_second
     return run(min(REQUESTS_MAX, max(warm, int(speed * options.seconds))))
-
-
-def cpu_seconds(pid):
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

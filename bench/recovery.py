@@ -10,9 +10,11 @@ is missed is marked. The first correct reply is a GET whose value is compared.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -104,20 +106,6 @@ def count_up(port, keys, seconds, seed):
     return int(load(port, keys, "--seconds", seconds, "--seed", seed) * seconds)
 
 
-def resident_bytes(pid):
-    """The process's resident memory."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines()
-                if line.startswith("VmRSS:"))
-
-
-def resident_bytes_max(pid):
-    """The most that it ever was."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines()
-                if line.startswith("VmHWM:"))
-
-
 def folder_bytes(folder):
     """Bytes that a folder's files take on disk."""
     return sum(path.stat().st_blocks * 512 for path in Path(folder).rglob("*") if path.is_file())
@@ -126,11 +114,7 @@ def folder_bytes(folder):
 def info(port, name):
     """One figure of INFO, or None where the server does not tell it."""
     with Wire(port, timeout=WAIT_SECONDS_MAX) as wire:
-        text = wire.call("INFO", "everything").decode()
-    for line in text.splitlines():
-        if line.startswith(name + ":"):
-            return line.split(":", 1)[1]
-    return None
+        return wire.info().get(name)
 
 
 def save(port):
@@ -186,14 +170,16 @@ class Bench:
         """So many keys (or bytes) at this scale."""
         return max(1000, int(number * self.options.scale))
 
+    @contextlib.contextmanager
     def server(self, kind, options):
-        """A server with a folder of its own."""
+        """A server with a folder of its own; both go with the step, also when it fails."""
         place = Path(tempfile.mkdtemp(prefix=kind + "-", dir=self.folder))
-        return Server(kind=kind, options=options, folder=place).start()
-
-    def remove(self, server):
-        server.close()
-        shutil.rmtree(server.folder, ignore_errors=True)
+        server = Server(kind=kind, options=options, folder=place)
+        try:
+            yield server.start()
+        finally:
+            server.close()
+            shutil.rmtree(place, ignore_errors=True)
 
     def show(self, what, value, unit, goal=None):
         """One line; a goal is the most that the figure may be, negative: the least."""
@@ -211,18 +197,18 @@ class Bench:
         print(f"resident: {keys:,} counters with keys of 20 bytes")
         for kind, options in (("tallyman", {}), ("redis", {"appendonly": "no"})):
             for what, name in (("numbered", key), ("random", mixed)):
-                server = self.server(kind, options)
-                empty = resident_bytes(server.pid)
-                fill(server.port, keys, name)
-                if kind == "tallyman":
-                    save(server.port)
-                    time.sleep(REST_SECONDS)
-                used = resident_bytes(server.pid)
-                goal = 48 if kind == "tallyman" else None
-                self.show(f"{kind}: memory per counter, {what} keys", used / keys, "bytes", goal)
-                self.show(f"{kind}: the same without the empty server", (used - empty) / keys,
-                          "bytes")
-                self.remove(server)
+                with self.server(kind, options) as server:
+                    empty = server.memory_bytes()
+                    fill(server.port, keys, name)
+                    if kind == "tallyman":
+                        save(server.port)
+                        wait_for_rest(server.port)
+                    used = server.memory_bytes()
+                    goal = 48 if kind == "tallyman" else None
+                    self.show(f"{kind}: memory per counter, {what} keys", used / keys, "bytes",
+                              goal)
+                    self.show(f"{kind}: the same without the empty server", (used - empty) / keys,
+                              "bytes")
 
     def start(self):
         """Time to the first correct reply after kill -9."""
@@ -230,38 +216,39 @@ class Bench:
         print(f"start: {keys:,} counters, kill -9, then the first correct reply")
         for tail_mib, goal in ((64, 1.0), (512, 5.0)):
             tail = self.size(tail_mib * MIB)
-            server = self.server("tallyman", {"appendfsync": "no", "checkpoint-size": "64gb"})
-            fill(server.port, keys)
-            save(server.port)
-            seed = 0
-            while int(info(server.port, "bytes_since_checkpoint")) < tail:
-                seed += 1 << 40
-                count_up(server.port, keys, min(1.0, 10 * self.options.scale), seed)
-            with Wire(server.port) as wire:
-                # appendfsync no: what was acknowledged may be lost, so it is made durable here.
-                wire.call("CONFIG", "SET", "appendfsync", "always")
-                time.sleep(1)
-                wire.call("SET", "witness", "before the kill")
-            server.kill9()
-            seconds = min(self.again(server) for _ in range(self.options.rounds))
-            self.show(f"tallyman: with {tail / MIB:.1f} MiB of log behind the store", seconds,
-                      "s", goal)
-            self.remove(server)
+            options = {"appendfsync": "no", "checkpoint-size": "64gb"}
+            with self.server("tallyman", options) as server:
+                fill(server.port, keys)
+                save(server.port)
+                seed = 0
+                while int(info(server.port, "bytes_since_checkpoint")) < tail:
+                    seed += 1 << 40
+                    count_up(server.port, keys, min(1.0, 10 * self.options.scale), seed)
+                with Wire(server.port) as wire:
+                    # appendfsync no: what was acknowledged may be lost. The reply to this write
+                    # waits for a sync, which makes all that came before durable.
+                    wire.call("CONFIG", "SET", "appendfsync", "always")
+                    # The setting is followed after a moment.
+                    time.sleep(1)
+                    wire.call("SET", "witness", "before the kill")
+                server.kill9()
+                seconds = min(self.again(server) for _ in range(self.options.rounds))
+                self.show(f"tallyman: with {tail / MIB:.1f} MiB of log behind the store", seconds,
+                          "s", goal)
         for name, options in (("AOF", {"appendonly": "yes", "appendfsync": "no",
                                        "aof-use-rdb-preamble": "no"}),
                               ("RDB", {"appendonly": "no"})):
-            server = self.server("redis", options)
-            fill(server.port, keys)
-            with Wire(server.port, timeout=WAIT_SECONDS_MAX) as wire:
-                wire.call("SET", "witness", "before the kill")
-            if name == "RDB":
+            with self.server("redis", options) as server:
+                fill(server.port, keys)
                 with Wire(server.port, timeout=WAIT_SECONDS_MAX) as wire:
-                    wire.call("SAVE")
-            time.sleep(2)
-            server.kill9()
-            seconds = min(self.again(server) for _ in range(self.options.rounds))
-            self.show(f"redis: loading its {name}", seconds, "s")
-            self.remove(server)
+                    wire.call("SET", "witness", "before the kill")
+                if name == "RDB":
+                    with Wire(server.port, timeout=WAIT_SECONDS_MAX) as wire:
+                        wire.call("SAVE")
+                # It writes to its file before it replies.
+                server.kill9()
+                seconds = min(self.again(server) for _ in range(self.options.rounds))
+                self.show(f"redis: loading its {name}", seconds, "s")
 
     def again(self, server):
         """One start and one more kill."""
@@ -276,23 +263,22 @@ class Bench:
         print(f"cold: {keys:,} counters with maxmemory {bound / MIB:.0f}mb")
         speeds = {}
         for maxmemory in (0, bound):
-            server = self.server("tallyman", {"maxmemory": maxmemory})
-            what = f"maxmemory {maxmemory / MIB:.0f}mb:"
-            begun = time.monotonic()
-            count_all(server.port, keys)
-            self.show(f"{what} loading", keys / (time.monotonic() - begun), "/s")
-            save(server.port)
-            wait_for_rest(server.port)
-            for name, number in (("a hot 1 %", max(1, keys // 100)), ("random keys", keys)):
-                # What is hot has to come into memory first.
-                load(server.port, number, "--seconds", self.options.seconds)
-                speed = load(server.port, number, "--seconds", self.options.seconds)
-                speeds[maxmemory, name] = speed
-                self.show(f"{what} INCR of {name}", speed, "/s")
-            goal = (bound + 128 * MIB) / MIB if maxmemory else None
-            self.show(f"{what} most memory ever", resident_bytes_max(server.pid) / MIB, "MiB",
-                      goal)
-            self.remove(server)
+            with self.server("tallyman", {"maxmemory": maxmemory}) as server:
+                what = f"maxmemory {maxmemory / MIB:.0f}mb:"
+                begun = time.monotonic()
+                count_all(server.port, keys)
+                self.show(f"{what} loading", keys / (time.monotonic() - begun), "/s")
+                save(server.port)
+                wait_for_rest(server.port)
+                for name, number in (("a hot 1 %", max(1, keys // 100)), ("random keys", keys)):
+                    # What is hot has to come into memory first.
+                    load(server.port, number, "--seconds", self.options.seconds)
+                    speed = load(server.port, number, "--seconds", self.options.seconds)
+                    speeds[maxmemory, name] = speed
+                    self.show(f"{what} INCR of {name}", speed, "/s")
+                goal = (bound + 128 * MIB) / MIB if maxmemory else None
+                self.show(f"{what} most memory ever", server.memory_bytes("VmHWM") / MIB, "MiB",
+                          goal)
         self.show("hot 1 %: speed, with maxmemory to without",
                   speeds[bound, "a hot 1 %"] / speeds[0, "a hot 1 %"], "", -0.8)
 
@@ -301,63 +287,55 @@ class Bench:
         keys = self.size(10_000_000)
         print(f"disk: {keys:,} cold counters with keys of 20 bytes")
         for what, name in (("numbered keys", key), ("keys of random digits", mixed)):
-            server = self.server("tallyman", {"appendfsync": "no"})
-            fill(server.port, keys, name)
-            save(server.port)
-            wait_for_rest(server.port)
-            store = folder_bytes(server.folder / "data" / "store")
-            self.show(f"tallyman: {what}", store / keys, "bytes", 48)
-            self.remove(server)
+            with self.server("tallyman", {"appendfsync": "no"}) as server:
+                fill(server.port, keys, name)
+                save(server.port)
+                wait_for_rest(server.port)
+                store = folder_bytes(server.folder / "data" / "store")
+                self.show(f"tallyman: {what}", store / keys, "bytes", 48)
 
     def checkpoint(self):
         """The slices that a shard gives to a large checkpoint."""
         keys = self.size(5_000_000)
         print(f"checkpoint: {keys:,} dirty counters")
         for what, name in (("all slots", "counter:{unit}"), ("one slot", "{{tag}}:{unit}")):
-            server = self.server("tallyman", {"checkpoint-size": "64gb"})
-            count_all(server.port, keys, f"INCR {name}")
-            begun = time.monotonic()
-            save(server.port)
-            self.show(f"{what}: one checkpoint", time.monotonic() - begun, "s")
-            for percentile, goal in (("p50", None), ("p99.9", 1), ("max", None)):
-                slices = float(info(server.port, f"checkpoint_slice_usec_{percentile}"))
-                self.show(f"{what}: CPU of a slice of a shard's thread, {percentile}",
-                          slices / 1000, "ms", goal)
-            self.remove(server)
+            with self.server("tallyman", {"checkpoint-size": "64gb"}) as server:
+                count_all(server.port, keys, f"INCR {name}")
+                begun = time.monotonic()
+                save(server.port)
+                self.show(f"{what}: one checkpoint", time.monotonic() - begun, "s")
+                for percentile, goal in (("p50", None), ("p99.9", 1), ("max", None)):
+                    slices = float(info(server.port, f"checkpoint_slice_usec_{percentile}"))
+                    self.show(f"{what}: CPU of a slice of a shard's thread, {percentile}",
+                              slices / 1000, "ms", goal)
 
     def endless(self):
         """Disk space and writes while the same counters change again and again."""
         keys, seconds = self.size(1_000_000), max(3.0, 60 * self.options.scale)
-        options = {"checkpoint-size": self.size(32 * MIB), "log-segment-size": "16mb"}
+        options = {"checkpoint-size": max(MIB, self.size(32 * MIB)), "log-segment-size": "16mb"}
         print(f"endless: INCR of {keys:,} random counters for {seconds:.0f} s")
-        server = self.server("tallyman", options)
-        count_all(server.port, keys)
-        save(server.port)
-        wait_for_rest(server.port)
-        data, before = server.folder / "data", written_bytes(server.pid)
-        most, halves, changes = folder_bytes(data), [], 0
-        for _ in range(2):
-            end, most_of_half = time.monotonic() + seconds / 2, 0
-            while time.monotonic() < end:
-                changes += count_up(server.port, keys, 1, changes + 1)
-                most_of_half = max(most_of_half, folder_bytes(data))
-            halves.append(most_of_half)
-        most = max(most, *halves)
-        written = written_bytes(server.pid) - before
-        self.show("INCRs", changes / seconds, "/s")
-        self.show("checkpoints", float(info(server.port, "checkpoints")), "")
-        self.show("most disk ever, log included", most / MIB, "MiB")
-        self.show("most disk in the second half to that in the first", halves[1] / halves[0], "",
-                  1.5)
-        # A key of 20 bytes and a number of 8.
-        self.show("bytes written per byte that changed, log included", written / changes / 28, "")
-        self.remove(server)
-
-
-def written_bytes(pid):
-    """Bytes that a process caused to be written to the disk."""
-    text = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
-    return int(text.split("write_bytes: ")[1].split()[0])
+        with self.server("tallyman", options) as server:
+            count_all(server.port, keys)
+            save(server.port)
+            wait_for_rest(server.port)
+            data, before = server.folder / "data", server.written_bytes()
+            most, halves, changes = folder_bytes(data), [], 0
+            for _ in range(2):
+                end, most_of_half = time.monotonic() + seconds / 2, 0
+                while time.monotonic() < end:
+                    changes += count_up(server.port, keys, 1, changes + 1)
+                    most_of_half = max(most_of_half, folder_bytes(data))
+                halves.append(most_of_half)
+            most = max(most, *halves)
+            written = server.written_bytes() - before
+            self.show("INCRs", changes / seconds, "/s")
+            self.show("checkpoints", float(info(server.port, "checkpoints")), "")
+            self.show("most disk ever, log included", most / MIB, "MiB")
+            self.show("most disk in the second half to that in the first",
+                      halves[1] / halves[0], "", 1.5)
+            # A key of 20 bytes and a number of 8.
+            self.show("bytes written per byte that changed, log included",
+                      written / changes / 28, "")
 
 
 STEPS = ("resident", "start", "cold", "disk", "checkpoint", "endless")
@@ -378,10 +356,14 @@ def main():
     steps = [step for step in STEPS if options.only in step]
     if not steps:
         raise SystemExit(f"no step's name contains {options.only!r}: {', '.join(STEPS)}")
+    # So that servers are ended whatever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     bench = Bench(options)
     try:
         for step in steps:
             getattr(bench, step)()
+    except StartFailed as error:
+        raise SystemExit(f"a server did not start: {error}") from error
     finally:
         shutil.rmtree(bench.folder, ignore_errors=True)
     print(f"{bench.missed} goals missed")

@@ -6,6 +6,7 @@ figures that the table shows.
 
 import json
 import statistics
+from collections import Counter
 from dataclasses import asdict, dataclass
 
 from contenders import BASE, OWN, REFERENCE, is_own, shards_name
@@ -30,19 +31,38 @@ class Key:
         return self.row + self.part
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """How a line was measured, each of its rounds."""
+
+    rounds: int
+    seconds: float
+    warm_up: float
+    keys: int
+
+    @property
+    def label(self):
+        """As the head of the table says it."""
+        return (f"{self.rounds} of {self.seconds:g} s after {self.warm_up:g} s of warm-up, "
+                f"{self.keys:,} keys")
+
+
 class Results:
-    """Samples by line and server."""
+    """Samples by line and server, and how each line was measured."""
 
     def __init__(self):
         self.lines = {}
+        self.conditions = {}
 
-    def add(self, key, server, sample):
+    def add(self, key, server, sample, conditions):
         """One more round."""
         self.lines.setdefault(key, {}).setdefault(server, []).append(sample)
+        self.conditions[key] = conditions
 
     def merge(self, other):
         """Lines of the other replace these."""
         self.lines |= other.lines
+        self.conditions |= other.conditions
 
     def sorted(self, rows):
         """Lines in the order of the list of workloads."""
@@ -54,8 +74,9 @@ class Results:
     def save(self, path, head):
         """Writes everything."""
         path.write_text(json.dumps({"head": head, "lines": [
-            {"key": asdict(key), "servers": {server: [asdict(sample) for sample in samples]
-                                             for server, samples in servers.items()}}
+            {"key": asdict(key), "conditions": asdict(self.conditions[key]),
+             "servers": {server: [asdict(sample) for sample in samples]
+                         for server, samples in servers.items()}}
             for key, servers in self.lines.items()]}))
 
     @staticmethod
@@ -63,9 +84,10 @@ class Results:
         """Reads what `save` wrote."""
         results = Results()
         for line in json.loads(path.read_text())["lines"]:
-            results.lines[Key(**line["key"])] = {
-                server: [Sample(**sample) for sample in samples]
-                for server, samples in line["servers"].items()}
+            key = Key(**line["key"])
+            results.conditions[key] = Conditions(**line["conditions"])
+            results.lines[key] = {server: [Sample(**sample) for sample in samples]
+                                  for server, samples in line["servers"].items()}
         return results
 
 
@@ -74,6 +96,12 @@ def median(samples, what):
     values = [getattr(sample, what) for sample in samples]
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def most(samples, what):
+    """The most of all rounds; nothing where nobody measured it."""
+    values = [getattr(sample, what) for sample in samples or []]
+    return max((value for value in values if value is not None), default=None)
 
 
 class View:
@@ -138,7 +166,7 @@ FIGURES = {
     "p99": ("p99 {} ms", False, lambda view: of(view.own, "p99_ms")),
     "p99.9 to peers": ("p99.9 {}x the better peer's", False, View.p999_to_peers),
     "idle bytes": ("{} bytes per idle connection", False,
-                   lambda view: of(view.own, "idle_bytes")),
+                   lambda view: most(view.own, "idle_bytes")),
     "checkpoints": ("{} checkpoints", True,
                     lambda view: view.fewest(view.own, "checkpoints")),
 }
@@ -182,9 +210,9 @@ COLUMNS = ("workload", "pipeline", "appendfsync", "server", "per second", "sprea
 LEFT = ("workload", "appendfsync", "server")
 
 
-def told(samples, what, form):
-    """The median as text."""
-    value = median(samples, what)
+def told(samples, what, form, figure=median):
+    """The median, or another figure of all rounds, as text."""
+    value = figure(samples, what)
     return "" if value is None else form.format(value)
 
 
@@ -217,15 +245,50 @@ def table(results, rows, shards):
                 told(samples, "p50_ms", "{:.3f}"), told(samples, "p99_ms", "{:.3f}"),
                 told(samples, "p999_ms", "{:.3f}"), told(samples, "cpu_us", "{:.2f}"),
                 told(samples, "client_us", "{:.2f}"), ratio, among,
-                told(samples, "share", "{:.0%}"), told(samples, "idle_bytes", "{:,.0f}"),
+                told(samples, "share", "{:.0%}"), told(samples, "idle_bytes", "{:,.0f}", most),
                 told(samples, "checkpoints", "{:g}"))) + " |")
     return lines
 
 
+def not_measured(found, rows):
+    """How many goals of each row have no verdict, of the rows where there are some."""
+    judged = Counter(verdict.key.row for verdict in found)
+    counts = {row.name: sum(sum(fsync in row.fsyncs for fsync in goal.fsyncs)
+                            * len(goal.pipelines or row.pipelines) for goal in row.goals)
+              for row in rows}
+    return {name: count - judged[name] for name, count in counts.items() if count > judged[name]}
+
+
+def rounds(results, rows):
+    """How the lines were measured: what most have in common, then what differs, with the names."""
+    groups = {}
+    for key, _ in results.sorted(rows):
+        groups.setdefault(results.conditions[key], []).append(key)
+    if not groups:
+        return "nothing was measured"
+    usual = max(groups, key=lambda conditions: len(groups[conditions]))
+    others = [f"{conditions.label}: {', '.join(names(keys, results))}"
+              for conditions, keys in groups.items() if conditions != usual]
+    return f"rounds: {'; '.join([usual.label, *others])}"
+
+
+def names(keys, results):
+    """Names of lines: of the whole row, where all its lines were measured in the same way."""
+    ways = {}
+    for key, conditions in results.conditions.items():
+        ways.setdefault(key.row, set()).add(conditions)
+    return dict.fromkeys(key.row if len(ways[key.row]) == 1 else
+                         f"{key.label} (pipeline {key.pipeline}, {key.fsync})" for key in keys)
+
+
 def goals(results, rows, shards):
-    """Markdown: a line per goal, and how many are met."""
+    """Markdown: a line per goal that was measured, how many are met, and what is missing."""
     found = verdicts(results, rows, shards)
-    lines = [f"{sum(verdict.met for verdict in found)} of {len(found)} goals met.", ""]
+    lines = [f"{sum(verdict.met for verdict in found)} of {len(found)} goals met."]
+    if missing := not_measured(found, rows):
+        names = [f"{name} ({count})" if count > 1 else name for name, count in missing.items()]
+        lines += ["", f"{sum(missing.values())} goals not measured: {', '.join(names)}."]
+    lines.append("")
     if found:
         lines += ["| workload | pipeline | appendfsync | goal |", "| --- | ---: | --- | --- |"]
     lines += [f"| {verdict.key.label} | {verdict.key.pipeline} | {verdict.key.fsync} | "

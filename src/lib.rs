@@ -76,7 +76,7 @@
 //! - [`worker`]: the core of a shard thread, and its runner. Imports all above.
 //! - [`residency`]: from rows to keys that hibernate. Imports `keyspace`, `store`.
 //! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`,
-//!   `residency`.
+//!   `residency`, `limits`.
 //! - [`check`]: reads a whole data folder. Imports `keyspace` (its codecs), `log`, `store`,
 //!   `limits`.
 //! - [`backup`]: copies one, while it is used too. Imports `check`, `log`, `store`, `limits`.

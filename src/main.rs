@@ -15,6 +15,12 @@ use tallyman::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // In every profile, whether panics unwind there or not.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
     match invocation(std::env::args_os()) {
         Ok(Invocation::Serve { settings, file }) => serve(*settings, file),
         Ok(Invocation::Check(folder)) => tools::run_check(&folder),

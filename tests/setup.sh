@@ -32,6 +32,12 @@ set_up_redis_tools() {
     fi
 }
 
+# The folder that cargo builds into.
+target_folder() {
+    cargo metadata --format-version 1 --no-deps --locked |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
+}
+
 set_up_valgrind() {
     command -v valgrind > /dev/null || install_packages valgrind
 }

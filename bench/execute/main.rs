@@ -1,9 +1,10 @@
 //! What a command costs on its way through a shard thread, without sockets and threads: reading the
 //! request, running it, sealing, the log's record, and the reply at the gate.
 //!
-//! Run: `cargo run --release --example execute -- WORKLOAD PIPELINE COMMANDS`; `--list` shows the
-//! workloads. Prints nanoseconds per command. `bench/instructions` runs it under callgrind: counts
-//! of instructions show a regression on a noisy machine as well.
+//! Run: `cargo run --release --example execute -- WORKLOAD PIPELINE UNITS`; `--list` shows the
+//! workloads. A unit is one command; of a block, all of it. Prints nanoseconds per unit.
+//! `bench/instructions` runs it under callgrind: counts of instructions show a regression on a
+//! noisy machine as well.
 
 mod single;
 
@@ -40,7 +41,7 @@ const TURNS_MAX: usize = 256;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [workload, pipeline, commands] = arguments.as_slice() else {
+    let [workload, pipeline, units] = arguments.as_slice() else {
         for (name, _) in WORKLOADS {
             println!("{name}");
         }
@@ -48,8 +49,8 @@ fn main() {
     };
     let found = WORKLOADS.iter().find(|(name, _)| name == workload);
     let (_, template) = found.unwrap_or_else(|| panic!("there is no workload {workload:?}"));
-    let pipeline: usize = pipeline.parse().expect("a number of commands");
-    let units: usize = commands.parse().expect("a number of commands");
+    let pipeline: usize = pipeline.parse().expect("a number of units");
+    let units: usize = units.parse().expect("a number of units");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut single = Single::start(&folder.path().join("log"));
     let turns = units.div_ceil(pipeline * CLIENTS).max(1);

@@ -33,6 +33,21 @@ const FILLING: &[(&str, &str)] = &[
     ),
 ];
 
+/// Numbers that look random, the same in each run.
+#[derive(Clone, Copy)]
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    /// The next one.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
 /// See above.
 pub struct Single {
     /// The shard's thread.
@@ -40,7 +55,7 @@ pub struct Single {
     log: Log,
     manual: Manual,
     conns: Vec<ConnId>,
-    random: u64,
+    random: Numbers,
 }
 
 impl Single {
@@ -108,16 +123,12 @@ impl Single {
             log,
             manual,
             conns,
-            random: 1,
+            random: Numbers(1),
         }
     }
 
     fn key(&mut self) -> String {
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        format!("{:012}", (self.random >> 33) % KEYS)
+        format!("{:012}", self.random.below(KEYS))
     }
 
     /// So many units of a template: ` | ` separates commands; `#` is a random key's number, `@` one

@@ -20,8 +20,8 @@ use tallyman::store::{
     Deep, FjallStore, KeyOf, Meta, RowChange, RowKey, Slice, Store, StoreOptions, Sweep,
 };
 
-use crate::single::Single;
-use crate::{Numbers, folder};
+use crate::folder;
+use crate::single::{Numbers, Single};
 
 /// Payload of a turn with one INCR, about.
 const PAYLOAD_BYTES: usize = 40;

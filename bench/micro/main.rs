@@ -1,9 +1,9 @@
 //! Micro-benches of the parts that a command passes: request reading, execution, sealing, reply
 //! writing, log append, group commit, checkpoint, cold read.
 //!
-//! Run: `cargo bench --bench micro`, or `cargo bench --bench micro -- WORD` for some of them. Data
-//! lies in the build folder, so the disk is the one that is built on. Counts of instructions
-//! (`bench/instructions`) are steadier on a busy machine.
+//! Run: `cargo bench --features criterion --bench micro`, `-- WORD` for some. Data lies in the build
+//! folder, so the disk is the one that is built on. Counts of instructions (`bench/instructions`)
+//! are steadier on a busy machine.
 
 mod disk;
 mod memory;
@@ -36,17 +36,4 @@ fn main() {
 /// A folder that goes with the value.
 fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder")
-}
-
-/// Numbers that look random, the same in each run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
 }

@@ -53,3 +53,4 @@ pub use sweep::{SweepCursor, SweepPause, Swept};
 pub use turn::Wait;
 pub use txn::Txn;
 pub use value::{Kind, Value, ValueRef, parse_counter};
+pub use warm::Warmed;

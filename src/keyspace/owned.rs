@@ -28,6 +28,7 @@ use crate::keyspace::tokens::{TokenSource, Tokens};
 use crate::keyspace::turn::{Touch, Turn, What};
 use crate::keyspace::undo::Undo;
 use crate::keyspace::value::{Value, ValueRef};
+use crate::keyspace::warm::Warmed;
 use crate::keyspace::watched::Watched;
 use crate::sim::{self, Fault};
 
@@ -78,6 +79,8 @@ pub struct Keyspace {
     pub(super) seed: u64,
     pub(super) now_ms: u64,
     pub(super) undo: Undo,
+    /// The running command's key, if slot and hash are known already.
+    pub(super) warmed: Option<Warmed>,
     pub(super) stats: KeyspaceStats,
     pub(super) active_expiry: bool,
     pub(super) listpack_limits: (usize, usize),
@@ -136,6 +139,7 @@ impl Keyspace {
             seed: origin.seed,
             now_ms: 0,
             undo: Undo::default(),
+            warmed: None,
             stats: KeyspaceStats::default(),
             active_expiry: true,
             listpack_limits: LISTPACK_LIMITS_DEFAULT,
@@ -157,8 +161,10 @@ impl Keyspace {
     }
 
     /// The key with its slot and hash.
+    #[inline]
     pub fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
-        Key::new(bytes, self.seed)
+        let warmed = self.warmed.and_then(|warmed| warmed.key(bytes));
+        warmed.unwrap_or_else(|| Key::new(bytes, self.seed))
     }
 
     /// The same for a key that was stored.

@@ -58,6 +58,12 @@ impl Pipeline {
         self.ends.is_empty()
     }
 
+    /// How many were taken.
+    #[inline]
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
     /// Whether all that were read were taken.
     #[inline]
     pub fn is_used_up(&self) -> bool {

@@ -1,13 +1,15 @@
 //! One connection as its thread sees it.
 
+use std::sync::Arc;
+
 use crate::command::LastFound;
 use crate::command::spec::Across;
-use crate::conn::reply_queue::{Place, ReplyQueue};
+use crate::conn::reply_queue::{Place as ReplyPlace, ReplyQueue};
 use crate::keyspace::Wait;
 use crate::resp::Protocol;
 use crate::resp::decode::Decoder;
 use crate::route::ShardSet;
-use crate::session::{Block, Session};
+use crate::session::{Block, Client, ReplyMode, Session};
 use crate::shard::mailbox::{Call, ConnId, ShardId};
 use crate::sim;
 
@@ -23,7 +25,7 @@ pub enum Barrier {
     /// WAIT or WAITAOF.
     Durable {
         /// Place of the reply.
-        place: Place,
+        place: ReplyPlace,
         /// Position to wait for.
         lsn: Option<u64>,
         /// The reply's first element when it is reached.
@@ -36,14 +38,14 @@ pub enum Barrier {
         until_ms: u64,
     },
     /// The server does something for it; the reply's place.
-    Server(Place),
+    Server(ReplyPlace),
 }
 
 /// A fan-out whose parts come in.
 #[derive(Debug)]
 pub struct Fan {
     /// Place of the reply.
-    pub place: Place,
+    pub place: ReplyPlace,
     /// How parts become one.
     pub across: Across,
     /// Protocol of the reply.
@@ -90,7 +92,7 @@ pub struct Conn {
     /// How many calls each shard has not answered yet; those of a fan-out do not count.
     calls_away: Vec<(ShardId, usize)>,
     /// Places of replies that CLIENT REPLY suppresses.
-    pub(super) suppressed: Vec<Place>,
+    pub(super) suppressed: Vec<ReplyPlace>,
     /// Nothing more is read or run; closed when everything is sent.
     pub closing: bool,
     /// The client will send nothing more; closed when what it sent is answered.
@@ -104,6 +106,109 @@ pub struct Conn {
     pub(super) more: bool,
     /// Told to the simulator alone.
     pub(super) requests: sim::Requests,
+}
+
+/// A connection that has nothing but its client's choices: most connections, most of the time.
+pub struct Resting {
+    pub(super) id: ConnId,
+    pub(super) client: Arc<Client>,
+    database: usize,
+    protocol: Protocol,
+    authenticated: bool,
+    requests: sim::Requests,
+}
+
+/// A place for a connection.
+#[derive(Default)]
+pub(super) enum Place {
+    /// Nobody's.
+    #[default]
+    Free,
+    /// A connection in use.
+    Busy(Box<Conn>),
+    /// One that takes less memory until it is used.
+    Resting(Box<Resting>),
+}
+
+impl Resting {
+    /// A fresh connection.
+    pub(super) fn new(id: ConnId, session: &Session) -> Resting {
+        Resting {
+            id,
+            client: session.client.clone(),
+            database: session.database,
+            protocol: session.protocol,
+            authenticated: session.authenticated,
+            requests: sim::Requests::default(),
+        }
+    }
+
+    /// The same, to be used.
+    fn wake(self) -> Box<Conn> {
+        let mut session = Session::new(self.client, self.authenticated);
+        session.database = self.database;
+        session.protocol = self.protocol;
+        let mut conn = Conn::new(self.id, session);
+        conn.requests = self.requests;
+        Box::new(conn)
+    }
+}
+
+impl Place {
+    /// Whose it is.
+    pub(super) fn id(&self) -> Option<ConnId> {
+        match self {
+            Place::Free => None,
+            Place::Busy(conn) => Some(conn.id),
+            Place::Resting(resting) => Some(resting.id),
+        }
+    }
+
+    /// The client's record.
+    pub(super) fn client(&self) -> Option<&Arc<Client>> {
+        match self {
+            Place::Free => None,
+            Place::Busy(conn) => Some(&conn.session.client),
+            Place::Resting(resting) => Some(&resting.client),
+        }
+    }
+
+    /// The connection, unless it rests.
+    pub(super) fn busy(&mut self) -> Option<&mut Conn> {
+        match self {
+            Place::Busy(conn) => Some(conn),
+            _ => None,
+        }
+    }
+
+    /// The connection; it rests no more.
+    pub(super) fn awake(&mut self) -> Option<&mut Conn> {
+        *self = match std::mem::take(self) {
+            Place::Resting(resting) => Place::Busy(resting.wake()),
+            place => place,
+        };
+        self.busy()
+    }
+
+    /// Takes the connection out; it rests no more.
+    pub(super) fn take(&mut self) -> Option<Box<Conn>> {
+        match std::mem::take(self) {
+            Place::Free => None,
+            Place::Busy(conn) => Some(conn),
+            Place::Resting(resting) => Some(resting.wake()),
+        }
+    }
+
+    /// Lets the connection rest, if it has nothing to remember.
+    pub(super) fn rest(&mut self) {
+        if let Place::Busy(conn) = self
+            && conn.can_rest()
+        {
+            let mut resting = Resting::new(conn.id, &conn.session);
+            resting.requests = conn.requests;
+            *self = Place::Resting(Box::new(resting));
+        }
+    }
 }
 
 /// So many bytes are read ahead of a request that has to wait.
@@ -176,6 +281,23 @@ impl Conn {
         self.may_read() && !self.is_done() && self.barrier.is_none()
     }
 
+    /// Whether nothing but its client's choices would be lost with it.
+    fn can_rest(&self) -> bool {
+        let session = &self.session;
+        let plain = session.block.is_none()
+            && session.watched.is_empty()
+            && session.reply_mode == ReplyMode::On
+            && !session.monitor;
+        let unused = self.decoder.is_at_start()
+            && self.input.is_empty()
+            && self.queue.is_empty()
+            && self.outgoing.is_empty()
+            && self.suppressed.is_empty()
+            && self.calls_away.iter().all(|(_, calls)| *calls == 0);
+        let expected = self.in_turn || self.gate_lsn != 0 || self.more || self.fetch.is_some();
+        plain && unused && !expected && self.barrier.is_none() && !self.closing && !self.eof
+    }
+
     /// Whether it waits for something that is under way.
     pub fn is_busy(&self) -> bool {
         self.barrier.is_some()
@@ -229,7 +351,7 @@ impl Conn {
     }
 
     /// The reply for a place is here.
-    pub(super) fn fill(&mut self, place: Place, bytes: &[u8], wait: Wait) {
+    pub(super) fn fill(&mut self, place: ReplyPlace, bytes: &[u8], wait: Wait) {
         match self
             .suppressed
             .iter()

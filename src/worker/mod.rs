@@ -9,6 +9,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -17,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{AppendFsync, Reader};
 use crate::keyspace::codec::BatchBuilder;
 use crate::keyspace::owned::KeyspaceStats;
-use crate::keyspace::{Keyspace, Wait};
+use crate::keyspace::{Keyspace, Wait, Warmed};
 use crate::limits::LOG_BLOCK_BYTES;
 use crate::log::{Batch, Log, SyncMode, alone_bytes};
 use crate::metrics::ShardMetrics;
@@ -27,7 +28,7 @@ use crate::session::{Client, Session, Shared};
 use crate::shard::mailbox::{Answers, ConnId, Message, ShardId};
 use crate::shard::{Room, Space};
 use crate::sim;
-use crate::worker::conn::Conn;
+use crate::worker::conn::{Conn, Place, Resting};
 use crate::worker::input_gate::{InputGate, ReadSink};
 use crate::worker::lending::{Coordinator, Held};
 use crate::worker::sweep::Sweeping;
@@ -110,10 +111,16 @@ pub struct Worker {
     control: ControlSink,
     /// The shard; away while lent.
     keyspace: Option<Box<Keyspace>>,
-    conns: Vec<Option<Box<Conn>>>,
+    conns: Vec<Place>,
+    /// When connections were last looked at that could rest.
+    rested_ms: u64,
     free: Vec<u32>,
     /// Requests of the connection whose requests run.
     pipeline: Pipeline,
+    /// What was computed of their keys.
+    warmed: Vec<Option<Warmed>>,
+    /// The same of the request that runs.
+    next_warmed: Option<Warmed>,
     /// Connections with replies that wait for the running turn.
     turn_conns: Vec<ConnId>,
     /// Replies for other threads, made in this turn.
@@ -174,6 +181,8 @@ struct Allowance {
     used: u64,
 }
 
+/// A connection rests after so long without use, in ms.
+const REST_MS: u64 = 1_000;
 /// Bytes that logging an expired key takes, roughly.
 const EXPIRY_EFFECT_BYTES: u64 = 128;
 /// What a record takes beside its payload, at most: headers, and padding to whole blocks.
@@ -278,8 +287,11 @@ impl Worker {
             control: parts.control,
             keyspace: Some(parts.keyspace),
             conns: Vec::new(),
+            rested_ms: 0,
             free: Vec::new(),
             pipeline: Pipeline::default(),
+            warmed: Vec::new(),
+            next_warmed: None,
             turn_conns: Vec::new(),
             answers: Vec::new(),
             monitor_lines: Vec::new(),
@@ -341,7 +353,7 @@ impl Worker {
     pub fn connect(&mut self, client: Arc<Client>) -> ConnId {
         let authenticated = self.settings.current().requirepass.is_empty();
         let index = self.free.pop().unwrap_or_else(|| {
-            self.conns.push(None);
+            self.conns.push(Place::Free);
             self.conns.len() as u32 - 1
         });
         let id = ConnId {
@@ -349,7 +361,7 @@ impl Worker {
             client: client.id,
         };
         let session = Session::new(client.clone(), authenticated);
-        self.conns[index as usize] = Some(Box::new(Conn::new(id, session)));
+        self.conns[index as usize] = Place::Resting(Box::new(Resting::new(id, &session)));
         self.metrics.connections.raise(1);
         self.shared.clients.add(client);
         id
@@ -374,44 +386,94 @@ impl Worker {
     }
 
     fn take(&mut self, id: ConnId) -> Option<Box<Conn>> {
+        self.place(id)?.take()
+    }
+
+    /// The place of a connection, if it is still there.
+    fn place(&mut self, id: ConnId) -> Option<&mut Place> {
         let place = self.conns.get_mut(id.index as usize)?;
-        if place.as_ref().is_some_and(|conn| conn.id == id) {
-            place.take()
-        } else {
-            None
-        }
+        (place.id() == Some(id)).then_some(place)
     }
 
     fn put_back(&mut self, conn: Box<Conn>) {
         let index = conn.id.index as usize;
-        self.conns[index] = Some(conn);
+        self.conns[index] = Place::Busy(conn);
     }
 
     /// The connection, if it is still there.
     pub fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
-        let conn = self.conns.get_mut(id.index as usize)?.as_deref_mut()?;
-        (conn.id == id).then_some(conn)
+        self.place(id)?.awake()
+    }
+
+    /// The connection, if it is still there and does not rest.
+    fn busy(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.place(id)?.busy()
+    }
+
+    /// The record of a connection's client.
+    pub fn client(&mut self, id: ConnId) -> Option<Arc<Client>> {
+        self.place(id)?.client().cloned()
+    }
+
+    /// Whether a request that was read waits to be run.
+    pub fn has_input(&mut self, id: ConnId) -> bool {
+        self.busy(id).is_some_and(|conn| conn.has_input())
+    }
+
+    /// Whether a connection is gone or can be closed: it is closing, and everything was sent.
+    pub fn is_done(&mut self, id: ConnId) -> bool {
+        match self.place(id) {
+            None => true,
+            Some(place) => place.busy().is_some_and(|conn| conn.is_done()),
+        }
+    }
+
+    /// Whether a connection waits for something, or shows what others do.
+    pub fn is_waiting(&mut self, id: ConnId) -> bool {
+        let waits = |conn: &mut Conn| conn.session.monitor || conn.is_busy();
+        self.busy(id).is_some_and(waits)
+    }
+
+    /// Whether a connection rests.
+    #[cfg(test)]
+    fn rests(&mut self, id: ConnId) -> bool {
+        matches!(self.place(id), Some(Place::Resting(_)))
+    }
+
+    /// Lets connections rest that were not used for a while.
+    fn rest_conns(&mut self) {
+        if self.now_ms < self.rested_ms.saturating_add(REST_MS) {
+            return;
+        }
+        self.rested_ms = self.now_ms;
+        let now_ms = self.now_ms;
+        for place in &mut self.conns {
+            let active_ms = place.busy().map_or(u64::MAX, |conn| {
+                conn.session.client.active_ms.load(Ordering::Relaxed)
+            });
+            if active_ms.saturating_add(REST_MS) <= now_ms {
+                place.rest();
+            }
+        }
     }
 
     /// Ids of all connections.
     pub fn conn_ids(&self) -> Vec<ConnId> {
-        self.conns.iter().flatten().map(|conn| conn.id).collect()
+        self.conns.iter().filter_map(Place::id).collect()
     }
 
     /// Whether the runner should read from its socket.
     pub fn may_read(&mut self, id: ConnId) -> bool {
-        let stopping = self
-            .shared
-            .stopping
-            .load(std::sync::atomic::Ordering::Relaxed);
-        self.conn(id)
-            .is_some_and(|conn| !stopping && conn.may_read())
+        let stopping = self.shared.stopping.load(Ordering::Relaxed);
+        let place = self.place(id).filter(|_| !stopping);
+        place.is_some_and(|place| place.busy().is_none_or(|conn| conn.may_read()))
     }
 
     /// Released bytes of a connection.
     pub fn output(&mut self, id: ConnId) -> Option<crate::conn::gate::Released<'_>> {
+        self.adopt_sync_mode();
         let released_lsn = self.log.released_lsn();
-        Some(self.conn(id)?.queue.gate().release(released_lsn))
+        Some(self.busy(id)?.queue.gate().release(released_lsn))
     }
 
     /// So many released bytes were sent.
@@ -486,16 +548,12 @@ impl Worker {
     /// Ends the turn: queues its effects in the log, and lets go what waited for their position.
     pub fn seal(&mut self) {
         self.metrics.turns.add(1);
+        self.adopt_sync_mode();
         let effects = self
             .keyspace
             .as_mut()
             .filter(|keyspace| keyspace.has_effects());
         if let Some(keyspace) = effects {
-            // What was set is true of the next write already.
-            let mode = sync_mode(self.settings.current().appendfsync);
-            if self.log.sync_mode() != mode {
-                self.log.set_sync(mode);
-            }
             let mut batch = BatchBuilder::default();
             keyspace.seal(&mut batch);
             let lsn = append(
@@ -532,6 +590,15 @@ impl Worker {
         }
         self.ask_for_shards();
         self.publish();
+    }
+
+    /// Tells the log how replies wait, where that was set. What was set is true of the next write,
+    /// so the log knows before anybody hears that it was set.
+    fn adopt_sync_mode(&mut self) {
+        let mode = sync_mode(self.settings.current().appendfsync);
+        if self.log.sync_mode() != mode {
+            self.log.set_sync(mode);
+        }
     }
 
     /// What waited for the turn waits for `lsn` now.
@@ -678,11 +745,7 @@ impl Worker {
             let bytes = budget as u64 * EXPIRY_EFFECT_BYTES;
             // Without room for its effects expiry waits; commands do not see what is past its time.
             // While the server stands still nothing may change.
-            let due = due
-                && !self
-                    .shared
-                    .stopping
-                    .load(std::sync::atomic::Ordering::Relaxed);
+            let due = due && !self.shared.stopping.load(Ordering::Relaxed);
             if due && self.allowance.take(bytes, true) == Room::Granted {
                 complete = keyspace.expire(budget);
                 self.allowance.give_back(bytes);
@@ -701,6 +764,7 @@ impl Worker {
                 let _ = freeing.spawn(move || drop(dropped));
             }
         }
+        self.rest_conns();
         self.make_room();
         complete &= !self.more_room_at_hand();
         self.check_timed();

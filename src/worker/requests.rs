@@ -160,7 +160,9 @@ impl Worker {
                 pipeline.read(&buffer[from..], &limits);
                 self.warm(conn, &pipeline, &buffer[from..]);
             }
+            let number = pipeline.taken();
             let (args, end) = if let Some((args, end)) = pipeline.take(&buffer[from..]) {
+                self.next_warmed = self.warmed.get(number).copied().flatten();
                 (args, from + end)
             } else {
                 match decoder.decode(&buffer[at..], &limits) {
@@ -196,6 +198,7 @@ impl Worker {
         }
         conn.decoder = decoder;
         self.pipeline = pipeline;
+        self.next_warmed = None;
         self.note_requests(conn, commands, buffer.len() - at);
         if conn.closing { buffer.len() } else { at }
     }
@@ -215,14 +218,13 @@ impl Worker {
 
     /// Brings near what a pipeline will look at. Most commands have one key, behind their name;
     /// to look for another word there does no harm.
-    fn warm(&self, conn: &Conn, pipeline: &Pipeline, buffer: &[u8]) {
+    fn warm(&mut self, conn: &Conn, pipeline: &Pipeline, buffer: &[u8]) {
+        self.warmed.clear();
         if let Some(keyspace) = &self.keyspace
             && pipeline.len() > 1
         {
-            let keys = pipeline
-                .requests(buffer)
-                .filter_map(|request| request.try_get(1));
-            keyspace.warm(conn.session.database, keys);
+            let keys = pipeline.requests(buffer).map(|request| request.try_get(1));
+            keyspace.warm(conn.session.database, keys, &mut self.warmed);
         }
     }
 
@@ -425,7 +427,10 @@ impl Worker {
                 held.commands_left = held.commands_left.saturating_sub(1);
                 Owners::Several(&mut held.keyspaces)
             }
-            (None, Some(keyspace)) => Owners::One(keyspace),
+            (None, Some(keyspace)) => {
+                keyspace.set_warmed(self.next_warmed);
+                Owners::One(keyspace)
+            }
             (None, None) => return Flow::Again,
         };
         let allowance = &mut self.allowance;
@@ -446,6 +451,9 @@ impl Worker {
             }
             (wait, ended)
         });
+        if let Some(keyspace) = &mut self.keyspace {
+            keyspace.set_warmed(None);
+        }
         match ended {
             Ended::Later => {
                 self.wants_space = true;

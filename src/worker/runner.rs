@@ -367,13 +367,11 @@ impl Local {
         }
         let mut worker = self.worker.borrow_mut();
         for id in worker.conn_ids() {
-            let Some(conn) = worker.conn(id) else {
+            let Some(client) = worker.client(id) else {
                 continue;
             };
-            let client = &conn.session.client;
             let idle_ms = now_ms.saturating_sub(client.active_ms.load(Ordering::Relaxed));
-            let waits =
-                client.blocked.load(Ordering::Relaxed) || conn.session.monitor || conn.is_busy();
+            let waits = client.blocked.load(Ordering::Relaxed) || worker.is_waiting(id);
             if idle_ms > timeout_ms && !waits {
                 client.killed.store(true, Ordering::Relaxed);
                 self.wake(id);
@@ -397,7 +395,7 @@ impl Local {
         }
         let mut worker = self.worker.borrow_mut();
         worker.begin_turn();
-        if worker.conn(id).is_some_and(|conn| conn.has_input()) {
+        if worker.has_input(id) {
             worker.resume(id);
         }
         drop(worker);
@@ -416,11 +414,7 @@ impl Local {
             }
         }
         self.after();
-        let done = self
-            .worker
-            .borrow_mut()
-            .conn(id)
-            .is_none_or(|conn| conn.is_done());
+        let done = self.worker.borrow_mut().is_done(id);
         if done { Poll::Ready(()) } else { Poll::Pending }
     }
 

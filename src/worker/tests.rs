@@ -353,6 +353,63 @@ fn replies_wait_for_their_keys_last_write_and_for_nothing_else() {
 }
 
 #[test]
+fn the_first_write_after_always_was_set_waits() {
+    for from in ["no", "everysec"] {
+        let mut village = Village::start(&SimDisk::new(1), 2);
+        let (peer, other) = (village.connect(0), village.connect(1));
+        let key = &keys(2)[1];
+        village.call(peer, &format!("CONFIG SET appendfsync {from}\n"));
+        village.send(other, &format!("SET {key} 1\n"));
+        assert_eq!(village.output(other), "+OK\r\n", "{from} waits for nothing");
+        village.send(peer, "CONFIG SET appendfsync always\n");
+        assert_eq!(village.output(peer), "+OK\r\n");
+        village.send(other, &format!("SET {key} 2\n"));
+        assert_eq!(village.output(other), "", "after {from}");
+        village.settle();
+        assert_eq!(village.output(other), "+OK\r\n");
+    }
+}
+
+#[test]
+fn a_connection_that_rests_is_what_it_was() {
+    let mut village = Village::start(&SimDisk::new(1), 2);
+    let peer = village.connect(0);
+    let key = &keys(2)[0];
+    let rests = |village: &mut Village| {
+        village.clock.advance_ms(2_500);
+        village.workers[0].begin_turn();
+        while !village.workers[0].tick(100) {}
+        village.workers[0].rests(peer.id)
+    };
+    assert!(rests(&mut village), "fresh");
+    village.call(
+        peer,
+        &format!("HELLO 3\nSELECT 1\nSET {key} 5\nCLIENT SETNAME me\n"),
+    );
+    assert!(!village.workers[0].rests(peer.id), "in use");
+    assert!(rests(&mut village));
+    assert_eq!(village.call(peer, "GET nothing\n"), "_\r\n", "RESP3 still");
+    assert_eq!(
+        village.call(peer, &format!("GET {key}\n")),
+        "$1\r\n5\r\n",
+        "database 1 still"
+    );
+    assert_eq!(village.call(peer, "CLIENT GETNAME\n"), "$2\r\nme\r\n");
+    // What it has to remember keeps it up.
+    for (busy, done) in [
+        ("MULTI\nPING\n", "DISCARD\n"),
+        ("WATCH a\n", "UNWATCH\n"),
+        ("CLIENT REPLY OFF\n", "CLIENT REPLY ON\n"),
+        ("*1\n$4\nPI", "NG\n"),
+    ] {
+        village.call(peer, busy);
+        assert!(!rests(&mut village), "{busy}");
+        village.call(peer, done);
+        assert!(rests(&mut village), "{done}");
+    }
+}
+
+#[test]
 fn a_refusal_waits_for_what_it_tells() {
     let mut village = Village::start(&SimDisk::new(1), 1);
     let (writer, reader) = (village.connect(0), village.connect(0));
@@ -391,6 +448,47 @@ fn pipelines_over_shards_keep_their_order() {
     let wanted = "1 1 OK 8 *3 8 5 6 OK QUEUED QUEUED *2 6 7 6 3 0 ";
     assert!(told.starts_with(wanted), "{told}\nwanted {expected}");
     assert!(told.ends_with("PONG "), "{told}");
+}
+
+/// What a pipeline's requests need is looked for before they run: in the plain form, and in
+/// others; where the second word is a key, or none; over what one reading takes.
+#[test]
+fn a_long_pipeline_answers_what_its_requests_would_answer_one_by_one() {
+    let mut lines = Vec::new();
+    for number in 0..70 {
+        let key = format!("k{}", number % 7);
+        lines.push(match number % 10 {
+            0 => format!("SET {key} {number}"),
+            1 => format!("MSET {key} x k{} {number}", number % 3),
+            2 => "PING".to_owned(),
+            3 => format!("ECHO {key}"),
+            4 => "SELECT 1".to_owned(),
+            5 => format!("SET {key} of-another-database"),
+            6 => "SELECT 0".to_owned(),
+            7 => format!("DEL {key}"),
+            8 => format!("GET k{}", number % 3),
+            _ => format!("INCR counter{}", number % 4),
+        });
+    }
+    for shards in 1..=3 {
+        let start = || Village::start(&SimDisk::new(1), shards);
+        let (mut plain, mut single) = (start(), start());
+        let (peer, other) = (plain.connect(0), single.connect(0));
+        let encoded: Vec<u8> = lines.iter().flat_map(|line| encoded(line)).collect();
+        plain.workers[0].begin_turn();
+        plain.workers[0].receive(peer.id, &encoded);
+        plain.settle();
+        let lines = lines.iter().map(|line| format!("{line}\n"));
+        let expected: String = lines.map(|line| single.call(other, &line)).collect();
+        assert_eq!(plain.output(peer), expected, "{shards} shards");
+    }
+}
+
+fn encoded(line: &str) -> Vec<u8> {
+    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    let mut bytes = Vec::new();
+    crate::resp::encode::encode_command(&words, &mut bytes);
+    bytes
 }
 
 #[test]

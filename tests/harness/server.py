@@ -173,6 +173,24 @@ class Server:
         text = self.log_path.read_bytes()[-bytes_max:]
         return text.decode(errors="replace")
 
+    def memory_bytes(self, what="VmRSS"):
+        """The process's resident memory: now, or as `VmHWM` the most that it ever was."""
+        return self._proc("status", what) * 1024
+
+    def written_bytes(self):
+        """Bytes that the process caused to be written to the disk."""
+        return self._proc("io", "write_bytes")
+
+    def cpu_seconds(self):
+        """User and system time of the process so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _proc(self, file, name):
+        """The number behind a name, as the kernel tells it of the process."""
+        lines = Path(f"/proc/{self.pid}/{file}").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
+
     def running(self):
         """True while the process has not ended."""
         return self.process is not None and self.process.poll() is None

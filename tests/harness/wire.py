@@ -107,6 +107,11 @@ class Wire:
             if not isinstance(reply, Push):
                 return reply
 
+    def info(self, section="everything"):
+        """The fields of INFO, as text."""
+        text = self.call("INFO", section).decode()
+        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
     def pipeline(self, commands):
         """All commands in one write; the list of their replies."""
         self.send(b"".join(encode(*command) for command in commands))

@@ -293,6 +293,16 @@ fn shared(shards: usize, machine: &Machine) -> Arc<Shared> {
     Shared::alone(settings, shards)
 }
 
+/// What the checkpoint knows of databases.
+fn database_map(recovered: &Recovered) -> DatabaseMap {
+    let map = recovered.keyspaces[0].databases();
+    DatabaseMap {
+        ids: map.ids().to_vec(),
+        next: map.next(),
+        dead: recovered.dead_databases.clone(),
+    }
+}
+
 impl World {
     fn open(
         machine: Machine,
@@ -304,34 +314,25 @@ impl World {
         let shared = shared(shards, &machine);
         let wishes: Arc<Mutex<Vec<Control>>> = Arc::default();
         let reads: Reads = Arc::default();
-        let map = recovered.keyspaces[0].databases();
-        let databases = DatabaseMap {
-            ids: map.ids().to_vec(),
-            next: map.next(),
-            dead: recovered.dead_databases.clone(),
-        };
+        let databases = database_map(&recovered);
         let store: Arc<dyn Store> = machine.store.clone();
-        let workers = recovered
-            .keyspaces
-            .into_iter()
-            .enumerate()
-            .map(|(id, keyspace)| {
-                let wishes = wishes.clone();
-                let reads = reads.clone();
-                Worker::new(Parts {
-                    id,
-                    routes: plan.routes,
-                    shared: shared.clone(),
-                    log: log.clone(),
-                    clock: clock.clone(),
-                    keyspace,
-                    control: Arc::new(move |wish| wishes.lock().expect("one thread").push(wish)),
-                    reads: Some(Arc::new(move |shard, read| {
-                        reads.lock().expect("one thread").push((shard, read));
-                    })),
-                    seed: plan.seed + id as u64,
-                })
-            });
+        let keyspaces = recovered.keyspaces.into_iter().enumerate();
+        let workers = keyspaces.map(|(id, keyspace)| {
+            let (wishes, reads) = (wishes.clone(), reads.clone());
+            Worker::new(Parts {
+                id,
+                routes: plan.routes,
+                shared: shared.clone(),
+                log: log.clone(),
+                clock: clock.clone(),
+                keyspace,
+                control: Arc::new(move |wish| wishes.lock().expect("one thread").push(wish)),
+                reads: Some(Arc::new(move |shard, read| {
+                    reads.lock().expect("one thread").push((shard, read));
+                })),
+                seed: plan.seed + id as u64,
+            })
+        });
         let world = World {
             machine,
             manual,
