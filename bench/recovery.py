@@ -271,7 +271,9 @@ class Bench:
                 save(server.port)
                 wait_for_rest(server.port)
                 for name, number in (("a hot 1 %", max(1, keys // 100)), ("random keys", keys)):
-                    # What is hot has to come into memory first.
+                    # What is hot has to come into memory first, all of it.
+                    if number < keys:
+                        count_all(server.port, number)
                     load(server.port, number, "--seconds", self.options.seconds)
                     speed = load(server.port, number, "--seconds", self.options.seconds)
                     speeds[maxmemory, name] = speed

@@ -21,8 +21,8 @@ use crate::store::{Draft, Look, Store, StoreError};
 /// names the draft; `durable_lsn` is what the copy must have at least, where that is known.
 ///
 /// # Errors
-/// Nothing is at `target` then; what was made so far is under a temporary name beside it, and the
-/// next backup to the same place removes it.
+/// Nothing is at `target` then, and what was made so far is removed; by the next backup beside it
+/// if that cannot be done now.
 pub fn backup(
     source: &Path,
     target: &Path,
@@ -50,6 +50,7 @@ pub fn backup(
         store: &draft.store_path(),
         log: &draft.log_path(),
         identity: look.identity(),
+        log_has_head: true,
     };
     let counts = parts.check(progress)?;
     draft.finish(&look.identity())?;
@@ -71,7 +72,8 @@ fn copy(look: &Look, draft: &Draft, durable_lsn: Lsn) -> Result<(), Fault> {
     let meta = meta.unwrap_or_default();
     let id = look.identity().folder_id;
     let (disk, to) = (RealDisk::new(false), draft.log_path());
-    let last = log::copy(&disk, &look.log_path(), id, meta.known(), &to)?;
+    let known = meta.known(look.log_has_head());
+    let last = log::copy(&disk, &look.log_path(), id, known, &to)?;
     if last.lsn < durable_lsn {
         let what = format!(
             "the log ends at lsn {} for who reads it, but {durable_lsn} is durable",

@@ -74,7 +74,7 @@
 //! - [`shard`]: runs commands and blocks on keyspaces; the messages of mailboxes. Imports
 //!   `command`, `keyspace`, `reply`, `resp`, `session`, `conn`, `store` (its rows).
 //! - [`worker`]: the core of a shard thread, and its runner. Imports all above.
-//! - [`residency`]: from rows to keys that hibernate. Imports `keyspace`, `store`.
+//! - [`residency`]: from rows to keys that hibernate. Imports `keyspace`, `store`, `limits`.
 //! - [`recovery`]: from disk to keyspaces. Imports `keyspace`, `log`, `store`, `route`,
 //!   `residency`, `limits`.
 //! - [`check`]: reads a whole data folder. Imports `keyspace` (its codecs), `log`, `store`,

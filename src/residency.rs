@@ -11,7 +11,7 @@ use crate::keyspace::cold::{Cold, Page, Sleeper, Unreadable};
 use crate::keyspace::deadlines::Hint;
 use crate::keyspace::key::key_hash32;
 use crate::keyspace::{DatabaseId, FieldValue, Hash, Key, Kind, Value};
-use crate::limits::ASLEEP_FIELDS_MIN;
+use crate::limits::{ASLEEP_FIELDS_MIN, FIELD_BYTES_MAX, KEY_BYTES_MAX};
 use crate::store::row::{self, KeyOf, RowKey};
 use crate::store::{Store, StoreError};
 
@@ -57,6 +57,10 @@ impl Cold for StoredKeys {
         key: &Key<'_>,
         exact: bool,
     ) -> Found<Option<(Value, u64)>> {
+        if key.bytes.len() > KEY_BYTES_MAX {
+            // No row can have it.
+            return Ok(None);
+        }
         let of = key_of(database, key);
         let row = RowKey::Main(of).encode();
         let Some(value) = self.store.get(&row)? else {
@@ -94,6 +98,10 @@ impl Cold for StoredKeys {
         generation: u64,
         (hash, field): (u32, &[u8]),
     ) -> Found<Option<(FieldValue, u64)>> {
+        if field.len() > FIELD_BYTES_MAX {
+            // No row can have it.
+            return Ok(None);
+        }
         let row = RowKey::Field {
             of: key_of(database, key),
             generation,
@@ -238,5 +246,21 @@ impl From<StoreError> for Unreadable {
             StoreError::Damaged { .. } => format!("DAMAGED {error}; restore it from a backup"),
             error => format!("ERR the store cannot be read: {error}"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MapStore;
+
+    #[test]
+    fn no_key_is_found_that_is_too_long_for_a_row() {
+        let keys = StoredKeys::new(Arc::new(MapStore::new()));
+        for bytes in [KEY_BYTES_MAX, KEY_BYTES_MAX + 1, 100_000] {
+            let bytes = vec![b'x'; bytes];
+            let found = keys.find(0, &Key::new(&bytes, 7), true);
+            assert!(matches!(found, Ok(None)));
+        }
     }
 }

@@ -8,7 +8,7 @@ mod alone;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 
@@ -231,9 +231,12 @@ pub struct Client {
     pub killed: AtomicBool,
     /// CLIENT UNBLOCK: 0 no, 1 as a timeout, 2 with an error.
     pub unblock: AtomicU32,
-    names: Mutex<Names>,
-    wake: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+    names: Mutex<Option<Box<Names>>>,
+    wake: Mutex<Option<(Wake, u32)>>,
 }
+
+/// Wakes a connection of a thread: its place there, and the client's id.
+pub type Wake = Arc<dyn Fn(u32, u64) + Send + Sync>;
 
 /// The texts that a client gives about itself.
 #[derive(Clone, Debug, Default)]
@@ -287,29 +290,27 @@ impl Client {
     }
 
     /// The texts that it gave about itself.
-    pub fn names(&self) -> MutexGuard<'_, Names> {
-        self.names
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub fn names(&self) -> Names {
+        let names = lock(&self.names);
+        names.as_deref().cloned().unwrap_or_default()
     }
 
-    /// How its thread is woken.
-    pub fn set_wake(&self, wake: Option<Arc<dyn Fn() + Send + Sync>>) {
-        *self
-            .wake
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = wake;
+    /// Changes the texts that it gave about itself.
+    pub fn change_names(&self, change: impl FnOnce(&mut Names)) {
+        // Most clients give none, and keep no place for them.
+        change(lock(&self.names).get_or_insert_default());
+    }
+
+    /// How its thread is woken, and its place there.
+    pub fn set_wake(&self, wake: Option<(Wake, u32)>) {
+        *lock(&self.wake) = wake;
     }
 
     /// Wakes the connection, to look at its flags.
     pub fn wake(&self) {
-        let wake = self
-            .wake
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
-        if let Some(wake) = wake {
-            wake();
+        let wake = lock(&self.wake).clone();
+        if let Some((wake, place)) = wake {
+            wake(place, self.id);
         }
     }
 
@@ -318,6 +319,10 @@ impl Client {
         self.killed.store(true, Ordering::SeqCst);
         self.wake();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All connections, by id.
@@ -337,9 +342,7 @@ pub struct Clients {
 
 impl Clients {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Client>>> {
-        self.all
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.all)
     }
 
     /// A new id.

@@ -22,6 +22,10 @@ pub enum Fault {
     WitnessIgnored,
     /// A log that ends before what the store's rows were made of is taken for a whole one.
     RowsBeyondLogIgnored,
+    /// Nobody looks whether the last segment of the log is there.
+    HeadIgnored,
+    /// A segment that is shorter than it was made is read up to its end.
+    CutSegmentAccepted,
     /// A record counts as durable when it was written, before the sync.
     DurableBeforeSync,
     /// A failed sync is passed over.
@@ -78,6 +82,8 @@ impl Fault {
         Fault::TornRecordAccepted,
         Fault::WitnessIgnored,
         Fault::RowsBeyondLogIgnored,
+        Fault::HeadIgnored,
+        Fault::CutSegmentAccepted,
         Fault::DurableBeforeSync,
         Fault::FailedSyncIgnored,
         Fault::UnprovenNotRewritten,

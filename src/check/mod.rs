@@ -153,6 +153,7 @@ pub fn check(path: &Path, progress: &mut Progress<'_>) -> Result<Counts, Failure
         store: &look.store_path(),
         log: &look.log_path(),
         identity: look.identity(),
+        log_has_head: look.log_has_head(),
     };
     Ok(parts.check(progress)?)
 }
@@ -166,6 +167,8 @@ pub struct Parts<'a> {
     pub log: &'a Path,
     /// The folder's identity.
     pub identity: Identity,
+    /// See [`Look::log_has_head`].
+    pub log_has_head: bool,
 }
 
 impl Parts<'_> {
@@ -217,7 +220,8 @@ impl Parts<'_> {
         let mut tail = Tail::new(meta);
         let (disk, mut done) = (RealDisk::new(false), 0);
         let id = self.identity.folder_id;
-        let report = log::visit(&disk, self.log, id, meta.known(), &mut |batch| {
+        let known = meta.known(self.log_has_head);
+        let report = log::visit(&disk, self.log, id, known, &mut |batch| {
             done += batch.payload.len() as u64;
             if batch.lsn.is_multiple_of(1024) {
                 progress(Step::Log, done, total);

@@ -65,7 +65,8 @@ fn serve(path: &Path, keys: &[Bytes]) -> Result<Served, String> {
     }
     let options = Options::new(IDENTITY.folder_id, Arc::new(|| 1));
     let disk = Arc::new(RealDisk::new(false));
-    let log = crate::log::open(disk, &folder.log_path(), options, meta.known());
+    let known = meta.known(folder.log_has_head());
+    let log = crate::log::open(disk, &folder.log_path(), options, known);
     let mut log = log.map_err(|error| text(&error))?;
     let mut batches = Vec::new();
     while let Some(batch) = log.next().map_err(|error| text(&error))? {
@@ -213,7 +214,18 @@ fn a_log_that_lost_what_the_store_has_rows_of_is_refused() {
             .iter()
             .map(|file| file.path())
             .rfind(|path| used(path));
-        fs::remove_file(last.unwrap()).unwrap();
+        let last = last.unwrap();
+        // The file itself is missed, whatever it held.
+        let copy = sample.copy();
+        fs::remove_file(copy.path().join("log").join(last.file_name().unwrap())).unwrap();
+        let text = serve(&copy.path(), &keys).unwrap_err();
+        let found = check(&copy.path(), &mut |_, _, _| {});
+        assert_eq!(found.unwrap_err().to_string(), text);
+        assert!(text.contains("its last one, is missing"), "{text}");
+        // Its records may never have been acknowledged.
+        let mut bytes = fs::read(&last).unwrap();
+        bytes[4096..].fill(0);
+        fs::write(&last, bytes).unwrap();
         let checked = check(&sample.path(), &mut |_, _, _| {});
         match serve(&sample.path(), &keys) {
             Ok(served) => {

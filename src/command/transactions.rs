@@ -5,6 +5,7 @@
 
 use crate::command::spec::{Access, Arg, Group, Spec, Words, flag};
 use crate::command::{Row, SessionCommand};
+use crate::limits::KEY_BYTES_MAX;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
 use crate::session::{Condition, Next, SessionCall};
@@ -115,13 +116,17 @@ fn conditions(args: Args<'_>, from: usize) -> Result<Vec<Condition>, Reject> {
     let mut words = args.iter().skip(from);
     while let Some(word) = words.next() {
         let mut next = || words.next().map(<[u8]>::to_vec).ok_or(Reject::syntax());
-        conditions.push(match word.to_ascii_uppercase().as_slice() {
+        let condition = match word.to_ascii_uppercase().as_slice() {
             b"IFEQ" => Condition::Equal(next()?, next()?),
             b"IFNE" => Condition::NotEqual(next()?, next()?),
             b"NX" => Condition::Missing(next()?),
             b"XX" => Condition::Exists(next()?),
             _ => return Err(Reject::syntax()),
-        });
+        };
+        if condition.key().len() > KEY_BYTES_MAX {
+            return Err(Reject::key_too_long());
+        }
+        conditions.push(condition);
     }
     Ok(conditions)
 }
@@ -190,11 +195,7 @@ impl SessionCommand for Watch {
         if call.session.block.is_some() {
             return Err(Reject::fixed("ERR WATCH inside MULTI is not allowed"));
         }
-        if self
-            .keys
-            .each(args, 0)
-            .any(|key| key.len() > crate::limits::KEY_BYTES_MAX)
-        {
+        if self.keys.each(args, 0).any(|key| key.len() > KEY_BYTES_MAX) {
             return Err(Reject::key_too_long());
         }
         Ok(Next::Watch(self.keys))

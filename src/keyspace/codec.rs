@@ -11,6 +11,7 @@ use crate::keyspace::cell::Cell;
 use crate::keyspace::databases::is_shadow;
 use crate::keyspace::hold::{End, Hold, Sheet};
 use crate::keyspace::value::{Value, ValueRef};
+use crate::limits::STRING_BYTES_MAX;
 
 /// Bytes that do not decode.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -483,11 +484,17 @@ fn mutation<'a>(rest: &mut &'a [u8]) -> Result<Mutation<'a>, Undecodable> {
         },
         PART => {
             let (offset, total) = (take_u64(rest)?, take_u64(rest)?);
+            let bytes = take_bytes(rest)?;
+            let end = offset.saturating_add(bytes.len() as u64);
+            // Before the memory.
+            if end.max(total) > STRING_BYTES_MAX as u64 {
+                return Err(Undecodable("a string that is too long"));
+            }
             Mutation::Part {
                 database,
                 key,
                 offset,
-                bytes: take_bytes(rest)?,
+                bytes,
                 total,
             }
         }
@@ -668,4 +675,29 @@ pub fn write_part(string: &mut BytesMut, offset: usize, bytes: &[u8], total: usi
     }
     string[offset..end].copy_from_slice(bytes);
     string.truncate(total.max(end));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_beyond_the_longest_string_is_not_decoded() {
+        let max = STRING_BYTES_MAX as u64;
+        let decoded = |offset, total| {
+            let mut batch = BatchBuilder::default();
+            batch.part(0, b"key", offset, Bytes::from_static(b"part"), total);
+            let payload = batch.finish().concat();
+            Mutations::of(&payload).all(|mutation| mutation.is_ok())
+        };
+        assert!(decoded(0, 4) && decoded(max - 4, max));
+        for (offset, total) in [
+            (max - 3, max),
+            (0, max + 1),
+            (u64::MAX, 4),
+            (u64::MAX - 2, 0),
+        ] {
+            assert!(!decoded(offset, total), "{offset} of {total}");
+        }
+    }
 }

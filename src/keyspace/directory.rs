@@ -323,6 +323,14 @@ impl SlotTable {
         (number, (u64::from(hash32) & !(width - 1)) + width)
     }
 
+    /// The first hash of the bucket that holds a hash.
+    pub(super) fn bucket_start(&self, hash32: u32) -> u32 {
+        match self.buckets[self.bucket_number(hash32) as usize].depth {
+            0 => 0,
+            depth => hash32 & !(u32::MAX >> depth),
+        }
+    }
+
     /// Drops the tombstones that the store has seen, and what hashes kept for the sweep that took
     /// them, from bucket `from` on, until about `left` entries were passed. Nothing of the running
     /// sweep. Returns the bucket to go on from, unless that was all.

@@ -26,7 +26,7 @@ pub(super) struct Pump {
     /// When to try them again.
     retry_ms: u64,
     /// Due, and somebody else reads which keys that may mean, and then the keys.
-    asked: Vec<Hint>,
+    asked: Vec<Asked>,
     /// Those of them that nobody has been told yet.
     fresh: Vec<Hint>,
     /// Due, and their keys are here; what the fetch is called that keeps them.
@@ -37,6 +37,16 @@ pub(super) struct Pump {
     pub(super) weed_at: usize,
 }
 
+/// A hint whose keys are being read.
+#[derive(Debug)]
+struct Asked {
+    hint: Hint,
+    /// Keys that it meant in memory then: they have been dealt with.
+    seen: Vec<Bytes>,
+}
+
+/// Up to so many of what is stuck are named one by one.
+const STUCK_NAMED_MAX: usize = 1024;
 /// What is stuck is tried again after so long.
 const STUCK_RETRY_MS: u64 = 1_000;
 
@@ -45,22 +55,22 @@ impl Pump {
     pub(super) fn begin_again(&mut self) -> Vec<Hint> {
         self.fresh.clear();
         self.done.clear();
-        let mut due = std::mem::take(&mut self.asked);
-        due.extend(self.awake.drain(..).map(|(hint, _)| hint));
-        due
+        let asked = self.asked.drain(..).map(|asked| asked.hint);
+        let awake = self.awake.drain(..).map(|(hint, _)| hint);
+        asked.chain(awake).collect()
     }
 
-    /// Takes a hint from those that are being read; false if it is not among them.
-    fn take_asked(&mut self, hint: &Hint) -> bool {
-        let place = self.asked.iter().position(|asked| asked == hint);
-        place.map(|place| self.asked.swap_remove(place)).is_some()
+    /// Takes a hint from those that are being read, if it is among them.
+    fn take_asked(&mut self, hint: &Hint) -> Option<Asked> {
+        let place = self.asked.iter().position(|asked| asked.hint == *hint);
+        place.map(|place| self.asked.swap_remove(place))
     }
 
-    /// The earliest of what is due and not dealt with, besides the hints.
+    /// The earliest of what is under way, besides the hints.
     fn oldest_ms(&self) -> Option<u64> {
-        let awake = self.awake.iter().map(|(hint, _)| hint);
-        let all = self.stuck.iter().chain(&self.asked).chain(awake);
-        all.map(|hint| hint.at_ms).min()
+        let asked = self.asked.iter().map(|asked| asked.hint.at_ms);
+        let awake = self.awake.iter().map(|(hint, _)| hint.at_ms);
+        asked.chain(awake).min()
     }
 }
 
@@ -78,7 +88,8 @@ impl Keyspace {
             .min()
     }
 
-    /// By how many ms the expiry in the background is behind.
+    /// By how many ms the expiry in the background is behind. What cannot be read is left out: it
+    /// may stay so for ever.
     pub fn expiry_late_ms(&self) -> u64 {
         if !self.active_expiry {
             return 0;
@@ -113,23 +124,35 @@ impl Keyspace {
                     self.deadlines.add(hint);
                     return true;
                 }
-                self.pump.asked.push(hint);
+                let seen = self.expire_here(&hint);
+                self.pump.asked.push(Asked { hint, seen });
                 self.pump.fresh.push(hint);
-            } else if !self.wake_due(&hint) {
-                self.stuck(hint);
+                continue;
+            }
+            if !self.wake_due(&hint) {
+                self.get_stuck(hint);
             }
             self.expire_here(&hint);
         }
         false
     }
 
-    fn stuck(&mut self, hint: Hint) {
+    /// Nothing is deleted for now: what was fetched for that may go.
+    pub(super) fn put_expiry_off(&mut self) {
+        for (hint, fetch) in self.pump.awake.drain(..) {
+            self.deadlines.add(hint);
+            self.pump.done.push(fetch);
+        }
+    }
+
+    fn get_stuck(&mut self, hint: Hint) {
         self.pump.retry_ms = self.now_ms + STUCK_RETRY_MS;
         self.pump.stuck.push(hint);
     }
 
-    /// Deletes what a hint means of what is in memory.
-    fn expire_here(&mut self, hint: &Hint) {
+    /// Deletes what a hint means of what is in memory; what is due later gets a hint. Returns the
+    /// keys.
+    fn expire_here(&mut self, hint: &Hint) -> Vec<Bytes> {
         let mut keys: Vec<(Bytes, u64)> = Vec::new();
         self.tables
             .scan_slot(hint.database, hint.slot, hint.hash32, 1, |entry| {
@@ -140,15 +163,16 @@ impl Keyspace {
                     }
                 }
             });
-        for (key, due_ms) in keys {
-            let key = Key::of_database(hint.database, &key, self.seed);
-            if due_ms > self.now_ms {
-                self.hint(hint.database, &key, 0, due_ms);
+        for (key, due_ms) in &keys {
+            let key = Key::of_database(hint.database, key, self.seed);
+            if *due_ms > self.now_ms {
+                self.hint(hint.database, &key, 0, *due_ms);
             } else {
                 sim::expired(self.slots(), self.now_ms, hint.database, key.bytes);
                 self.expire_key(hint.database, &key, FIELDS_EXPIRED_AT_ONCE_MAX);
             }
         }
+        keys.into_iter().map(|(key, _)| key).collect()
     }
 
     /// Wakes the keys that a due hint may mean; false if they could not be read.
@@ -196,20 +220,29 @@ impl Keyspace {
 
     /// What the store has where a hint leads. Returns the keys that have to be fetched.
     pub fn due_came(&mut self, hint: Hint, found: Result<Vec<Sleeper>, Unreadable>) -> Vec<Name> {
-        if !self.pump.asked.contains(&hint) {
+        let Some(asked) = self.pump.take_asked(&hint) else {
+            return Vec::new();
+        };
+        if !self.active_expiry {
+            self.deadlines.add(hint);
             return Vec::new();
         }
         let Ok(sleepers) = found else {
-            self.pump.take_asked(&hint);
-            self.stuck(hint);
+            self.get_stuck(hint);
             return Vec::new();
         };
         let mut names = Vec::new();
         for sleeper in sleepers {
             let key = Key::of_database(hint.database, &sleeper.key, self.seed);
-            let presence = self.tables.presence(hint.database, &key);
-            let absent = matches!(presence, Presence::Absent);
-            if self.may_be_due(&hint, &sleeper) && absent {
+            let (absent, live) = match self.tables.presence(hint.database, &key) {
+                Presence::Absent => (true, false),
+                Presence::Live(_) => (false, true),
+                Presence::Tombstone => (false, false),
+            };
+            if live && !asked.seen.contains(&sleeper.key) {
+                // It was read for somebody else meanwhile, who had no eye for deadlines.
+                self.hint_loaded(hint.database, &key);
+            } else if absent && self.may_be_due(&hint, &sleeper) {
                 names.push(Name {
                     database: hint.database,
                     key: sleeper.key[..].into(),
@@ -217,8 +250,8 @@ impl Keyspace {
                 });
             }
         }
-        if names.is_empty() {
-            self.pump.take_asked(&hint);
+        if !names.is_empty() {
+            self.pump.asked.push(asked);
         }
         names
     }
@@ -226,11 +259,15 @@ impl Keyspace {
     /// The keys that a hint means are here, kept by a fetch; or some could not be read. False if
     /// nobody waits for them.
     pub fn due_fetched(&mut self, hint: Hint, names: &[Name], fetch: u64) -> bool {
-        if !self.pump.take_asked(&hint) {
+        if self.pump.take_asked(&hint).is_none() {
+            return false;
+        }
+        if !self.active_expiry {
+            self.deadlines.add(hint);
             return false;
         }
         if names.iter().any(|name| self.has_failed(name)) {
-            self.stuck(hint);
+            self.get_stuck(hint);
             return false;
         }
         self.pump.awake.push((hint, fetch));
@@ -262,11 +299,21 @@ impl Keyspace {
         self.deadlines = super::deadlines::Deadlines::default();
     }
 
-    /// Everything that was due before this has expired.
+    /// Everything that was due before this has expired, besides what is [stuck](Self::stuck).
     pub fn expired_until_ms(&self) -> u64 {
-        [self.deadlines.next_ms(), self.pump.oldest_ms()]
+        let stuck = &self.pump.stuck;
+        let unnamed = stuck.iter().filter(|_| stuck.len() > STUCK_NAMED_MAX);
+        let unnamed_ms = unnamed.map(|hint| hint.at_ms).min();
+        [self.deadlines.next_ms(), self.pump.oldest_ms(), unnamed_ms]
             .into_iter()
             .flatten()
             .fold(self.pump.read_ms.min(self.now_ms), u64::min)
+    }
+
+    /// What was due before that and could not be read: its rows have to stay.
+    pub fn stuck(&self) -> Vec<Hint> {
+        let stuck = &self.pump.stuck;
+        let named = stuck.iter().filter(|_| stuck.len() <= STUCK_NAMED_MAX);
+        named.copied().collect()
     }
 }

@@ -6,6 +6,7 @@
 //! then on.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
 
 use super::directory::{Bucket, SlotTable};
 use super::entry::{DIRTY, IN_FLIGHT, REFERENCED, Raw, TOMBSTONE};
@@ -26,13 +27,15 @@ pub(super) struct Hand {
 pub(super) struct Pinned(BTreeMap<(DatabaseId, u16, u32), u32>);
 
 impl Pinned {
-    /// Those of a slot.
-    fn of_slot(&self, database: DatabaseId, slot: u16) -> Vec<u32> {
-        let all = (database, slot, 0)..=(database, slot, u32::MAX);
-        self.0
-            .range(all)
-            .map(|((_, _, hash32), _)| *hash32)
-            .collect()
+    /// Those of a slot from one hash up to another, or to 2^32, ascending.
+    fn between(&self, database: DatabaseId, slot: u16, (from, to): (u32, u64)) -> Vec<u32> {
+        let from = (database, slot, from);
+        let to = match u32::try_from(to) {
+            Ok(to) => Excluded((database, slot, to)),
+            Err(_) => Included((database, slot, u32::MAX)),
+        };
+        let pinned = self.0.range((Included(from), to));
+        pinned.map(|((_, _, hash32), _)| *hash32).collect()
     }
 }
 
@@ -102,17 +105,19 @@ impl Tables {
             return None;
         };
         let slot = self.slots().start + index as u16;
-        let pinned = self.pinned.of_slot(self.databases[place].id, slot);
         let database = &mut self.databases[place];
         let table = database.tables[index].as_deref_mut()?;
         let hash32 = u32::try_from(self.hand.hash).unwrap_or(u32::MAX);
         let before = table.tally;
         let (number, end) = table.bucket_range(hash32);
+        let bounds = (table.bucket_start(hash32), end);
+        let pinned = self.pinned.between(database.id, slot, bounds);
         let passed = table.buckets[number as usize].len();
         let entries = table.change_bucket(number, |bucket| {
             let in_flight = bucket.swept == running_sweep && running_sweep != 0;
             let may_go = |raw: Raw<'_>| {
-                (used_too || raw.meta() & REFERENCED == 0) && !pinned.contains(&raw.hash32())
+                (used_too || raw.meta() & REFERENCED == 0)
+                    && pinned.binary_search(&raw.hash32()).is_err()
             };
             evict_from(bucket, in_flight, may_go, bytes_wanted)
         });
@@ -296,5 +301,32 @@ mod tests {
             assert!(calls < 200);
         }
         assert!(calls > 10 && tables.bytes() < bytes / 2);
+    }
+
+    #[test]
+    fn a_bucket_is_passed_beside_its_own_pinned_keys_alone() {
+        let mut tables = Tables::new(0..4);
+        let keys = 0..KEYS;
+        for number in keys.clone() {
+            wake(&mut tables, number);
+            with_key(number, |key| tables.pin(0, key));
+        }
+        assert_eq!(tables.evict(0, usize::MAX, true).entries, 0);
+        let table = tables.databases[0].tables[1].as_deref();
+        let table = table.expect("it has keys");
+        let (mut from, mut found) = (0, 0);
+        while let Ok(hash32) = u32::try_from(from) {
+            let ((number, end), start) = (table.bucket_range(hash32), table.bucket_start(hash32));
+            let pinned = tables.pinned.between(0, 1, (start, end));
+            assert_eq!(pinned.len(), table.buckets[number as usize].len());
+            assert!(u64::from(start) == from && pinned.is_sorted());
+            (from, found) = (end, found + pinned.len());
+        }
+        assert_eq!((from, found), (1 << 32, table.tally.len));
+        for number in keys.skip(1) {
+            with_key(number, |key| tables.unpin(0, key));
+        }
+        assert_eq!(tables.evict(0, usize::MAX, true).entries, KEYS as u64 - 1);
+        assert!(use_key(&mut tables, 0));
     }
 }

@@ -258,12 +258,13 @@ impl Keyspace {
         wanted
     }
 
-    /// Whether a key would have to be read, and nobody does it yet.
-    pub fn is_asleep(&self, name: &Name) -> bool {
+    /// Whether a key has to be read, or is kept already by somebody who may let it go.
+    pub fn needs_hold(&self, name: &Name) -> bool {
         let key = Key::of_database(name.database, &name.key, self.seed);
-        let gate = self.gate.as_ref();
-        matches!(self.lies(&key, name), Lies::Asleep(_))
-            && gate.is_some_and(|gate| !gate.keys.contains_key(name))
+        let Some(gate) = &self.gate else {
+            return false;
+        };
+        gate.keys.contains_key(name) || matches!(self.lies(&key, name), Lies::Asleep(_))
     }
 
     /// Somebody needs a key from now on. `ticket` is for its read, if it has to be read.

@@ -228,6 +228,9 @@ impl Keyspace {
     /// Whether keys are deleted at their deadline without being asked for.
     pub fn set_active_expiry(&mut self, active: bool) {
         self.active_expiry = active;
+        if !active {
+            self.put_expiry_off();
+        }
     }
 
     // ---- the writing methods ---------------------------------------------------------------

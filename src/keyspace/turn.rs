@@ -134,6 +134,11 @@ impl Hasher for Passed {
     }
 }
 
+/// Memory that stays allocated between turns: touches, counts, and bytes of keys. Of positions as
+/// many as there may be where the disk does not follow.
+const TOUCHES_KEPT_MAX: usize = 8 * 1024;
+const KEY_BYTES_KEPT_MAX: usize = 1 << 20;
+
 /// A position's place in the map, with its share of what is empty.
 const POSITION_BYTES: usize = 20;
 
@@ -361,15 +366,17 @@ impl Turn {
             self.young.insert(identity(touch.database, touch.hash), lsn);
         }
         self.touches.clear();
+        self.touches.shrink_to(TOUCHES_KEPT_MAX);
         self.keys.clear();
-        self.keys.shrink_to(1 << 20);
+        self.keys.shrink_to(KEY_BYTES_KEPT_MAX);
         self.counts.clear();
+        self.counts.shrink_to(TOUCHES_KEPT_MAX);
         self.other = false;
         self.last_lsn = lsn;
         self.young_lsn_max = lsn;
         if self.young.len() > POSITIONS_MAX && !self.old.is_empty() {
             self.forgotten_lsn = self.old_lsn_max;
-            self.old.clear();
+            clear(&mut self.old);
         }
         if self.young.len() > POSITIONS_YOUNG_MAX && self.old.is_empty() {
             std::mem::swap(&mut self.young, &mut self.old);
@@ -384,10 +391,10 @@ impl Turn {
             self.forgotten_lsn = 0;
         }
         if self.old_lsn_max <= lsn && !self.old.is_empty() {
-            self.old.clear();
+            clear(&mut self.old);
         }
         if self.touches.is_empty() && self.young_lsn_max <= lsn && !self.young.is_empty() {
-            self.young.clear();
+            clear(&mut self.young);
         }
     }
 
@@ -404,6 +411,11 @@ impl Turn {
     pub fn last_lsn(&self) -> u64 {
         self.last_lsn
     }
+}
+
+fn clear(positions: &mut Positions) {
+    positions.clear();
+    positions.shrink_to(POSITIONS_MAX);
 }
 
 fn slice(keys: &[u8], (start, length): (u32, u32)) -> &[u8] {
@@ -478,5 +490,29 @@ mod tests {
             turn.durable(lsn.saturating_sub(3));
         }
         assert!(turn.young.len() + turn.old.len() < 3 * POSITIONS_YOUNG_MAX);
+    }
+
+    #[test]
+    fn a_large_turn_takes_no_memory_away() {
+        let large = |turn: &mut Turn, lsn: u64| {
+            for number in 0..300_000_u32 {
+                let name = format!("{lsn}:{number}");
+                turn.touch_whole(0, &key(name.as_bytes()));
+                turn.count_changed(number as u16, 0);
+            }
+            turn.sealed(lsn);
+        };
+        let bytes_max = 2 * 2 * POSITIONS_MAX * POSITION_BYTES
+            + TOUCHES_KEPT_MAX * (size_of::<Touch>() + size_of::<(u16, u32)>())
+            + KEY_BYTES_KEPT_MAX;
+        let mut turn = Turn::default();
+        large(&mut turn, 1);
+        assert!(turn.bytes() > bytes_max);
+        turn.durable(1);
+        assert!(turn.bytes() <= bytes_max, "{}", turn.bytes());
+        // Where the disk does not follow.
+        (2..5).for_each(|lsn| large(&mut turn, lsn));
+        turn.durable(4);
+        assert!(turn.bytes() <= bytes_max, "{}", turn.bytes());
     }
 }

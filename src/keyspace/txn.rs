@@ -189,9 +189,14 @@ impl<'a> Txn<'a> {
     }
 
     /// Every write is taken back, because a key has to be waited for: nothing has happened.
-    pub fn put_off(mut self) {
-        (self.hits, self.misses) = (0, 0);
+    pub fn put_off(self) {
         sim::put_off(&self.owners);
+        self.take_back();
+    }
+
+    /// Every write is taken back, and the command runs again: what it found is counted then.
+    pub fn take_back(mut self) {
+        (self.hits, self.misses) = (0, 0);
         self.roll_back();
     }
 

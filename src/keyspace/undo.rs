@@ -128,13 +128,15 @@ impl Before {
                     Value::Hash(hash) => Some(hash.generation()),
                     _ => None,
                 };
-                keyspace.put(database, key, value, deadline_ms);
+                let gone = keyspace.put(database, key, value, deadline_ms);
+                never_was(keyspace, gone, generation);
                 if let Some(generation) = generation {
                     keyspace.unretire(generation);
                 }
             }
             Before::Entry(None) => {
-                keyspace.remove(database, key);
+                let gone = keyspace.remove(database, key);
+                never_was(keyspace, gone, None);
             }
             Before::Counter(number) => {
                 keyspace
@@ -167,5 +169,48 @@ impl Before {
                 }
             }
         }
+    }
+}
+
+/// A hash that the command made is gone again, unless it is the one that lives on: no store has
+/// fields of it.
+fn never_was(keyspace: &mut Keyspace, gone: Option<(Value, u64)>, lives_on: Option<u64>) {
+    if let Some((Value::Hash(hash), _)) = gone
+        && lives_on != Some(hash.generation())
+    {
+        keyspace.unretire(hash.generation());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::command::transcript::Transcript;
+    use crate::keyspace::txn::{Owners, Txn};
+    use crate::keyspace::{FieldValue, Hash, Value};
+
+    #[test]
+    fn a_hash_that_never_was_leaves_nothing_to_tidy_up() {
+        let mut t = Transcript::new();
+        t.make_hash("old");
+        t.check("SET text 1", "OK");
+        t.keyspace().take_retired();
+        let mut txn = Txn::new(Owners::One(t.keyspace()), 0);
+        let (old, new) = (txn.key(b"old"), txn.key(b"new"));
+        let value = || FieldValue::from_bytes(b"value");
+        txn.put_text(&old, b"text", 0);
+        for key in [&new, &old] {
+            txn.delete(key);
+            txn.put_field(key, b"field", value(), 0).expect("a hash");
+            txn.delete(key);
+            txn.put_field(key, b"field", value(), 0).expect("a hash");
+        }
+        let text = txn.key(b"text");
+        let hash = Box::new(Hash::new(u64::MAX));
+        txn.put(&text, Value::Hash(hash), 0);
+        txn.roll_back();
+        assert_eq!(t.keyspace().take_retired(), []);
+        t.check("HGETALL old", "1) \"field\"\n2) \"value\"");
+        t.check("DEL old new text", "(integer) 2");
+        assert_eq!(t.keyspace().take_retired().len(), 1);
     }
 }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::head::Head;
 use super::queue::Shared;
 use super::record::{RecordHeader, batch_bytes, for_each_piece, record_bytes};
 use super::segment::{AlignedBuffer, Segment, SegmentHeader};
@@ -20,6 +21,7 @@ use crate::sim::{self, Fault};
 pub(super) struct Tail {
     pub segment: Segment,
     pub number: u64,
+    pub head: Head,
     pub offset: u64,
     /// The last record.
     pub position: Position,
@@ -132,7 +134,7 @@ impl Committer {
             .wrote(header.lsn, batches.len(), bytes, now_us);
         if durably {
             self.shared.counters.synced(now_us.saturating_sub(began_us));
-            self.shared.publish(self.tail.position);
+            self.shared.publish(self.tail.position)?;
         }
         Ok(())
     }
@@ -168,8 +170,7 @@ impl Committer {
         self.shared
             .counters
             .synced(self.last_sync_us.saturating_sub(began_us));
-        self.shared.publish(self.tail.position);
-        Ok(())
+        self.shared.publish(self.tail.position)
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -256,7 +257,8 @@ impl Committer {
         Ok(false)
     }
 
-    /// Goes on in another segment, one with room for a record of `record_bytes`.
+    /// Goes on in another segment, one with room for a record of `record_bytes`. Header and head
+    /// are durable before the first record is.
     fn rotate(&mut self, record_bytes: u64) -> Result<(), Fatal> {
         if self.dirty {
             self.sync()?;
@@ -272,6 +274,7 @@ impl Committer {
             incarnation: self.tail.incarnation,
             chain: self.tail.position.chain,
         })?;
+        self.tail.head.write(number)?;
         let full = std::mem::replace(&mut self.tail.segment, segment);
         self.shared.space.retire(full, self.tail.position.lsn);
         self.tail.number = number;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
+use super::head::Head;
 use super::record::record_bytes;
 use super::segment::SegmentHeader;
 use super::space::file_name;
@@ -16,7 +17,7 @@ use super::{Fatal, Known, Position};
 use crate::limits::{LOG_BLOCK_BYTES, LOG_PIECE_BYTES};
 
 /// Copies what the log in `dir` holds from `known.from` on into the new folder `to`, with the
-/// segments that it lies in. Answers the copy's last position.
+/// segments that it lies in, and a head. Answers the copy's last position.
 ///
 /// # Errors
 /// Damage; also a log that was trimmed beyond that meanwhile. While a server runs on the log, try
@@ -123,29 +124,46 @@ impl Writer<'_> {
         let next = self.segment.as_ref().map_or(0, |copied| copied.index + 1);
         for index in next..=index {
             self.end_segment()?;
-            self.written += 1;
-            let path = self.to.join(file_name(self.written));
-            let file = self
-                .disk
-                .create(&path)
-                .map_err(|error| self.failed(error))?;
-            self.segment = Some(Copied {
-                index,
-                file,
-                header: walker.files.live[index].header,
-                pending: Vec::new(),
-                offset: LOG_BLOCK_BYTES,
-            });
+            self.begin(index, walker.files.live[index].header)?;
         }
         Ok(())
     }
 
+    fn begin(&mut self, index: usize, header: SegmentHeader) -> Result<(), Fatal> {
+        self.written += 1;
+        let path = self.to.join(file_name(self.written));
+        let file = self
+            .disk
+            .create(&path)
+            .map_err(|error| self.failed(error))?;
+        self.segment = Some(Copied {
+            index,
+            file,
+            header,
+            pending: Vec::new(),
+            offset: LOG_BLOCK_BYTES,
+        });
+        Ok(())
+    }
+
     fn finish(&mut self, walker: &Walker) -> Result<(), Fatal> {
-        if walker.files.live.is_empty() {
-            return Ok(());
+        let mut last = SegmentHeader {
+            folder_id: self.folder_id,
+            number: 1,
+            bytes: LOG_BLOCK_BYTES,
+            first_lsn: 1,
+            incarnation: 1,
+            chain: 0,
+        };
+        if let Some(found) = walker.files.live.get(walker.index) {
+            self.reach(walker, walker.index)?;
+            last = found.header;
+        } else {
+            // Of a folder that no server ever ran on.
+            self.begin(0, last)?;
         }
-        self.reach(walker, walker.index)?;
-        self.end_segment()
+        self.end_segment()?;
+        Head::open(self.disk, self.to, self.folder_id, last.number).map(drop)
     }
 
     fn end_segment(&mut self) -> Result<(), Fatal> {

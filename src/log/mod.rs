@@ -22,6 +22,7 @@ use crate::limits::{LOG_SEGMENT_BYTES_DEFAULT, LOG_SPARE_SEGMENTS_MAX};
 mod committer;
 mod copy;
 pub mod disk;
+mod head;
 mod queue;
 mod record;
 mod recover;
@@ -37,7 +38,7 @@ mod wait;
 mod walk;
 
 pub use self::copy::copy;
-pub use self::recover::{Recovery, open};
+pub use self::recover::{Recovery, begin, open};
 pub use self::runner::Manual;
 pub use self::verify::{Report, Visit, verify, visit};
 pub use self::wait::{Subscription, Wake};
@@ -83,6 +84,8 @@ pub struct Known {
     pub from: Position,
     /// It was durable up to here at least, because something later than `from` was made of it.
     pub durable_lsn: Lsn,
+    /// It has a head: without one that is whole, something is missing.
+    pub has_head: bool,
 }
 
 impl From<Position> for Known {
@@ -90,6 +93,7 @@ impl From<Position> for Known {
         Known {
             from,
             durable_lsn: from.lsn,
+            has_head: false,
         }
     }
 }
@@ -369,6 +373,11 @@ impl Log {
     /// Tells "being prepared" (a large value, a burst) from "the disk is full".
     pub fn try_reserve(&self, bytes: u64, urgent: bool) -> Reserve {
         self.shared().space.reserve(bytes, urgent)
+    }
+
+    /// Makes space ready now, if little is at hand and the disk has some.
+    pub fn prepare_space(&self) -> Result<(), Fatal> {
+        self.shared().space.prepare().map(drop)
     }
 
     /// Gives back what was reserved and is not in the `reserved_bytes` of a batch.

@@ -182,19 +182,23 @@ impl Shared {
         *lock(&self.durable)
     }
 
-    /// Everything up to `position` is on disk.
-    pub fn publish(&self, position: Position) {
+    /// Everything up to `position` is on disk. Refused when something else failed meanwhile: then
+    /// nothing becomes durable any more.
+    pub fn publish(&self, position: Position) -> Result<(), Fatal> {
         let mut durable = lock(&self.durable);
         assert!(
             position.lsn >= durable.lsn,
             "durable lsn falls: {durable:?} to {position:?}"
         );
-        assert!(self.failed.get().is_none(), "durable after a failure");
+        if let Some(fatal) = self.failed.get() {
+            return Err(fatal.clone());
+        }
         *durable = position;
         self.durable_lsn.store(position.lsn, SeqCst);
         drop(durable);
         self.durable_changed.notify_all();
         self.waiters.released(self.released_lsn());
+        Ok(())
     }
 
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Fatal> {

@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use super::committer::{Committer, Tail};
 use super::disk::Disk;
+use super::head::Head;
 use super::queue::Shared;
-use super::record::batches_of;
+use super::record::{RECORD_HEADER_BYTES, RecordHeader, batches_of};
 use super::runner::Manual;
 use super::segment::{AlignedBuffer, Segment, SegmentHeader};
 use super::space::{Prepared, Space, Stock};
 use super::stats::Counters;
 use super::walk::{Found, Leftover, Place, Record, Walker};
-use super::{Fatal, Known, Log, Lsn, Options, Position, Replayed};
+use super::{Fatal, Known, Log, Options, Position, Replayed};
 use crate::limits::{
     LOG_BLOCK_BYTES, LOG_PIECE_BYTES, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN,
 };
@@ -34,7 +35,7 @@ pub struct Recovery {
     counters: Counters,
     batches: VecDeque<Replayed>,
     /// Records of which nothing says yet that they were synced.
-    unproven: VecDeque<(Lsn, Place)>,
+    unproven: VecDeque<(RecordHeader, Place)>,
     leftover: Option<Leftover>,
 }
 
@@ -65,6 +66,16 @@ pub fn open(
     };
     recovery.join()?;
     Ok(recovery)
+}
+
+/// Makes an empty log in `dir`: a segment and the head, so that a folder without them is known to
+/// have lost them.
+pub fn begin(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(), Fatal> {
+    check(options, dir)?;
+    disk.create_dir(dir)
+        .map_err(|error| Fatal::io("cannot create the folder", dir, error))?;
+    let space = Space::new(disk.clone(), dir, options, Stock::default());
+    first_tail(&*disk, dir, options, &space, 1).map(drop)
 }
 
 fn check(options: &Options, dir: &Path) -> Result<(), Fatal> {
@@ -99,11 +110,11 @@ impl Recovery {
             self.leftover = Some(self.walker.inspect_leftover()?);
             return Ok(None);
         };
-        self.unproven.push_back((record.header.lsn, record.place));
+        self.unproven.push_back((record.header, record.place));
         while self
             .unproven
             .front()
-            .is_some_and(|(lsn, _)| *lsn <= self.walker.synced_lsn)
+            .is_some_and(|(header, _)| header.lsn <= self.walker.synced_lsn)
         {
             self.unproven.pop_front();
         }
@@ -168,9 +179,10 @@ impl Recovery {
         let fresh = self.walker.files.live.is_empty();
         let space = Space::new(self.disk.clone(), &self.dir, &self.options, stock);
         let tail = if fresh {
-            self.first_tail(&space)?
+            let incarnation = self.walker.incarnation_max + 1;
+            first_tail(&*self.disk, &self.dir, &self.options, &space, incarnation)?
         } else {
-            self.tail(&space)
+            self.tail(&space)?
         };
         let durable = tail.position;
         let shared = Shared::new(self.options, space, self.counters, durable);
@@ -215,8 +227,9 @@ impl Recovery {
             ..last.header
         };
         last.segment.write_header(&header)?;
-        for (_, place) in &self.unproven {
-            rewrite(&live[place.index].segment, *place)?;
+        for (header, place) in &self.unproven {
+            let segment = &live[place.index].segment;
+            rewrite(segment, (self.options.folder_id, header), *place)?;
         }
         let sync = self.disk.sync_dir(&self.dir);
         sync.map_err(|error| Fatal::io("cannot sync the folder", &self.dir, error))
@@ -252,59 +265,86 @@ impl Recovery {
         Ok(stock)
     }
 
-    fn tail(&self, space: &Space) -> Tail {
+    fn tail(&self, space: &Space) -> Result<Tail, Fatal> {
         let Found { segment, header } = &self.walker.files.live[self.walker.index];
         space.add(segment.bytes - self.walker.offset);
-        Tail {
+        let folder_id = self.options.folder_id;
+        Ok(Tail {
             segment: segment.clone(),
             number: header.number,
+            head: Head::open(&*self.disk, &self.dir, folder_id, header.number)?,
             offset: self.walker.offset,
             position: self.walker.position,
             incarnation: self.walker.incarnation_max + 1,
             time_ms: self.walker.time_ms,
-        }
-    }
-
-    fn first_tail(&self, space: &Space) -> Result<Tail, Fatal> {
-        let segment = space.take(LOG_BLOCK_BYTES)?;
-        let incarnation = self.walker.incarnation_max + 1;
-        segment.write_header(&SegmentHeader {
-            folder_id: self.options.folder_id,
-            number: 1,
-            bytes: segment.bytes,
-            first_lsn: 1,
-            incarnation,
-            chain: 0,
-        })?;
-        Ok(Tail {
-            segment,
-            number: 1,
-            offset: LOG_BLOCK_BYTES,
-            position: Position::default(),
-            incarnation,
-            time_ms: 0,
         })
     }
 }
 
-fn rewrite(segment: &Segment, place: Place) -> Result<(), Fatal> {
+/// Begins a log where there is none: its first segment, and its head.
+fn first_tail(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &Options,
+    space: &Space,
+    incarnation: u64,
+) -> Result<Tail, Fatal> {
+    let segment = space.take(LOG_BLOCK_BYTES)?;
+    segment.write_header(&SegmentHeader {
+        folder_id: options.folder_id,
+        number: 1,
+        bytes: segment.bytes,
+        first_lsn: 1,
+        incarnation,
+        chain: 0,
+    })?;
+    Ok(Tail {
+        segment,
+        number: 1,
+        head: Head::open(disk, dir, options.folder_id, 1)?,
+        offset: LOG_BLOCK_BYTES,
+        position: Position::default(),
+        incarnation,
+        time_ms: 0,
+    })
+}
+
+/// Writes a record again, which must still be the one that was read: what is on disk then would
+/// pass for one that was never acknowledged.
+fn rewrite(
+    segment: &Segment,
+    (folder_id, header): (u64, &RecordHeader),
+    place: Place,
+) -> Result<(), Fatal> {
     let failed = |error| Fatal::io("cannot write the log again", &segment.path, error);
     let mut buffer = AlignedBuffer::default();
-    let mut done = 0;
-    while done < place.bytes {
-        let piece = (place.bytes - done).min(LOG_PIECE_BYTES as u64) as usize;
-        buffer.clear();
-        buffer.extend(&vec![0; piece]);
-        let offset = place.offset + done;
+    buffer.reserve(place.bytes as usize);
+    while (buffer.bytes().len() as u64) < place.bytes {
+        // Of whole blocks.
+        buffer.extend(&[0; LOG_BLOCK_BYTES as usize]);
+    }
+    let read = segment.file.read_at(buffer.bytes_mut(), place.offset);
+    let read = read.map_err(failed)?;
+    let head = RECORD_HEADER_BYTES as usize;
+    let end = head + header.payload_bytes as usize;
+    let same = read == buffer.bytes().len()
+        && RecordHeader::decode(folder_id, buffer.bytes()).as_ref() == Some(header)
+        && header.is_valid(folder_id, &buffer.bytes()[head..end]);
+    if !same {
+        let message = format!(
+            "the record with lsn {} at offset {} was whole when it was first read, and is not \
+             now: check the disk and the memory of this machine, and start again",
+            header.lsn, place.offset
+        );
+        return Err(Fatal::new(message, &segment.path));
+    }
+    let mut offset = place.offset;
+    for piece in buffer.bytes().chunks(LOG_PIECE_BYTES) {
         segment
             .file
-            .read_at(buffer.bytes_mut(), offset)
+            .write_durable_at(piece, offset)
             .map_err(failed)?;
-        segment
-            .file
-            .write_durable_at(buffer.bytes(), offset)
-            .map_err(failed)?;
-        done += piece as u64;
+        offset += piece.len() as u64;
     }
     Ok(())
 }

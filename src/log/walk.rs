@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::disk::Disk;
+use super::head::Head;
 use super::record::{RECORD_HEADER_BYTES, RecordHeader, record_bytes};
 use super::segment::{Segment, SegmentHeader, SegmentKind};
 use super::space::file_number;
@@ -75,6 +76,46 @@ pub(super) struct Walker {
     window: Window,
 }
 
+impl Files {
+    /// Refuses a log without its last segment. Those before it are missed by who walks.
+    fn refuse_missing(&self, dir: &Path, head: Option<u64>, known: Known) -> Result<(), Fatal> {
+        if sim::fault(Fault::HeadIgnored) {
+            return Ok(());
+        }
+        let last = self.live.last().map_or(0, |found| found.header.number);
+        let what = match head {
+            None if known.has_head => "its head, the file HEAD, is missing or damaged".to_owned(),
+            Some(number) if number > last => {
+                format!("segment {number}, its last one, is missing or damaged")
+            }
+            _ => return Ok(()),
+        };
+        let message = format!(
+            "the commit log is not whole: {what}; acknowledged writes may be lost: put back the \
+             missing file, or restore the data folder from a backup"
+        );
+        Err(Fatal::new(message, dir))
+    }
+
+    /// Refuses a segment that is shorter than it was made.
+    fn refuse_cut(&self) -> Result<(), Fatal> {
+        let cut = |found: &&Found| found.segment.bytes < found.header.bytes;
+        let Some(Found { segment, header }) = self.live.iter().find(cut) else {
+            return Ok(());
+        };
+        if sim::fault(Fault::CutSegmentAccepted) {
+            return Ok(());
+        }
+        let message = format!(
+            "this log segment is cut short: it has {} bytes, and had {} before the first record \
+             was written to it; acknowledged writes may be lost: copy the data folder away, check \
+             the disk, and restore the folder from a backup",
+            segment.bytes, header.bytes
+        );
+        Err(Fatal::new(message, &segment.path))
+    }
+}
+
 impl Walker {
     /// Finds the segment in which the log goes on behind `known.from`. Without any (`live` is
     /// empty) the log is new.
@@ -86,8 +127,11 @@ impl Walker {
         writable: bool,
     ) -> Result<Walker, Fatal> {
         let from = known.from;
+        // The head first: a server that goes on meanwhile makes numbers rise, never fall.
+        let head = Head::read(disk, dir, folder_id)?;
         let mut files = list(disk, dir, folder_id, writable)?;
         files.live.sort_by_key(|found| found.header.number);
+        files.refuse_missing(dir, head, known)?;
         let start = files.live.iter().rposition(|found| {
             found.header.number > 0 && found.header.first_lsn <= from.lsn.saturating_add(1)
         });
@@ -113,6 +157,7 @@ impl Walker {
         match start {
             Some(start) => {
                 walker.files.spare = walker.files.live.drain(..start).collect();
+                walker.files.refuse_cut()?;
                 let header = walker.files.live[0].header;
                 walker.position = Position {
                     lsn: header.first_lsn - 1,
@@ -254,7 +299,9 @@ impl Walker {
             );
             return Err(self.damaged(&proof));
         }
-        let Known { from, durable_lsn } = self.known;
+        let Known {
+            from, durable_lsn, ..
+        } = self.known;
         let ends_early = (from.lsn..durable_lsn).contains(&self.position.lsn);
         if ends_early && !sim::fault(Fault::RowsBeyondLogIgnored) {
             let proof = format!("the store has rows that were made of it, up to lsn {durable_lsn}");
@@ -381,9 +428,10 @@ fn list(disk: &dyn Disk, dir: &Path, folder_id: u64, writable: bool) -> Result<F
         let path = dir.join(name);
         let failed = |error| Fatal::io("cannot read the log", &path, error);
         let file = disk.open(&path, writable).map_err(failed)?;
-        let bytes = file.bytes().map_err(failed)?;
         let mut block = [0; LOG_BLOCK_BYTES as usize];
         let read = file.read_at(&mut block, 0).map_err(failed)?;
+        // After the header: a file that is being made may grow meanwhile.
+        let bytes = file.bytes().map_err(failed)?;
         let mut segment = Segment {
             path: path.clone(),
             file,
@@ -396,7 +444,6 @@ fn list(disk: &dyn Disk, dir: &Path, folder_id: u64, writable: bool) -> Result<F
                 return Err(Fatal::new(message.to_owned(), &path));
             }
             SegmentKind::Ours(header) if bytes >= LOG_BLOCK_BYTES => {
-                // A file that was cut short is used up to its end.
                 segment.bytes = header.bytes.min(bytes) / LOG_BLOCK_BYTES * LOG_BLOCK_BYTES;
                 files.live.push(Found { segment, header });
             }

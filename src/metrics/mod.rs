@@ -252,6 +252,20 @@ impl ShardMetrics {
         }
     }
 
+    /// A part of a command of this row ran for so long; the command is counted by itself.
+    pub fn record_part(&self, row: usize, nanoseconds: u64) {
+        if let Some(command) = self.commands.get(row) {
+            command.nanoseconds.add(nanoseconds);
+        }
+    }
+
+    /// A command of this row that was counted answered with an error after all.
+    pub fn record_failed(&self, row: usize) {
+        if let Some(command) = self.commands.get(row) {
+            command.failed.add(1);
+        }
+    }
+
     /// A command of this row was refused before it ran (arity, authentication, memory).
     pub fn record_rejected(&self, row: usize) {
         if let Some(command) = self.commands.get(row) {

@@ -4,6 +4,7 @@
 //! behind a position that the store has. When a checkpoint finds the disk full, the ballast is
 //! given up for it, and the log leaves the disk's space alone until the ballast is back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::keyspace::databases::visible;
+use crate::keyspace::deadlines::Hint;
+use crate::keyspace::key::key_hash32;
 use crate::keyspace::tokens::TokenSource;
 use crate::limits::{BALLAST_BYTES_MAX, SLOTS};
 use crate::log::Log;
@@ -128,6 +131,10 @@ pub struct Tools<S> {
     pub retired: bool,
     /// What was due before this had expired when the last checkpoint began.
     pub expired_until_ms: u64,
+    /// But for this, which could not be read.
+    pub stuck: Vec<Hint>,
+    /// Hash seed of the data folder.
+    pub seed: u64,
     /// What others may read.
     pub progress: Arc<Progress>,
     /// Space for a checkpoint when nothing else is left.
@@ -418,17 +425,20 @@ impl<S: Shards> Tools<S> {
             shard: 0,
             retired,
             expired_until_ms: u64::MAX,
+            stuck: Vec::new(),
         };
         let store = sweep.tools.store.clone();
         let outcome = checkpoint::run(&*store, &mut sweep, dead, &mut deep);
         let Sweeper {
             retired,
             expired_until_ms,
+            stuck,
             ..
         } = sweep;
         let outcome = outcome?;
         self.retired = retired;
         self.expired_until_ms = expired_until_ms;
+        self.stuck = stuck;
         Ok((outcome, more))
     }
 
@@ -441,7 +451,14 @@ impl<S: Shards> Tools<S> {
             Vec::new()
         };
         let mut more = false;
-        self.past_deadlines(&mut keys)?;
+        let left = DEAD_ROWS_MAX.saturating_sub(keys.len());
+        let stuck = (&self.stuck[..], self.seed);
+        keys.extend(past_deadlines(
+            &*self.store,
+            self.expired_until_ms,
+            stuck,
+            left,
+        )?);
         if !dead_ids.is_empty() {
             let (from, to) = (slots(0, SLOTS).0, counts().1);
             let is_dead = |row: &RowKey<'_>| {
@@ -462,19 +479,6 @@ impl<S: Shards> Tools<S> {
         keys.sort_unstable();
         keys.dedup();
         Ok((keys, more))
-    }
-
-    /// Deadline rows whose time has come: their keys were deleted, or have a later row, and the
-    /// store knows that.
-    fn past_deadlines(&self, keys: &mut Vec<Vec<u8>>) -> Result<(), StoreError> {
-        let (from, to) = deadlines(0, self.expired_until_ms);
-        for next in self.store.scan(&from, &to) {
-            if keys.len() >= DEAD_ROWS_MAX {
-                break;
-            }
-            keys.push(next?.0.to_vec());
-        }
-        Ok(())
     }
 
     fn retired_rows(&self) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -521,6 +525,8 @@ struct Sweeper<'a, S> {
     retired: bool,
     /// What is due before this has expired in all shards.
     expired_until_ms: u64,
+    /// But for this.
+    stuck: Vec<Hint>,
 }
 
 impl<S: Shards> Sweep for Sweeper<'_, S> {
@@ -531,6 +537,7 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         for shard in 0..self.tools.shards.count() {
             let slice = self.tools.shards.ask(shard, SweepStep::Begin)?;
             self.expired_until_ms = self.expired_until_ms.min(slice.expired_until_ms);
+            self.stuck.extend(slice.stuck);
             if let Some((ids, next)) = slice.databases
                 && shard == 0
             {
@@ -584,5 +591,86 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         for shard in 0..self.tools.shards.count() {
             let _ = self.tools.shards.ask(shard, SweepStep::Finished(ok));
         }
+    }
+}
+
+/// At most `limit` deadline rows whose time has come: their keys were deleted, or have a later row,
+/// and the store knows that. Not those of keys that are stuck; the number is the folder's seed.
+fn past_deadlines(
+    store: &dyn Store,
+    expired_until_ms: u64,
+    (stuck, seed): (&[Hint], u64),
+    limit: usize,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let place = |hint: &Hint| (hint.slot, hint.database, hint.hash32);
+    let stuck: BTreeSet<_> = stuck.iter().map(place).collect();
+    let stays = |row: &[u8]| match RowKey::decode(row) {
+        Ok(RowKey::Deadline {
+            slot,
+            database,
+            key,
+            ..
+        }) => stuck.contains(&(slot, database, key_hash32(key, seed))),
+        _ => false,
+    };
+    let (from, to) = deadlines(0, expired_until_ms);
+    let mut past = Vec::new();
+    for next in store.scan(&from, &to) {
+        if past.len() >= limit {
+            break;
+        }
+        let row = next?.0;
+        if stuck.is_empty() || !stays(&row) {
+            past.push(row.to_vec());
+        }
+    }
+    Ok(past)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::key::key_slot;
+    use crate::store::row::DeadlineOf;
+    use crate::store::{Finish, MapStore};
+
+    const SEED: u64 = 5;
+
+    #[test]
+    fn past_deadlines_go_but_for_those_of_keys_that_are_stuck() {
+        let row = |at_ms: u64, key: &'static [u8]| {
+            let deadline = RowKey::Deadline {
+                at_ms,
+                slot: key_slot(key),
+                database: 0,
+                key,
+                of: DeadlineOf::Key,
+            };
+            deadline.encode()
+        };
+        let rows = [(10, b"a"), (20, b"b"), (30, b"a"), (40, b"c"), (50, b"d")];
+        let rows = rows.map(|(at_ms, key)| row(at_ms, key));
+        let store = MapStore::new();
+        let filled = store.ingest(&mut |ingestion| {
+            for row in &rows {
+                ingestion.put(row, &[])?;
+            }
+            Ok(Finish::Rows)
+        });
+        assert_eq!(filled, Ok(true));
+        let hint = |at_ms, key: &[u8]| Hint {
+            at_ms,
+            database: 0,
+            hash32: key_hash32(key, SEED),
+            slot: key_slot(key),
+        };
+        let past = |stuck: &[Hint], limit| {
+            let past = past_deadlines(&store, 50, (stuck, SEED), limit);
+            past.expect("the store can be read")
+        };
+        assert_eq!(past(&[], 9), rows[..4]);
+        assert_eq!(past(&[hint(10, b"a")], 9), [&rows[1][..], &rows[3]]);
+        assert_eq!(past(&[hint(10, b"a")], 1), [&rows[1][..]]);
+        assert_eq!(past(&[hint(20, b"b"), hint(60, b"d")], 9).len(), 3);
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -145,8 +145,13 @@ fn listen_unix(path: &PathBuf, mode: u32) -> Result<UnixListener, Fatal> {
             path.display()
         ))
     };
-    // A socket file that nobody listens on is left over from a crash.
-    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+    // A socket that nobody listens on is left over from a crash. Anything else is not ours.
+    let is_socket = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let refused = || {
+        let connected = std::os::unix::net::UnixStream::connect(path);
+        connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    if is_socket && refused() {
         let _ = std::fs::remove_file(path);
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
@@ -213,5 +218,26 @@ impl NewConnection {
             accepted.expect("a socket that was accepted can be taken out of the event loop"),
             client,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_socket_that_nobody_listens_on_gives_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        std::fs::write(&path, "a file of somebody").unwrap();
+        assert!(listen_unix(&path, 0).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"a file of somebody");
+        std::fs::remove_file(&path).unwrap();
+        let first = listen_unix(&path, 0).unwrap();
+        assert!(listen_unix(&path, 0).is_err(), "it is listened on");
+        // A crash leaves the file.
+        drop(first);
+        assert!(path.exists());
+        drop(listen_unix(&path, 0o700).unwrap());
     }
 }

@@ -25,7 +25,7 @@ use crate::server::readers::Readers;
 use crate::server::{Fatal, Server, absolute};
 use crate::session::{Clients, KeyCounts, Shared};
 use crate::store::folder::{Folder, Identity};
-use crate::store::{Ballast, FjallStore, Meta, Store, StoreOptions};
+use crate::store::{Ballast, FjallStore, Meta, ROWS_FORMAT, Store, StoreOptions};
 use crate::worker::runner::{Mailbox, run};
 use crate::worker::{Control, Parts, sync_mode};
 
@@ -71,7 +71,7 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     let routes = Routes::new(settings.shard_count());
     let random: u64 = rand::rng().random();
     let wall_ms = Clock::start(0).now_ms();
-    let (folder, store) = open_folder(&settings, wall_ms)?;
+    let (mut folder, store) = open_folder(&settings, wall_ms)?;
     let identity = folder.identity();
     let meta = store.meta().map_err(Fatal::new)?.unwrap_or_default();
     let mut options = log_options(&settings, identity, routes.shards());
@@ -80,8 +80,8 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
         std::process::exit(1);
     });
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(true));
-    let mut recovery =
-        log::open(disk, &folder.log_path(), options, meta.known()).map_err(Fatal::new)?;
+    let known = meta.known(folder.log_has_head());
+    let mut recovery = log::open(disk, &folder.log_path(), options, known).map_err(Fatal::new)?;
     let plan = Plan {
         routes,
         seed: identity.hash_seed,
@@ -96,8 +96,13 @@ pub(super) fn start(live: Live, control: mpsc::UnboundedSender<Control>) -> Resu
     });
     let recovered = recovered.map_err(Fatal::new)?;
     let log = recovery.finish().map_err(Fatal::new)?;
+    if let Err(error) = folder.note_log_head() {
+        tracing::warn!("nothing would tell if the whole log were lost: {error}");
+    }
     let clock = Clock::start(recovered.time_ms);
     let map = recovered.keyspaces[0].databases();
+    let needed_bytes = first_batch((&recovered.tokens, map), &clock).reserved_bytes;
+    make_room(&log, needed_bytes, folder.path())?;
     log_ceiling(&log, (&recovered.tokens, map), &clock)?;
     // After the log, which needs some space at once.
     let least_bytes = BALLAST_START_BYTES_MAX.min(settings.checkpoint_bytes as u64);
@@ -144,15 +149,17 @@ fn open_folder(settings: &Settings, now_ms: u64) -> Result<(Folder, Arc<FjallSto
     };
     let path = Path::new(&settings.dir);
     let first = Meta {
-        format: 1,
+        format: ROWS_FORMAT,
         databases: (0..settings.databases as u32).collect(),
         next_database_id: settings.databases as u32,
         ..Meta::default()
     };
-    let mut fill = |folder: &Path, _: &Identity| {
+    let mut fill = |folder: &Path, identity: &Identity| {
         let store = FjallStore::create(&folder.join("store"), StoreOptions::default(), &first);
         drop(store.map_err(|error| error.to_string())?);
-        std::fs::create_dir(folder.join("log")).map_err(|error| error.to_string())
+        let options = log_options(settings, *identity, 1);
+        let disk = Arc::new(RealDisk::new(true));
+        log::begin(disk, &folder.join("log"), &options).map_err(|error| error.to_string())
     };
     let folder = Folder::open(path, fresh, now_ms, &mut fill).map_err(Fatal::new)?;
     let store = FjallStore::open(&folder.store_path(), StoreOptions::default());
@@ -172,6 +179,17 @@ pub fn first_batch((tokens, databases): (&TokenSource, &Databases), clock: &Cloc
         time_ms: clock.now_ms(),
         reserved_bytes,
     }
+}
+
+/// Where the disk has no room for the first batch, the space that was kept back for that is given
+/// up.
+fn make_room(log: &Log, bytes: u64, folder: &Path) -> Result<(), Fatal> {
+    if log.reserve_urgent(bytes) {
+        log.unreserve(bytes);
+    } else if Ballast::release(folder) {
+        log.prepare_space().map_err(Fatal::new)?;
+    }
+    Ok(())
 }
 
 fn log_ceiling(log: &Log, held: (&TokenSource, &Databases), clock: &Clock) -> Result<(), Fatal> {
@@ -263,13 +281,7 @@ fn run_threads(
         threads.extend(thread.spawn(move || run(parts, inbox, peers)));
     }
     progress.lsn.store(meta.lsn, Ordering::Relaxed);
-    let due = Due::start(due::Tools {
-        store: store.clone(),
-        clock: clock.clone(),
-        routes: plan.routes,
-        seed: plan.seed,
-        mailboxes: mailboxes.clone(),
-    });
+    let due = start_due(&store, &clock, plan, &mailboxes);
     let checkpoints = Checkpoints::start(Tools {
         store,
         log: log.clone(),
@@ -279,6 +291,8 @@ fn run_threads(
         databases,
         retired: true,
         expired_until_ms: 0,
+        stuck: Vec::new(),
+        seed: plan.seed,
         progress: progress.clone(),
         ballast,
         may_shrink: true,
@@ -299,6 +313,16 @@ fn run_threads(
         room_asked: (0, 0),
         backing_up: Arc::default(),
     }
+}
+
+fn start_due(store: &Arc<dyn Store>, clock: &Clock, plan: Plan, mailboxes: &[Mailbox]) -> Due {
+    Due::start(due::Tools {
+        store: store.clone(),
+        clock: clock.clone(),
+        routes: plan.routes,
+        seed: plan.seed,
+        mailboxes: mailboxes.to_vec(),
+    })
 }
 
 /// Says how far a start is, once a second.

@@ -44,6 +44,8 @@ pub struct Call {
     pub context: Context,
     /// What to run.
     pub work: Work,
+    /// It is a part of a command, which is counted where it comes from.
+    pub part: bool,
 }
 
 /// The calls of one connection's pipeline for one shard.
@@ -88,6 +90,8 @@ pub struct SweepSlice {
     pub retired: bool,
     /// At the beginning: everything that was due before this has expired.
     pub expired_until_ms: u64,
+    /// But for this, which could not be read.
+    pub stuck: Vec<Hint>,
     /// At the beginning: the shard's map of databases, and the next unused id.
     pub databases: Option<(Vec<u32>, u32)>,
 }

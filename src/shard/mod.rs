@@ -141,7 +141,7 @@ fn run_command(
                 };
             }
             Room::Later => {
-                txn.roll_back();
+                txn.take_back();
                 out.truncate(start);
                 return Ended::Later;
             }
@@ -358,5 +358,52 @@ impl Space for Urgent<'_> {
 
     fn give_back(&mut self, bytes: u64) {
         self.0.give_back(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::transcript::{Transcript, words};
+
+    /// Room that has to be asked for so often.
+    struct Slow(usize);
+
+    impl Space for Slow {
+        fn take(&mut self, _bytes: u64, _urgent: bool) -> Room {
+            let Some(left) = self.0.checked_sub(1) else {
+                return Room::Granted;
+            };
+            self.0 = left;
+            Room::Later
+        }
+
+        fn give_back(&mut self, _bytes: u64) {}
+    }
+
+    #[test]
+    fn a_command_that_waits_for_room_counts_what_it_found_once() {
+        let mut t = Transcript::new();
+        t.check("SET a 1", "OK");
+        let context = Context {
+            database: 0,
+            protocol: Protocol::Resp2,
+            origin: sim::Requests::default().origin(0),
+        };
+        let mut space = Slow(2);
+        let before = t.keyspace().stats();
+        for line in ["GETSET a 2", "GETSET a 2", "GETSET a 2", "GETSET b 1"] {
+            let words = words(line);
+            let row = table().find(words.args()).expect("it is known");
+            let owners = Owners::One(t.keyspace());
+            let mut out = Vec::new();
+            let (row, args) = (table().row(row), words.args());
+            execute(owners, row, args, context, &mut space, &mut out);
+        }
+        let after = t.keyspace().stats();
+        assert_eq!(
+            (after.hits - before.hits, after.misses - before.misses),
+            (1, 1)
+        );
     }
 }

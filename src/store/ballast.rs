@@ -43,6 +43,13 @@ impl Ballast {
         ballast
     }
 
+    /// Gives up what the file in this folder has, before anybody took it. False if there was none.
+    pub fn release(folder: &Path) -> bool {
+        let file = folder.join(NAME);
+        let held = file.metadata().map_or(0, |found| found.len());
+        held > 0 && resize(&file, 0).is_ok()
+    }
+
     /// For a server without a disk of its own.
     pub fn none() -> Ballast {
         Ballast {
@@ -165,6 +172,17 @@ mod tests {
             (ballast.held_bytes(), blocks(folder.path()).0),
             (MB / 2, MB / 2)
         );
+    }
+
+    #[test]
+    fn what_an_earlier_server_kept_back_can_be_given_up_before_it_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!Ballast::release(folder.path()));
+        drop(Ballast::take(folder.path(), MB, 0));
+        assert_eq!(blocks(folder.path()), (MB, MB));
+        assert!(Ballast::release(folder.path()));
+        assert_eq!(blocks(folder.path()), (0, 0));
+        assert!(!Ballast::release(folder.path()));
     }
 
     #[test]

@@ -304,6 +304,9 @@ struct Open {
     compacting: AtomicBool,
     /// The compactor is to end.
     closing: AtomicBool,
+    /// How often the file of some damage was looked for.
+    #[cfg(test)]
+    searches: std::sync::atomic::AtomicUsize,
 }
 
 impl Open {
@@ -335,6 +338,8 @@ impl Open {
             full: AtomicBool::new(false),
             compacting: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            #[cfg(test)]
+            searches: Default::default(),
         })
     }
 
@@ -382,9 +387,10 @@ impl Open {
 
     fn look_at(&self, compacted: Result<(), LsmError>) -> Result<(), StoreError> {
         compacted.map_err(|error| {
-            let error = self.read_error(Error::Storage(error), &[], &row::META_KEY);
+            let error = store_error(Error::Storage(error), &self.path);
+            // Before the file is looked for, which takes as long as the store is large.
             self.fail(Some(&error));
-            error
+            self.with_file(error, &[], &row::META_KEY)
         })
     }
 
@@ -401,18 +407,27 @@ impl Open {
 
     /// An error met while reading `from..=to`, with the file it comes from if it can be found.
     fn read_error(&self, error: Error, from: &[u8], to: &[u8]) -> StoreError {
-        let found = store_error(error, &self.path);
-        match (&found, self.faulty_table(from, to)) {
-            (StoreError::Damaged { what, .. }, Some(file)) => StoreError::damaged(file, what),
-            _ => found,
-        }
+        self.with_file(store_error(error, &self.path), from, to)
     }
 
-    /// The first table with a fault in `from..=to`, found by reading that span again.
+    /// Damage in `from..=to` with the file that it is in, if that can be found.
+    fn with_file(&self, found: StoreError, from: &[u8], to: &[u8]) -> StoreError {
+        let StoreError::Damaged { file, what } = found else {
+            return found;
+        };
+        let faulty = self.faulty_table(from, to);
+        StoreError::damaged(faulty.unwrap_or(file), what)
+    }
+
+    /// The first table with a fault in `from..=to`, found by reading that span again; none if the
+    /// compactor is to end meanwhile, and this is a long span.
     fn faulty_table(&self, from: &[u8], to: &[u8]) -> Option<PathBuf> {
+        #[cfg(test)]
+        self.searches.fetch_add(1, Ordering::Relaxed);
         let version = self.keyspace.tree.current_version();
         let single = (from == to).then(|| xxh3_64(from));
-        version.iter_tables().find_map(|table| {
+        let goes_on = |_: &_| single.is_some() || !self.closing.load(Ordering::Acquire);
+        version.iter_tables().take_while(goes_on).find_map(|table| {
             let faulty = match single {
                 Some(hash) => table.get(from, ::fjall::SeqNo::MAX, hash).is_err(),
                 None => table
@@ -501,5 +516,29 @@ fn store_error(error: Error, path: &Path) -> StoreError {
         Error::Storage(error) => damaged(format!("{error:?}")),
         Error::Locked => StoreError::io(path, "another process has the store open"),
         error => damaged(format!("{error:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compaction_that_fails_stops_the_writing_and_reads_the_store_for_damage_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("store");
+        let store = FjallStore::create(&path, StoreOptions::default(), &Meta::default()).unwrap();
+        let open = store.current().unwrap();
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = open.look_at(Err(LsmError::Io(full))).unwrap_err();
+        assert_eq!(error, StoreError::Full);
+        assert!(store.is_full() && store.needs_reopen());
+        let broken = std::io::Error::other("broken");
+        let error = open.look_at(Err(LsmError::Io(broken))).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+        assert_eq!(open.searches.load(Ordering::Relaxed), 0);
+        let error = open.look_at(Err(LsmError::Unrecoverable)).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        assert_eq!(open.searches.load(Ordering::Relaxed), 1);
     }
 }

@@ -4,7 +4,7 @@
 //! FORMAT     version, identity and hash seed, as text with a checksum
 //! LOCK       held while a process has the folder open; says which
 //! store/     the rows
-//! log/       the commit log
+//! log/       the commit log, with its head if FORMAT says so (the first servers made none)
 //! BALLAST    space that is kept back for a disk that is full ([`super::ballast`])
 //! CREATING   only while the folder is being made
 //! ```
@@ -29,9 +29,13 @@ pub const FOLDER_VERSION: u32 = 1;
 const FORMAT: &str = "FORMAT";
 const LOCK: &str = "LOCK";
 const CREATING: &str = "CREATING";
+/// How the names of folders end that are not in their places yet.
+const DRAFT_END: &str = ".creating";
 const STORE: &str = "store";
 const LOG: &str = "log";
 const FIRST_LINE: &str = "tallyman data folder";
+/// A line that servers do not mind which do not know it.
+const LOG_HAS_HEAD: &str = "log-has-head yes";
 /// What a fresh file system may hold and we do not mind.
 const HARMLESS: &[&str] = &[LOCK, "lost+found"];
 /// More than any FORMAT or LOCK needs.
@@ -47,6 +51,14 @@ pub struct Identity {
     pub hash_seed: u64,
 }
 
+/// What FORMAT says.
+#[derive(Clone, Copy, Debug)]
+struct Format {
+    identity: Identity,
+    /// The log has a head: one without is not whole.
+    log_has_head: bool,
+}
+
 /// Makes what a new folder holds besides FORMAT: `store` and `log` inside of the given folder. It
 /// must leave nothing open; everything it leaves is synced before the folder counts.
 pub type Fill<'a> = dyn FnMut(&Path, &Identity) -> Result<(), String> + 'a;
@@ -55,7 +67,7 @@ pub type Fill<'a> = dyn FnMut(&Path, &Identity) -> Result<(), String> + 'a;
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    identity: Identity,
+    format: Format,
     created: bool,
     // Held for its lock.
     _lock: File,
@@ -90,7 +102,22 @@ impl Folder {
 
     /// Its identity.
     pub fn identity(&self) -> Identity {
-        self.identity
+        self.format.identity
+    }
+
+    /// Its log has a head.
+    pub fn log_has_head(&self) -> bool {
+        self.format.log_has_head
+    }
+
+    /// Notes that its log has a head now, durably.
+    pub fn note_log_head(&mut self) -> Result<(), FolderError> {
+        if self.format.log_has_head {
+            return Ok(());
+        }
+        write_format(&self.path, &self.format.identity)?;
+        self.format.log_has_head = true;
+        Ok(())
     }
 
     /// True when this call of [`Folder::open`] made it.
@@ -149,8 +176,15 @@ impl Folder {
             create(path, fresh, fill)?;
         } else {
             remove_file_if_any(&path.join(CREATING))?;
+            // Whoever was here before may have been killed between a change and its sync.
+            let parent = sync_folder(&parent_of(path));
+            // We may use the folder and not be allowed to look into the one above.
+            if !matches!(parent, Err(FolderError::Io { denied: true, .. })) {
+                parent?;
+            }
+            sync_folders(path).map_err(|error| FolderError::io(path, &error))?;
         }
-        let identity = parse_format(&format, &read_text(&format)?)?;
+        let format = parse_format(&format, &read_text(&format)?)?;
         for part in [STORE, LOG] {
             let part = path.join(part);
             if !part.is_dir() {
@@ -162,7 +196,7 @@ impl Folder {
         }
         Ok(Folder {
             path: path.to_path_buf(),
-            identity,
+            format,
             created,
             _lock: lock,
         })
@@ -173,7 +207,7 @@ impl Folder {
 #[derive(Debug)]
 pub struct Look {
     path: PathBuf,
-    identity: Identity,
+    format: Format,
     // Held for its lock; none where no server was ever started, or one is running.
     _lock: Option<File>,
     holder: Option<String>,
@@ -208,7 +242,7 @@ impl Look {
         };
         Ok(Look {
             path: path.to_path_buf(),
-            identity: parse_format(&format, &read_text(&format)?)?,
+            format: parse_format(&format, &read_text(&format)?)?,
             _lock: lock,
             holder,
         })
@@ -216,7 +250,12 @@ impl Look {
 
     /// Its identity.
     pub fn identity(&self) -> Identity {
-        self.identity
+        self.format.identity
+    }
+
+    /// Its log has a head.
+    pub fn log_has_head(&self) -> bool {
+        self.format.log_has_head
     }
 
     /// The process that uses it, in LOCK's words.
@@ -247,12 +286,20 @@ impl Look {
 }
 
 /// A data folder in the making, beside its place under a temporary name. Dropping it before
-/// [`Draft::finish`] leaves it, and the next draft for the same place removes it.
+/// [`Draft::finish`] removes it; what a crash leaves, the next draft in the same folder removes.
 #[derive(Debug)]
 pub struct Draft {
     path: PathBuf,
     target: PathBuf,
+    // Held until the draft is gone or in its place.
     _lock: File,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // In its place already, or as far as the disk lets us: the next draft tries again.
+        let _ = fs::remove_dir_all(&self.path);
+    }
 }
 
 impl Draft {
@@ -265,6 +312,7 @@ impl Draft {
             });
         }
         create_parents(&parent_of(target))?;
+        remove_abandoned(&parent_of(target));
         let path = draft_of(target)?;
         match fs::create_dir(&path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -274,12 +322,12 @@ impl Draft {
         }
         refuse_foreign(&path)?;
         let lock = take_lock(&path, target, now_ms)?;
-        write_synced(&path.join(CREATING), b"an unfinished copy\n")?;
         let draft = Draft {
             path,
             target: target.to_path_buf(),
             _lock: lock,
         };
+        write_synced(&draft.path.join(CREATING), b"an unfinished copy\n")?;
         remove_file_if_any(&draft.path.join(FORMAT))?;
         draft.clear()?;
         Ok(draft)
@@ -506,12 +554,17 @@ fn create(path: &Path, fresh: Identity, fill: &mut Fill<'_>) -> Result<(), Folde
         let part = path.join(part);
         sync_tree(&part).map_err(|error| FolderError::io(&part, &error))?;
     }
+    write_format(path, &fresh)?;
+    remove_file_if_any(&creating)
+}
+
+/// Writes FORMAT, whole or not at all, durably.
+fn write_format(path: &Path, identity: &Identity) -> Result<(), FolderError> {
     let draft = path.join("FORMAT.new");
-    write_synced(&draft, format_text(&fresh).as_bytes())?;
+    write_synced(&draft, format_text(identity).as_bytes())?;
     let format = path.join(FORMAT);
     fs::rename(&draft, &format).map_err(|error| FolderError::io(&format, &error))?;
-    sync_folder(path)?;
-    remove_file_if_any(&creating)
+    sync_folder(path)
 }
 
 fn take_lock(path: &Path, shown: &Path, now_ms: u64) -> Result<File, FolderError> {
@@ -560,13 +613,13 @@ fn format_text(identity: &Identity) -> String {
     } = identity;
     let text = format!(
         "{FIRST_LINE}\nversion {FOLDER_VERSION}\nfolder-id {folder_id:016x}\n\
-         hash-seed {hash_seed:016x}\n"
+         hash-seed {hash_seed:016x}\n{LOG_HAS_HEAD}\n"
     );
     let crc = crc32c::crc32c(text.as_bytes());
     format!("{text}crc32c {crc:08x}\n")
 }
 
-fn parse_format(file: &Path, text: &str) -> Result<Identity, FolderError> {
+fn parse_format(file: &Path, text: &str) -> Result<Format, FolderError> {
     let damaged = |what: &str| FolderError::Damaged {
         file: file.to_path_buf(),
         what: what.into(),
@@ -601,9 +654,13 @@ fn parse_format(file: &Path, text: &str) -> Result<Identity, FolderError> {
     let number = |name: &str| {
         u64::from_str_radix(value(name)?, 16).map_err(|_| damaged(&format!("no valid {name}")))
     };
-    Ok(Identity {
+    let identity = Identity {
         folder_id: number("folder-id")?,
         hash_seed: number("hash-seed")?,
+    };
+    Ok(Format {
+        identity,
+        log_has_head: body.lines().any(|line| line == LOG_HAS_HEAD),
     })
 }
 
@@ -633,8 +690,26 @@ fn draft_of(path: &Path) -> Result<PathBuf, FolderError> {
     };
     let mut draft = OsString::from(".");
     draft.push(name);
-    draft.push(".creating");
+    draft.push(DRAFT_END);
     Ok(parent_of(path).join(draft))
+}
+
+/// Removes the drafts in `folder` that nobody works at any more, as far as the disk lets us.
+fn remove_abandoned(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let draft = entry.path();
+        let is_draft = name.starts_with('.') && name.ends_with(DRAFT_END);
+        if !is_draft || !draft.join(CREATING).is_file() {
+            continue;
+        }
+        // Held while it goes, so that nobody begins to work at it.
+        let lock = File::open(draft.join(LOCK));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok() && fs::remove_dir_all(&draft).is_ok()) {
+            tracing::info!("removed what an unfinished copy left: {}", draft.display());
+        }
+    }
 }
 
 fn exists(file: &Path) -> Result<bool, FolderError> {
@@ -674,6 +749,17 @@ fn create_parents(path: &Path) -> Result<(), FolderError> {
         }
         _ => sync_folder(&parent),
     }
+}
+
+/// Makes the names in `path` and in the folders below it durable.
+fn sync_folders(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && entry.file_name() != "lost+found" {
+            sync_folders(&entry.path())?;
+        }
+    }
+    File::open(path)?.sync_all()
 }
 
 /// Syncs every file and folder below `path`, and `path` itself.

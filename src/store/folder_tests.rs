@@ -176,3 +176,51 @@ fn a_damaged_or_newer_format_is_named() {
     );
     assert!(error.to_string().contains("newer server"));
 }
+
+#[test]
+fn a_copy_removes_what_unfinished_ones_left_and_nothing_else() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    for name in [
+        ".left.creating",
+        ".foreign.creating",
+        "left.creating",
+        ".left",
+    ] {
+        fs::create_dir_all(at(name).join(STORE)).unwrap();
+        fs::write(at(name).join(LOCK), "").unwrap();
+        if name != ".foreign.creating" {
+            fs::write(at(name).join(CREATING), "").unwrap();
+        }
+    }
+    let working = Draft::begin(&at("working"), 1).unwrap();
+    let draft = Draft::begin(&at("new"), 1).unwrap();
+    let left = [
+        ".foreign.creating",
+        ".left",
+        ".new.creating",
+        ".working.creating",
+        "left.creating",
+    ];
+    assert_eq!(names(place.path()), left);
+    drop((working, draft));
+    assert_eq!(names(place.path()), [left[0], left[1], left[4]]);
+}
+
+#[test]
+fn a_folder_of_an_older_server_is_told_that_its_log_has_a_head_now() {
+    let place = tempfile::tempdir().unwrap();
+    drop(open(place.path()).unwrap());
+    let format = place.path().join(FORMAT);
+    let text = fs::read_to_string(&format).unwrap();
+    let body = text.rsplit_once("crc32c").unwrap().0;
+    let older = body.replace("log-has-head yes\n", "");
+    assert_ne!(body, older);
+    let crc = crc32c::crc32c(older.as_bytes());
+    fs::write(&format, format!("{older}crc32c {crc:08x}\n")).unwrap();
+    let mut folder = open(place.path()).unwrap();
+    assert!(!folder.log_has_head() && !Look::at(place.path()).unwrap().log_has_head());
+    folder.note_log_head().unwrap();
+    assert!(folder.log_has_head() && Look::at(place.path()).unwrap().log_has_head());
+    assert_eq!(fs::read_to_string(&format).unwrap(), text);
+}

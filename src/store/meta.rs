@@ -12,6 +12,9 @@ use crate::log::{Known, Position};
 /// The newest version of the meta row that this server reads, and the one it writes.
 pub const META_VERSION: u16 = 3;
 
+/// The newest version of what rows hold, and the one that is written.
+pub const ROWS_FORMAT: u32 = 1;
+
 /// The first version did not say how far rows reach.
 const WITHOUT_ROWS_LSN: u16 = 1;
 // The second one had no rows that say of a hash that its fields have no deadlines.
@@ -42,8 +45,9 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// What this says of the log: where to read on, and that it reaches as far as the rows.
-    pub fn known(&self) -> Known {
+    /// What this says of the log: where to read on, and that it reaches as far as the rows; and
+    /// what the folder says, that it has a head.
+    pub fn known(&self, has_head: bool) -> Known {
         let from = Position {
             lsn: self.lsn,
             chain: self.chain,
@@ -51,6 +55,7 @@ impl Meta {
         Known {
             from,
             durable_lsn: self.rows_lsn,
+            has_head,
         }
     }
 
@@ -83,6 +88,9 @@ impl Meta {
             return Err(MetaError::Version(version));
         }
         let format = number_u32(&mut rest)?;
+        if format > ROWS_FORMAT {
+            return Err(MetaError::Rows(format));
+        }
         let lsn = number(&mut rest)?;
         let rows_lsn = match version {
             WITHOUT_ROWS_LSN => lsn,
@@ -114,6 +122,8 @@ pub enum MetaError {
     Damaged,
     /// A version that this server does not read.
     Version(u16),
+    /// The same of the rows themselves.
+    Rows(u32),
 }
 
 impl fmt::Display for MetaError {
@@ -124,6 +134,11 @@ impl fmt::Display for MetaError {
                 f,
                 "it has version {version} and this server reads versions {WITHOUT_ROWS_LSN} to \
                  {META_VERSION}; start the newer server that wrote it"
+            ),
+            MetaError::Rows(format) => write!(
+                f,
+                "the rows have format {format} and this server reads formats up to {ROWS_FORMAT}; \
+                 start the newer server that wrote them"
             ),
         }
     }
@@ -195,7 +210,7 @@ mod tests {
 
     fn meta() -> impl Strategy<Value = Meta> {
         let head = (
-            any::<u32>(),
+            0..=ROWS_FORMAT,
             any::<(u64, u64)>(),
             any::<u32>(),
             any::<u64>(),
@@ -258,6 +273,21 @@ mod tests {
             MetaError::Version(META_VERSION + 1)
                 .to_string()
                 .contains("newer server")
+        );
+    }
+
+    #[test]
+    fn rows_of_a_newer_format_are_refused() {
+        let meta = Meta {
+            format: ROWS_FORMAT + 1,
+            ..Meta::default()
+        };
+        let error = Meta::decode(&meta.encode()).unwrap_err();
+        assert_eq!(error, MetaError::Rows(2));
+        let text = error.to_string();
+        assert!(
+            text.contains("format 2") && text.contains("newer server"),
+            "{text}"
         );
     }
 

@@ -30,7 +30,7 @@ pub use self::checkpoint::{CheckpointError, Deep, Depth, Outcome, RowChange, Sli
 pub use self::fjall::{FjallStore, StoreOptions};
 pub use self::folder::{Draft, Folder, FolderError, Identity, Look};
 pub use self::map::{Fault, MapStore};
-pub use self::meta::{Meta, MetaError};
+pub use self::meta::{Meta, MetaError, ROWS_FORMAT};
 pub use self::row::{DeadlineOf, KeyOf, RowError, RowKey, RowKind};
 
 /// Rows of a scan: key and value, ascending by key, read as they are asked for. It sees the store
@@ -120,9 +120,10 @@ pub trait Store: Send + Sync {
         let Some(value) = self.get(&row::META_KEY)? else {
             return Ok(None);
         };
-        Meta::decode(&value)
-            .map(Some)
-            .map_err(|error| StoreError::damaged("the meta row", error.to_string()))
+        Meta::decode(&value).map(Some).map_err(|error| match error {
+            MetaError::Damaged => StoreError::damaged("the meta row", error.to_string()),
+            newer => StoreError::io("the meta row", newer.to_string()),
+        })
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::command::LastFound;
 use crate::command::spec::Across;
+use crate::command::{LastFound, RowId};
 use crate::conn::reply_queue::{Place as ReplyPlace, ReplyQueue};
 use crate::keyspace::Wait;
 use crate::resp::Protocol;
@@ -46,6 +46,8 @@ pub enum Barrier {
 pub struct Fan {
     /// Place of the reply.
     pub place: ReplyPlace,
+    /// The command.
+    pub row: RowId,
     /// How parts become one.
     pub across: Across,
     /// Protocol of the reply.

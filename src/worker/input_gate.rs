@@ -306,6 +306,10 @@ impl Worker {
                 // What follows may be of another database, or of a block.
                 return;
             }
+            if self.routes.need(row, args).is_err() {
+                // It is refused before it comes to its keys, and one of them may be too long.
+                return;
+            }
             if number > 0 {
                 self.fetch_too(id, row, args, conn.session.database);
             }
@@ -335,7 +339,7 @@ impl Worker {
                 key: key.into(),
                 part,
             };
-            if !key_here || !keyspace.is_asleep(&name) {
+            if !key_here || !keyspace.needs_hold(&name) {
                 continue;
             }
             gate.last += 1;

@@ -1,6 +1,9 @@
 //! Keys that hibernate, read by others: what waits, what goes on, and in which order.
 
+use crate::command::table;
+use crate::command::transcript::words;
 use crate::keyspace::input_gate::Read;
+use crate::limits::{FIELD_BYTES_MAX, KEY_BYTES_MAX};
 use crate::log::sim_disk::SimDisk;
 use crate::route::Routes;
 use crate::store::Store;
@@ -423,6 +426,133 @@ fn what_hibernates_expires_without_being_asked_for() {
     assert_eq!(village.call(peer, "DBSIZE\n"), ":2\r\n");
 }
 
+/// Time passes, and what it brings is deleted as far as it is here.
+fn tick(village: &mut Village, ms: u64) {
+    village.clock.advance_ns(ms * 1_000_000);
+    let worker = &mut village.workers[0];
+    worker.begin_turn();
+    worker.tick(100);
+}
+
+#[test]
+fn what_is_read_for_a_client_that_leaves_expires_all_the_same() {
+    // Due already when it is read, or a while later.
+    for later_ms in [0, 1_000] {
+        let mut village = village(1);
+        let (peer, leaves) = (village.connect(0), village.connect(0));
+        village.call(peer, "SET {t}a 1 PX 50\n");
+        if later_ms > 0 {
+            village.call(peer, "PEXPIRE {t}a 1000\n");
+        }
+        village.hibernate();
+        tick(&mut village, 49);
+        village.send(leaves, "GET {t}a\n");
+        tick(&mut village, 10);
+        assert_eq!(village.reads_left(), 2, "the client's and the deadline's");
+        village.workers[0].disconnect(leaves.id);
+        village.read(0);
+        village.read_all();
+        for ms in [later_ms, 0, 0] {
+            tick(&mut village, ms);
+            village.read_all();
+        }
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        assert_eq!(
+            (keyspace.stats().expired, keyspace.deadline_hints()),
+            (1, 0)
+        );
+        assert_gates_empty(&mut village);
+    }
+}
+
+#[test]
+fn a_deadline_that_moves_on_is_looked_for_once_each_time() {
+    let mut village = village(1);
+    let peer = village.connect(0);
+    village.call(peer, "SET {t}other 1\nSET {t}a 1\nHSET {t}h f 1\n");
+    for _ in 0..20 {
+        village.hibernate();
+        village.send(peer, "PEXPIRE {t}a 100\nHPEXPIRE {t}h 100 FIELDS 1 f\n");
+        village.read_all();
+        tick(&mut village, 60);
+        village.send(peer, "PEXPIRE {t}a 100\nHPEXPIRE {t}h 100 FIELDS 1 f\n");
+        village.read_all();
+        tick(&mut village, 60);
+        village.read_all();
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        assert!(keyspace.deadline_hints() <= 4);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_does_not_hold_up_the_expiry_of_the_others() {
+    let mut village = village(1);
+    let peer = village.connect(0);
+    village.call(peer, "SET bad 1 PX 50\nSET good 1 PX 20000\n");
+    village.hibernate();
+    let keyspace = village.workers[0].keyspace().expect("at home");
+    let key = keyspace.key(b"bad");
+    let of = KeyOf {
+        slot: key.slot,
+        database: 0,
+        hash: key.hash32(),
+        key: key.bytes,
+    };
+    village.store.damage(&RowKey::Main(of).encode());
+    for _ in 0..20 {
+        tick(&mut village, 500);
+        village.read_all();
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        assert_eq!(keyspace.expiry_late_ms(), 0);
+        let stuck = keyspace.stuck();
+        assert!(stuck.len() == 1 && stuck[0].hash32 == of.hash);
+        let (now_ms, read_ms) = (keyspace.now_ms(), u64::MAX);
+        keyspace.take_hints(&[], read_ms);
+        assert_eq!(
+            keyspace.expired_until_ms(),
+            now_ms,
+            "the others' rows may go"
+        );
+    }
+    tick(&mut village, 15_000);
+    village.read_all();
+    tick(&mut village, 0);
+    let keyspace = village.workers[0].keyspace().expect("at home");
+    assert_eq!((keyspace.stats().expired, keyspace.stuck().len()), (1, 1));
+    assert_gates_empty(&mut village);
+}
+
+#[test]
+fn what_was_fetched_to_expire_is_let_go_when_expiry_is_switched_off() {
+    for switched_off in 0..3 {
+        let mut village = village(1);
+        let peer = village.connect(0);
+        village.call(peer, "SET {t}a 1 PX 50\n");
+        village.hibernate();
+        tick(&mut village, 60);
+        for step in 0..3 {
+            if step == switched_off {
+                let keyspace = village.workers[0].keyspace().expect("at home");
+                keyspace.set_active_expiry(false);
+            }
+            if village.reads_left() > 0 {
+                village.read(0);
+            }
+        }
+        tick(&mut village, 0);
+        assert_eq!(village.reads_left(), 0);
+        assert_gates_empty(&mut village);
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        keyspace.set_active_expiry(true);
+        for _ in 0..2 {
+            tick(&mut village, 0);
+            village.read_all();
+        }
+        let keyspace = village.workers[0].keyspace().expect("at home");
+        assert_eq!(keyspace.stats().expired, 1);
+    }
+}
+
 #[test]
 fn hits_and_misses_are_counted_once() {
     let mut village = village(1);
@@ -438,6 +568,154 @@ fn hits_and_misses_are_counted_once() {
         (after.hits - before.hits, after.misses - before.misses),
         (2, 1)
     );
+}
+
+#[test]
+fn a_key_that_is_too_long_is_refused_behind_one_that_is_asleep() {
+    for shards in [1, 3] {
+        let mut village = village(shards);
+        let peer = village.connect(0);
+        for cold in keys(shards) {
+            let long = format!("{{{cold}}}{}", "x".repeat(KEY_BYTES_MAX));
+            village.call(peer, &format!("SET {cold} 1\n"));
+            village.hibernate();
+            village.send(peer, &format!("GET {cold}\nGET {long}\nGET {cold}\n"));
+            assert_eq!(village.reads_left(), 1, "nobody asks for what cannot be");
+            village.read_all();
+            let told = village.output(peer);
+            let lines: Vec<&str> = told.split("\r\n").collect();
+            assert_eq!(lines[..2], ["$1", "1"]);
+            assert!(lines[2].starts_with("-ERR key"), "{}", lines[2]);
+            assert_eq!(lines[3..], ["$1", "1", ""]);
+            assert_gates_empty(&mut village);
+        }
+    }
+}
+
+#[test]
+fn a_condition_on_a_key_that_is_too_long_is_refused() {
+    for shards in [1, 3] {
+        let mut village = village(shards);
+        let peer = village.connect(0);
+        let cold = &keys(shards)[0];
+        let long = format!("{{{cold}}}{}", "x".repeat(KEY_BYTES_MAX));
+        village.call(peer, &format!("SET {cold} 1\n"));
+        for condition in [
+            format!("NX {long}"),
+            format!("XX {cold} XX {long}"),
+            format!("IFEQ {long} 1"),
+            format!("IFNE {long} 1"),
+        ] {
+            village.hibernate();
+            village.send(peer, &format!("MULTI\nINCR {cold}\nEXEC {condition}\n"));
+            village.read_all();
+            let told = village.output(peer);
+            let refused = told.split("\r\n").nth(2).unwrap_or_default();
+            assert!(refused.starts_with("-EXECABORT"), "{refused}");
+            village.send(peer, &format!("GET {cold}\n"));
+            village.read_all();
+            assert_eq!(village.output(peer), "$1\r\n1\r\n", "the block did not run");
+            assert_gates_empty(&mut village);
+        }
+    }
+}
+
+#[test]
+fn a_line_that_never_runs_empty_lets_go_what_it_has_used() {
+    let shards = 2;
+    let mut village = village(shards);
+    let peer = village.connect(0);
+    let tag = &keys(shards)[1];
+    let key = |number: usize| format!("{{{tag}}}{number}");
+    let all = 0..60;
+    village.call(
+        peer,
+        &all.clone()
+            .map(|n| format!("SET {} {n}\n", key(n)))
+            .collect::<String>(),
+    );
+    village.hibernate();
+    for number in all.clone() {
+        // The next call stands in line before the one before it has its key.
+        village.send(peer, &format!("GET {}\n", key(number)));
+        if number > 0 {
+            village.read(0);
+        }
+        let keyspace = village.workers[1].keyspace().expect("at home");
+        assert!(keyspace.gated() <= 2, "{} are kept", keyspace.gated());
+    }
+    village.read_all();
+    let wanted: String = all
+        .map(|number| number.to_string())
+        .map(|text| format!("${}\r\n{text}\r\n", text.len()))
+        .collect();
+    assert_eq!(village.output(peer), wanted);
+    assert_gates_empty(&mut village);
+}
+
+#[test]
+fn a_condition_on_several_keys_has_all_of_them_read_at_once() {
+    let mut village = village(1);
+    let peer = village.connect(0);
+    for condition in ["XX", "NX"] {
+        village.call(peer, "MSET {t}a 1 {t}b 2 {t}c 3\n");
+        village.hibernate();
+        village.send(
+            peer,
+            &format!("MSETEX 3 {{t}}a 4 {{t}}b 5 {{t}}c 6 {condition}\n"),
+        );
+        assert_eq!(village.reads_left(), 3, "{condition}");
+        village.read_all();
+        let wanted = if condition == "XX" {
+            ":1\r\n"
+        } else {
+            ":0\r\n"
+        };
+        assert_eq!(village.output(peer), wanted);
+        assert_gates_empty(&mut village);
+    }
+}
+
+#[test]
+fn a_command_over_several_shards_is_counted_once() {
+    let shards = 3;
+    let mut village = village(shards);
+    let peer = village.connect(1);
+    let names = keys(shards);
+    let pairs: Vec<String> = names.iter().map(|key| format!("{key} 7")).collect();
+    village.call(peer, &format!("MSET {}\n", pairs.join(" ")));
+    let metrics = village.workers[0].shared.clone();
+    let metrics = &metrics.metrics;
+    let row = table().find(words("MGET a").args()).expect("it is known");
+    let counted = || {
+        let command = metrics.command(row.0 as usize);
+        let all = metrics.total(|shard| &shard.commands_processed);
+        let errors = metrics.total(|shard| &shard.error_replies);
+        (command.calls, command.failed, all, errors)
+    };
+    let all = counted().2;
+    let mget = format!("MGET {}\n", names.join(" "));
+    village.call(peer, &mget);
+    assert_eq!(counted(), (1, 0, all + 1, 0));
+    // Of other shards alone, and with a part that fails in each.
+    village.call(peer, &format!("MGET {} {}\n", names[0], names[2]));
+    assert_eq!(counted(), (2, 0, all + 2, 0));
+    village.hibernate();
+    for (shard, name) in names.iter().enumerate() {
+        let keyspace = village.workers[shard].keyspace().expect("at home");
+        let key = keyspace.key(name.as_bytes());
+        let of = KeyOf {
+            slot: key.slot,
+            database: 0,
+            hash: key.hash32(),
+            key: key.bytes,
+        };
+        village.store.damage(&RowKey::Main(of).encode());
+    }
+    village.send(peer, &mget);
+    village.read_all();
+    assert!(village.output(peer).contains("-DAMAGED"));
+    assert_eq!(counted(), (3, 1, all + 3, 1));
 }
 
 // ---- hashes of which a part is here ------------------------------------------------------------
@@ -678,5 +956,30 @@ fn a_field_that_cannot_be_read_says_so_and_is_not_written_over() {
         assert!(told.ends_with(":9\r\n"), "{call}: {told}");
         village.hibernate();
     }
+    assert_gates_empty(&mut village);
+}
+
+#[test]
+fn a_field_whose_name_is_too_long_is_missing_from_a_hash_in_part() {
+    let mut village = village(1);
+    let peer = village.connect(0);
+    set_fields(&mut village, peer, "cold", 9);
+    let long = "x".repeat(FIELD_BYTES_MAX + 1);
+    for begin in ["", "MULTI\n"] {
+        village.hibernate();
+        let end = if begin.is_empty() { "" } else { "EXEC\n" };
+        let calls = format!("HGET cold {long}\nHDEL cold {long}\nHEXISTS cold {long}\n");
+        village.send(peer, &format!("{begin}{calls}{end}"));
+        village.read_all();
+        let told = village.output(peer);
+        assert!(told.ends_with("$-1\r\n:0\r\n:0\r\n"), "{told}");
+    }
+    village.send(peer, &format!("HSET cold {long} 1\nHLEN cold\n"));
+    village.read_all();
+    let told = village.output(peer);
+    assert!(
+        told.starts_with("-ERR") && told.ends_with(":9\r\n"),
+        "{told}"
+    );
     assert_gates_empty(&mut village);
 }

@@ -14,6 +14,7 @@ use crate::shard::mailbox::{Answers, Calls, ConnId, Message, ShardId, Work};
 use crate::shard::{Ended, execute, execute_block};
 use crate::worker::Worker;
 use crate::worker::conn::Barrier;
+use crate::worker::requests::error_text;
 
 impl Worker {
     /// Takes a message from another thread, or from this one.
@@ -134,17 +135,20 @@ impl Worker {
                 }
                 Ended::Done { wait, failed } => {
                     answers.ends.push((call.place, answers.bytes.len(), wait));
-                    if failed {
-                        let text = answers.bytes[start + 1..].trim_ascii_end();
-                        self.metrics.record_error(text);
+                    if failed && !call.part {
+                        self.metrics
+                            .record_error(error_text(&answers.bytes[start..]));
                     }
-                    if let Work::Command(id, args) = &call.work {
-                        self.record(*id, args.args(), failed, None);
+                    match &call.work {
+                        Work::Command(id, args) if call.part => self.record_part(*id, args.args()),
+                        Work::Command(id, args) => self.record(*id, args.args(), failed, None),
+                        Work::Block(_) => {}
                     }
                 }
             }
         }
-        if !answers.ends.is_empty() {
+        let answered = !answers.ends.is_empty();
+        if answered {
             self.answers.push((from, conn, answers));
         }
         let rest = Calls {
@@ -153,6 +157,8 @@ impl Worker {
             calls: rest,
         };
         if asleep {
+            // What the calls needed that were answered may go.
+            let fetch = fetch.filter(|_| !answered);
             self.fetch_for_line(rest, fetch);
             return None;
         }

@@ -483,16 +483,40 @@ impl Worker {
         failed: bool,
         client: Option<&crate::session::Client>,
     ) {
+        let took_ns = self.took_ns();
+        let tracking = self.settings.current().latency_tracking;
+        self.metrics
+            .record_call(id.0 as usize, took_ns, failed, tracking);
+        self.record_if_slow(id, args, took_ns, client);
+    }
+
+    /// Counts the time of a part of a command that has just run; whoever sent it counts the rest.
+    pub(super) fn record_part(&mut self, id: RowId, args: Args<'_>) {
+        let took_ns = self.took_ns();
+        self.metrics.record_part(id.0 as usize, took_ns);
+        self.record_if_slow(id, args, took_ns, None);
+    }
+
+    /// Time since the last command.
+    fn took_ns(&mut self) -> u64 {
         let now_ns = self.clock.now_ns();
         let took_ns = now_ns.saturating_sub(self.last_ns);
         self.last_ns = now_ns;
+        took_ns
+    }
+
+    fn record_if_slow(
+        &mut self,
+        id: RowId,
+        args: Args<'_>,
+        took_ns: u64,
+        client: Option<&crate::session::Client>,
+    ) {
         let settings = self.settings.current();
-        self.metrics
-            .record_call(id.0 as usize, took_ns, failed, settings.latency_tracking);
         let row = table().row(id);
         if is_slow(took_ns, settings.slowlog_slower_than_us) && !row.has(flag::SKIP_SLOWLOG) {
             let (address, name) = client.map_or(("", String::new()), |client| {
-                (client.address.as_str(), client.names().name.clone())
+                (client.address.as_str(), client.names().name)
             });
             let shown = redacted(row, args);
             let shown = shown.as_ref().map_or(args, |shown| shown.args());
@@ -545,6 +569,7 @@ impl Worker {
             place,
             context: self.context(conn),
             work,
+            part: false,
         };
         match conn.outgoing.iter_mut().find(|(to, _)| *to == shard) {
             Some((_, calls)) => calls.push(call),
@@ -593,16 +618,15 @@ impl Worker {
                     self.fetch_for_request(conn);
                     return Flow::Again;
                 }
-                Ended::Done { wait, failed } => {
-                    here = Some((reply, wait));
-                    self.record(id, args, failed, Some(&conn.session.client));
-                }
+                Ended::Done { wait, .. } => here = Some((reply, wait)),
             }
         }
         let place = self.keep_place(conn);
         self.send_outgoing(conn);
+        self.record(id, args, false, Some(&conn.session.client));
         let mut fan = Fan {
             place,
+            row: id,
             across: row.spec.across,
             protocol: context.protocol,
             parts: Vec::new(),
@@ -621,6 +645,7 @@ impl Worker {
                 place,
                 context,
                 work: Work::Command(id, part.args),
+                part: true,
             };
             let calls = Calls {
                 from: self.id,
@@ -653,7 +678,7 @@ impl Worker {
             .drain(..)
             .map(|(_, keys, part)| (keys, part.unwrap_or_default()))
             .collect();
-        let (place, wait) = (fan.place, fan.wait);
+        let (place, row, wait) = (fan.place, fan.row, fan.wait);
         let mut out = Vec::new();
         self.random = self
             .random
@@ -666,13 +691,17 @@ impl Worker {
             self.random >> 33,
             &mut out,
         );
+        if out.starts_with(b"-") {
+            self.metrics.record_failed(row.0 as usize);
+            self.metrics.record_error(error_text(&out));
+        }
         conn.barrier = None;
         conn.fill(place, &out, wait);
     }
 }
 
 /// The text of an encoded error reply.
-fn error_text(reply: &[u8]) -> &[u8] {
+pub(super) fn error_text(reply: &[u8]) -> &[u8] {
     let text = reply.strip_prefix(b"-").unwrap_or(reply);
     text.strip_suffix(b"\r\n").unwrap_or(text)
 }

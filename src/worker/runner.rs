@@ -4,7 +4,6 @@
 //! before the seal task runs, which the turn's first write wakes.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,7 +19,7 @@ use tokio::task::LocalSet;
 
 use crate::limits::READ_BYTES_MAX;
 use crate::log::{Log, Subscription};
-use crate::session::{Client, Shared};
+use crate::session::{Client, Shared, Wake};
 use crate::shard::mailbox::{ConnId, Message, ShardId};
 use crate::worker::{Parts, Worker};
 
@@ -119,14 +118,15 @@ impl Outgoing {
     }
 }
 
-/// What a thread keeps of a connection beside the worker.
-#[derive(Default)]
-struct ConnPlace {
+/// A connection's socket, as its task and the rest of the thread have it.
+struct Served {
+    local: Rc<Local>,
+    id: ConnId,
+    client: Arc<Client>,
+    incoming: RefCell<Incoming>,
+    outgoing: Outgoing,
     /// Of the task that serves it.
-    waker: Option<Waker>,
-    outgoing: Option<(Rc<Outgoing>, Arc<Client>)>,
-    /// The task waits for the socket to have more to read.
-    reading: bool,
+    waker: RefCell<Option<Waker>>,
 }
 
 struct Local {
@@ -134,7 +134,9 @@ struct Local {
     worker: RefCell<Worker>,
     shared: Arc<Shared>,
     peers: Vec<Mailbox>,
-    places: RefCell<Vec<ConnPlace>>,
+    served: RefCell<Vec<Option<Rc<Served>>>>,
+    /// What others wake a connection with.
+    wake_client: Wake,
     scratch: RefCell<Vec<u8>>,
     seal: Notify,
     log: Subscription,
@@ -159,8 +161,9 @@ pub fn run(parts: Parts, inbox: mpsc::UnboundedReceiver<Envelope>, peers: Vec<Ma
     let local = Rc::new(Local {
         id: parts.id,
         shared: parts.shared.clone(),
+        wake_client: wake_by(peers[parts.id].clone()),
         peers,
-        places: RefCell::new(Vec::new()),
+        served: RefCell::new(Vec::new()),
         scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
         seal: Notify::new(),
         log: log.subscribe({
@@ -175,7 +178,15 @@ pub fn run(parts: Parts, inbox: mpsc::UnboundedReceiver<Envelope>, peers: Vec<Ma
     tasks.spawn_local(seal_turns(local.clone()));
     tasks.spawn_local(follow_log(local.clone(), durable));
     tasks.spawn_local(keep_time(local.clone()));
-    tasks.block_on(&runtime, receive(local, inbox));
+    tasks.block_on(&runtime, receive(local.clone(), inbox));
+    local.served.borrow_mut().clear();
+}
+
+fn wake_by(mailbox: Mailbox) -> Wake {
+    Arc::new(move |index, client| {
+        // A thread that has ended has no connections.
+        let _ = mailbox.send(Envelope::Message(Message::Wake(ConnId { index, client })));
+    })
 }
 
 /// Handles what arrives from other threads; ends with the thread.
@@ -304,9 +315,13 @@ impl Local {
         }
     }
 
+    fn served(&self, id: ConnId) -> Option<Rc<Served>> {
+        self.served.borrow().get(id.index as usize)?.clone()
+    }
+
     fn wake(&self, id: ConnId) {
-        if let Some(place) = self.places.borrow().get(id.index as usize)
-            && let Some(waker) = &place.waker
+        if let Some(served) = self.served(id)
+            && let Some(waker) = &*served.waker.borrow()
         {
             waker.wake_by_ref();
         }
@@ -317,16 +332,10 @@ impl Local {
     fn send_released(&self) {
         let attention = self.worker.borrow_mut().take_attention();
         for id in attention {
-            let places = self.places.borrow();
-            let place = places.get(id.index as usize);
-            let sent =
-                place
-                    .and_then(|place| place.outgoing.as_ref())
-                    .is_some_and(|(socket, client)| {
-                        let killed = client.killed.load(Ordering::Relaxed);
-                        !killed && matches!(self.write(id, client, socket), Ok(Sent::All))
-                    });
-            drop(places);
+            let sent = self.served(id).is_some_and(|served| {
+                let killed = served.client.killed.load(Ordering::Relaxed);
+                !killed && matches!(self.write(&served), Ok(Sent::All))
+            });
             let idle = |worker: &mut Worker| worker.conn(id).is_some_and(|conn| conn.is_idle());
             if !sent || !idle(&mut self.worker.borrow_mut()) {
                 self.wake(id);
@@ -336,28 +345,29 @@ impl Local {
 
     fn accept(self: &Rc<Self>, accepted: Accepted, client: Arc<Client>) {
         let (incoming, outgoing) = match open(accepted) {
-            Ok((incoming, outgoing)) => (incoming, Rc::new(outgoing)),
+            Ok(halves) => halves,
             Err(error) => {
                 tracing::debug!("connection {} is gone already: {error}", client.id);
                 return;
             }
         };
         let id = self.worker.borrow_mut().connect(client.clone());
-        let mailbox = self.peers[self.id].clone();
-        client.set_wake(Some(Arc::new(move || {
-            let _ = mailbox.send(Envelope::Message(Message::Wake(id)));
-        })));
-        let mut places = self.places.borrow_mut();
-        if places.len() <= id.index as usize {
-            places.resize_with(id.index as usize + 1, ConnPlace::default);
+        client.set_wake(Some((self.wake_client.clone(), id.index)));
+        let served = Rc::new(Served {
+            local: self.clone(),
+            id,
+            client,
+            incoming: RefCell::new(incoming),
+            outgoing,
+            waker: RefCell::default(),
+        });
+        let mut all = self.served.borrow_mut();
+        if all.len() <= id.index as usize {
+            all.resize_with(id.index as usize + 1, || None);
         }
-        places[id.index as usize] = ConnPlace {
-            waker: None,
-            outgoing: Some((outgoing.clone(), client.clone())),
-            reading: false,
-        };
-        drop(places);
-        tokio::task::spawn_local(serve(self.clone(), id, (incoming, outgoing), client));
+        all[id.index as usize] = Some(served.clone());
+        drop(all);
+        tokio::task::spawn_local(Serve(served));
     }
 
     fn close_idle(&self, now_ms: u64) {
@@ -380,17 +390,12 @@ impl Local {
     }
 
     /// One step of a connection: runs what is there, sends what may leave, reads what has come.
-    fn poll_conn(
-        &self,
-        (id, client): (ConnId, &Client),
-        (incoming, outgoing): (&mut Incoming, &Outgoing),
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        self.keep_waker(id, cx);
-        self.set_reading(id, false);
-        if client.killed.load(Ordering::Relaxed) {
+    fn poll_conn(&self, served: &Served, cx: &mut Context<'_>) -> Poll<()> {
+        let id = served.id;
+        served.keep_waker(cx);
+        if served.client.killed.load(Ordering::Relaxed) {
             // What is released already is sent as far as the socket takes it.
-            let _ = self.write(id, client, outgoing);
+            let _ = self.write(served);
             return Poll::Ready(());
         }
         let mut worker = self.worker.borrow_mut();
@@ -399,14 +404,17 @@ impl Local {
             worker.resume(id);
         }
         drop(worker);
-        if self.read(id, incoming, cx).is_err() {
+        if self
+            .read(id, &mut served.incoming.borrow_mut(), cx)
+            .is_err()
+        {
             return Poll::Ready(());
         }
         loop {
-            match self.write(id, client, outgoing) {
+            match self.write(served) {
                 Err(_) => return Poll::Ready(()),
                 Ok(Sent::All) => break,
-                Ok(Sent::Part) => match outgoing.poll_ready(cx) {
+                Ok(Sent::Part) => match served.outgoing.poll_ready(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Ready(Ok(())) => {}
@@ -431,10 +439,7 @@ impl Local {
             }
             let mut scratch = self.scratch.borrow_mut();
             match incoming.poll_read(cx, &mut scratch) {
-                Poll::Pending => {
-                    self.set_reading(id, true);
-                    break;
-                }
+                Poll::Pending => break,
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => {
                     if let Some(conn) = self.worker.borrow_mut().conn(id) {
@@ -451,7 +456,6 @@ impl Local {
                     if let Poll::Ready(Ok(())) = incoming.poll_ready(cx) {
                         continue;
                     }
-                    self.set_reading(id, true);
                     break;
                 }
             }
@@ -459,22 +463,9 @@ impl Local {
         Ok(())
     }
 
-    fn set_reading(&self, id: ConnId, reading: bool) {
-        self.places.borrow_mut()[id.index as usize].reading = reading;
-    }
-
-    fn keep_waker(&self, id: ConnId, cx: &Context<'_>) {
-        let waker = &mut self.places.borrow_mut()[id.index as usize].waker;
-        if !waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            *waker = Some(cx.waker().clone());
-        }
-    }
-
     /// Sends released bytes as far as the socket takes them.
-    fn write(&self, id: ConnId, client: &Client, socket: &Outgoing) -> io::Result<Sent> {
+    fn write(&self, served: &Served) -> io::Result<Sent> {
+        let id = served.id;
         let mut worker = self.worker.borrow_mut();
         loop {
             let Some(released) = worker.output(id) else {
@@ -484,10 +475,11 @@ impl Local {
                 worker.hold_watch(id);
                 return Ok(Sent::All);
             }
-            match socket.try_write(released.bytes()) {
+            match served.outgoing.try_write(released.bytes()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(bytes) => {
-                    client.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                    let sent_bytes = &served.client.sent_bytes;
+                    sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     worker.sent(id, bytes);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -508,17 +500,40 @@ enum Sent {
     Part,
 }
 
-async fn serve(
-    local: Rc<Local>,
-    id: ConnId,
-    (mut incoming, outgoing): (Incoming, Rc<Outgoing>),
-    client: Arc<Client>,
-) {
-    poll_fn(|cx| local.poll_conn((id, &client), (&mut incoming, &outgoing), cx)).await;
-    client.set_wake(None);
-    if let Some(place) = local.places.borrow_mut().get_mut(id.index as usize) {
-        *place = ConnPlace::default();
+/// The task of a connection. It has nothing of its own: an idle one takes little memory.
+struct Serve(Rc<Served>);
+
+impl Future for Serve {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let served = &self.0;
+        let polled = served.local.poll_conn(served, cx);
+        if polled.is_ready() {
+            served.client.set_wake(None);
+            if let Some(place) = served
+                .local
+                .served
+                .borrow_mut()
+                .get_mut(served.id.index as usize)
+            {
+                *place = None;
+            }
+            served.local.worker.borrow_mut().disconnect(served.id);
+            served.local.after();
+        }
+        polled
     }
-    local.worker.borrow_mut().disconnect(id);
-    local.after();
+}
+
+impl Served {
+    fn keep_waker(&self, cx: &Context<'_>) {
+        let waker = &mut *self.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+    }
 }

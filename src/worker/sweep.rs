@@ -55,6 +55,7 @@ impl Worker {
         match step {
             SweepStep::Begin => {
                 slice.expired_until_ms = keyspace.expired_until_ms();
+                slice.stuck = keyspace.stuck();
                 let map = keyspace.databases();
                 slice.databases = Some((map.ids().to_vec(), map.next()));
                 self.sweeping = Some(Sweeping::begin(keyspace));

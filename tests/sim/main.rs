@@ -23,8 +23,8 @@ mod world;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rand::{RngExt, SeedableRng};
@@ -47,7 +47,8 @@ struct Report {
     flips_found: u64,
     flips_undecided: u64,
     cuts: u64,
-    cuts_found: u64,
+    removals: u64,
+    losses_found: u64,
 }
 
 /// Runs one seed; panics when a rule is broken.
@@ -73,7 +74,7 @@ fn run_seed(seed: u64) -> (Report, Counts) {
         machine = Box::new(world.die());
         lose(&mut machine);
         flip_bits(&mut machine, &mut report);
-        cut_tails(&mut machine, &mut report);
+        lose_files(&mut machine, &mut report);
     }
     report.trace = machine.oracle.trace;
     (report, machine.oracle.counts)
@@ -191,7 +192,7 @@ fn flip_bits(machine: &mut Machine, report: &mut Report) {
     if machine.mode != SyncMode::Always {
         return;
     }
-    let Ok((recovery, _, _)) = machine.read(&machine.disk.fork(1), 1, true) else {
+    let Ok((recovery, _, _)) = machine.read(&machine.disk.fork(1), (1, 0), true) else {
         // What a start makes of it is checked there.
         return;
     };
@@ -203,7 +204,8 @@ fn flip_bits(machine: &mut Machine, report: &mut Report) {
             return;
         }
         report.flips += 1;
-        let Ok((recovery, recovered, _)) = machine.read(&disk, 2, true) else {
+        let threads = machine.threads();
+        let Ok((recovery, recovered, _)) = machine.read(&disk, (2, threads), true) else {
             report.flips_found += 1;
             continue;
         };
@@ -234,47 +236,44 @@ fn check_served(
     assert!(differ.is_empty(), "{when}, at {lsn}: {differ:?} differ");
 }
 
-/// On copies of the disk: the end of the log is lost. Whoever starts then has a state that was once
-/// there, and never one older than what the store was made of; or is told.
-fn cut_tails(machine: &mut Machine, report: &mut Report) {
-    if machine.read(&machine.disk.fork(1), 1, true).is_err() {
+/// On copies of the disk: a file of the log is cut short or gone. Whoever starts then has all that
+/// there was; or is told.
+fn lose_files(machine: &mut Machine, report: &mut Report) {
+    let Ok((recovery, _, _)) = machine.read(&machine.disk.fork(1), (1, 0), true) else {
         return;
-    }
-    for _ in 0..2 {
+    };
+    let end = recovery.position().lsn;
+    drop(recovery);
+    for _ in 0..3 {
         let disk = machine.disk.fork(machine.random.random());
         let files = machine.log_files(&disk);
-        if files.is_empty() {
-            return;
-        }
         let (file, contents) = &files[machine.random.random_range(0..files.len())];
-        let blocks = contents.len() / 4096;
-        let used = (0..blocks).filter(|block| {
-            let block = &contents[block * 4096..][..4096];
-            block.iter().any(|byte| *byte != 0)
-        });
-        let used: Vec<usize> = used.collect();
-        let last = machine.random.random_range(0..used.len().max(1));
-        let Some(&at) = used.get(last) else {
-            return;
+        let what = if machine.random.random_range(0..3) == 0 {
+            disk.disk().remove(file).expect("it is there");
+            report.removals += 1;
+            "without"
+        } else {
+            let blocks = contents.len().div_ceil(4096);
+            let block = machine.random.random_range(0..blocks);
+            disk.truncate(file, block as u64 * 4096);
+            report.cuts += 1;
+            "with a cut"
         };
-        disk.truncate(file, at as u64 * 4096);
-        report.cuts += 1;
-        let Ok((recovery, recovered, _)) = machine.read(&disk, 2, true) else {
-            report.cuts_found += 1;
+        let threads = machine.threads();
+        let Ok((recovery, recovered, _)) = machine.read(&disk, (2, threads), true) else {
+            report.losses_found += 1;
             continue;
         };
         let lsn = recovery.position().lsn;
-        if lsn < machine.records[0] {
-            // Before the last start, of which nothing is kept here.
-            continue;
-        }
+        let when = format!("{what} {}", file.display());
+        assert_eq!(lsn, end, "where the log ends {when}, and nobody is told");
         let (found, map) = Machine::holds(&recovered);
-        check_served(machine, (lsn, &found, &map), "without the end of the log");
+        check_served(machine, (lsn, &found, &map), &when);
     }
 }
 
 /// Flips one bit of what the log holds.
-fn flip_one(machine: &mut Machine, disk: &SimDisk) -> bool {
+fn flip_one(machine: &mut Machine, disk: &Arc<SimDisk>) -> bool {
     let files = machine.log_files(disk);
     if files.is_empty() {
         return false;
@@ -388,7 +387,8 @@ impl Totals {
         self.report.flips_found += report.flips_found;
         self.report.flips_undecided += report.flips_undecided;
         self.report.cuts += report.cuts;
-        self.report.cuts_found += report.cuts_found;
+        self.report.removals += report.removals;
+        self.report.losses_found += report.losses_found;
         self.counts.events += counts.events;
         self.counts.replies += counts.replies;
         self.counts.blocks += counts.blocks;
@@ -423,7 +423,8 @@ impl Totals {
             flips_found,
             flips_undecided,
             cuts,
-            cuts_found,
+            removals,
+            losses_found,
             ..
         } = self.report;
         println!(
@@ -433,9 +434,11 @@ impl Totals {
              {reloads} recoveries in place, {stops} clean stops, \
              {evicted} keys left memory\n{flips} bits flipped: \
              {flips_found} found, {} harmless, {flips_undecided} in the last record before a \
-             crash\n{cuts} times the end of the log was lost: {cuts_found} found",
+             crash\n{cuts} files of the log cut short, {removals} removed: {losses_found} found, {} \
+             harmless",
             self.seeds,
-            flips - flips_found - flips_undecided
+            flips - flips_found - flips_undecided,
+            cuts + removals - losses_found
         );
     }
 }

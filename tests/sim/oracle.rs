@@ -24,7 +24,7 @@ use tallyman::shard::{BlockCall, Context, Ended, Endless, Room, Space, block_may
 use tallyman::sim::{self, Event, Scene};
 
 use crate::plain;
-use crate::state::{DatabaseMap, LogModel, Name, State, differences, everything, known};
+use crate::state::{DatabaseMap, LogModel, Logical, Name, State, differences, everything, known};
 
 /// How a reply is compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -583,12 +583,26 @@ impl Oracle {
         match row.spec.keys {
             Keys::Range { .. } | Keys::Counted { .. } => {
                 let places = row.key_places(args.args()).unwrap_or_default();
-                let one = places.count == 1 || matches!(row.spec.name, "mget" | "exists");
-                let keys = places.each(args.args()).filter(|_| one);
+                // Of several keys, one may be enough for a refusal, and so for these.
+                let seen = match row.spec.name {
+                    _ if places.count == 1 => 1,
+                    _ if failed => 0,
+                    "msetnx" | "msetex" => 0,
+                    "copy" => 1,
+                    _ => usize::MAX,
+                };
+                let keys = places.each(args.args()).take(seen);
                 let turns = keys.filter_map(|key| life.changed.get(&(database, key.to_vec())));
                 turns.copied().collect()
             }
-            // A slice of a scan may see nothing of what was written.
+            // Of the rest, a slice of a scan may see nothing.
+            Keys::Cursor(_) if !failed => {
+                let keys = scanned(reply).into_iter();
+                let names = keys.map(|key| (database, key));
+                names
+                    .filter_map(|name| life.shown(&name, at.now_ms))
+                    .collect()
+            }
             Keys::Cursor(_) | Keys::None => BTreeSet::new(),
             Keys::All if matches!(row.spec.name, "dbsize" | "keys") => {
                 let here = |turn: &&Turn| {
@@ -603,6 +617,13 @@ impl Oracle {
                     .copied()
                     .collect()
             }
+            Keys::All if row.spec.name == "randomkey" => match Value::parse(reply) {
+                Ok(Some((Value::Bulk(key), _))) => {
+                    let name = (database, key);
+                    life.shown(&name, at.now_ms).into_iter().collect()
+                }
+                _ => BTreeSet::new(),
+            },
             Keys::All => BTreeSet::new(),
         }
     }
@@ -866,6 +887,37 @@ impl Oracle {
         }
         assert_same(&expected, &found, "the tables at the end");
     }
+}
+
+impl Life {
+    /// The turn that last changed a key which a client was shown: it must be there.
+    fn shown(&self, name: &Name, now_ms: u64) -> Option<Turn> {
+        let found = self.states.iter().find_map(|state| state.get(name));
+        let gone = |logical: &Logical| logical.deadline_ms != 0 && logical.deadline_ms <= now_ms;
+        assert!(
+            found.is_some_and(|logical| !gone(logical)),
+            "a client is shown {name:?}, which is {found:?}"
+        );
+        self.changed.get(name).copied()
+    }
+}
+
+/// The keys in the reply to SCAN, none of them twice.
+fn scanned(reply: &[u8]) -> Vec<Vec<u8>> {
+    let Ok(Some((Value::Array(parts), _))) = Value::parse(reply) else {
+        panic!("a scan answers {}", show(reply));
+    };
+    let [_, Value::Array(keys)] = &parts[..] else {
+        panic!("a scan answers {}", show(reply));
+    };
+    let bytes = |key: &Value| match key {
+        Value::Bulk(bytes) => bytes.to_vec(),
+        other => panic!("{other:?} is no key"),
+    };
+    let keys: Vec<Vec<u8>> = keys.iter().map(bytes).collect();
+    let different: BTreeSet<&Vec<u8>> = keys.iter().collect();
+    assert_eq!(different.len(), keys.len(), "a key twice: {}", show(reply));
+    keys
 }
 
 /// Prints an event: for a person who looks into a seed.

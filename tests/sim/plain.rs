@@ -27,6 +27,9 @@ enum Answer {
     Refused,
 }
 
+/// Stands for the generation of a hash that is new.
+const ANY_GENERATION: u64 = u64::MAX;
+
 /// Key by key: what it is afterwards.
 type After = BTreeMap<Vec<u8>, Option<Logical>>;
 
@@ -81,8 +84,9 @@ pub fn check(call: &Call<'_>, reply: &[u8], before: &[State], after: &[State]) -
         "{}",
         told()
     );
-    for (key, wanted) in expected_after {
+    for (key, mut wanted) in expected_after {
         let found = find(after, &key);
+        take_generation(&mut wanted, found.as_deref());
         assert_eq!(
             wanted.as_ref(),
             found.as_deref(),
@@ -91,6 +95,21 @@ pub fn check(call: &Call<'_>, reply: &[u8], before: &[State], after: &[State]) -
         );
     }
     true
+}
+
+/// A hash that is new may have any generation.
+fn take_generation(wanted: &mut Option<Logical>, found: Option<&Logical>) {
+    let (Some(wanted), Some(found)) = (wanted, found) else {
+        return;
+    };
+    if let Form::Hash { generation, .. } = &mut wanted.form
+        && *generation == ANY_GENERATION
+        && let Form::Hash {
+            generation: new, ..
+        } = &found.form
+    {
+        *generation = *new;
+    }
 }
 
 /// What of a key is not past its deadline.
@@ -263,12 +282,17 @@ fn hash(call: &Call<'_>, read: Read<'_>, after: &mut After) -> Option<Answer> {
                 changed.insert(pair[0].to_vec(), (FieldValue::from_bytes(pair[1]), 0));
             }
             let added = changed.len() - fields.len();
-            if let Some(mut value) = value {
-                if let Form::Hash { fields, .. } = &mut value.form {
-                    *fields = changed;
-                }
-                after.insert(key.to_vec(), Some(value));
+            let mut value = value.unwrap_or(Logical {
+                deadline_ms: 0,
+                form: Form::Hash {
+                    generation: ANY_GENERATION,
+                    fields: BTreeMap::new(),
+                },
+            });
+            if let Form::Hash { fields, .. } = &mut value.form {
+                *fields = changed;
             }
+            after.insert(key.to_vec(), Some(value));
             Answer::Integer(added as i64)
         }
         ("hdel", [_, ..]) => {

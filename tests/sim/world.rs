@@ -35,8 +35,10 @@ use tallyman::worker::{Control, Parts, Worker};
 
 use crate::oracle::{Beginning, Oracle};
 use crate::sessions::{Client, Generator};
-use crate::state::{State, everything};
+use crate::state::{State, differences, everything};
 
+/// Threads that apply the log, where several do.
+pub const THREADS: usize = 3;
 /// Database numbers.
 pub const DATABASES: usize = 3;
 /// Expired keys are deleted in pieces of so many.
@@ -134,13 +136,13 @@ impl Machine {
         };
         let segments = [64 * 1024, 128 * 1024, 512 * 1024];
         let generator = Generator::new(&mut random);
-        Machine {
+        let mut machine = Machine {
             disk: SimDisk::new(seed),
             store,
             clock: ManualClock::new(WALL_MS),
             time_us: Arc::new(AtomicU64::new(0)),
             seed: seed ^ 0x7a11,
-            segment_bytes: segments[random.random_range(0..3)],
+            segment_bytes: 0,
             mode,
             maxmemory_bytes: random.random_range(0..2),
             oracle: Oracle::new(generator.keys.clone()),
@@ -148,7 +150,12 @@ impl Machine {
             random,
             records: Vec::new(),
             next_client: 0,
-        }
+        };
+        // As a new data folder has it.
+        machine.segment_bytes = segments[machine.random.random_range(0..3)];
+        let begun = log::begin(machine.disk.disk(), Path::new("log"), &machine.options(1));
+        begun.expect("the disk works");
+        machine
     }
 
     pub fn options(&self, shards: usize) -> Options {
@@ -163,11 +170,12 @@ impl Machine {
         options
     }
 
-    /// Reads a disk as a start does; `awake`: everything, to be compared.
+    /// Reads a disk as a start does, with this many threads besides the one that reads the log;
+    /// `awake`: everything, to be compared.
     pub fn read(
         &self,
         disk: &Arc<SimDisk>,
-        shards: usize,
+        (shards, threads): (usize, usize),
         awake: bool,
     ) -> Result<(log::Recovery, Recovered, Plan), Fatal> {
         let meta = self
@@ -176,13 +184,13 @@ impl Machine {
             .expect("the store works")
             .unwrap_or_default();
         let options = self.options(shards);
-        let mut recovery = log::open(disk.disk(), Path::new("log"), options, meta.known())?;
+        let mut recovery = log::open(disk.disk(), Path::new("log"), options, meta.known(true))?;
         let plan = Plan {
             routes: Routes::new(shards),
             seed: self.seed,
             databases: DATABASES,
             random_seed: self.seed ^ 5,
-            threads: 0,
+            threads,
         };
         let store: Arc<dyn Store> = self.store.clone();
         let mut recovered = recover(&store, &meta, &mut recovery, plan, &mut |_| {})?;
@@ -193,11 +201,17 @@ impl Machine {
     }
 
     /// The files of the log, and what is in them.
-    pub fn log_files(&self, disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
-        let paths = (1..60).map(|number| PathBuf::from(format!("log/segment-{number:08}")));
+    pub fn log_files(&self, disk: &Arc<SimDisk>) -> Vec<(PathBuf, Vec<u8>)> {
+        let names = disk.disk().list(Path::new("log")).expect("it can be read");
+        let paths = names.iter().map(|name| Path::new("log").join(name));
         let files = paths.map(|path| (disk.contents(&path), path));
         let files = files.filter(|(contents, _)| !contents.is_empty());
         files.map(|(contents, path)| (path, contents)).collect()
+    }
+
+    /// Threads that are to apply the log, some time.
+    pub fn threads(&mut self) -> usize {
+        [0, THREADS][self.random.random_range(0..2)]
     }
 
     /// Time passes.
@@ -230,12 +244,15 @@ impl Machine {
                 }
             };
         }
-        let (recovery, recovered, plan) = attempt!(self.read(&self.disk.clone(), shards, false));
+        let alone = (shards, 0);
+        let (recovery, recovered, plan) = attempt!(self.read(&self.disk.clone(), alone, false));
         let lsn = recovery.position().lsn;
         let copy = self.disk.fork(3);
         copy.spare();
-        let (_, all, _) = attempt!(self.read(&copy, shards, true));
+        let (_, all, _) = attempt!(self.read(&copy, alone, true));
+        let (_, together, _) = attempt!(self.read(&copy, (shards, THREADS), true));
         let (state, map) = Machine::holds(&all);
+        same_recovery(&all, &together);
         self.oracle.check_recovered(lsn, &state, &map);
         let (log, manual) = attempt!(recovery.finish_manual());
         let clock = self.clock.clock(recovered.time_ms);
@@ -266,6 +283,32 @@ impl Machine {
         self.oracle.appended(Bytes::from(payload));
         self.records = vec![lsn];
         Ok(World::open(self, (log, manual, clock), recovered, plan))
+    }
+}
+
+/// However many threads apply the log: the same comes of it, in databases that are dead too.
+fn same_recovery(one: &Recovered, other: &Recovered) {
+    let figures = |recovered: &Recovered| {
+        let Recovered {
+            token_ceiling,
+            keys,
+            batches,
+            time_ms,
+            ..
+        } = *recovered;
+        let dead = recovered.dead_databases.clone();
+        (token_ceiling, keys, batches, time_ms, dead)
+    };
+    assert_eq!(figures(one), figures(other), "what several threads recover");
+    assert_eq!(one.keyspaces.len(), other.keyspaces.len());
+    for (one, other) in one.keyspaces.iter().zip(&other.keyspaces) {
+        assert_eq!(one.slots(), other.slots());
+        assert_eq!(one.databases().ids(), other.databases().ids());
+        let differ = differences(&everything(one), &everything(other));
+        assert!(
+            differ.is_empty(),
+            "what several threads recover: {differ:?}"
+        );
     }
 }
 
@@ -363,6 +406,8 @@ impl World {
             databases,
             retired: true,
             expired_until_ms: 0,
+            stuck: Vec::new(),
+            seed: plan.seed,
             progress: Arc::new(Progress::default()),
             ballast: Ballast::none(),
             may_shrink: false,
@@ -783,9 +828,7 @@ impl World {
             client.pass_over_silent();
             let waiting = client.asked.front().map(|words| words.concat());
             assert!(
-                self.dead.is_some()
-                    || waiting.is_none()
-                    || !client.received.is_empty() && client.sent.is_empty(),
+                self.dead.is_some() || waiting.is_none(),
                 "client {} never got a reply to {:?}",
                 client.conn.client,
                 waiting.map(|words| words.escape_ascii().to_string())
@@ -825,7 +868,10 @@ impl World {
             if !busy {
                 // What waits for a tick, or for the witness of an idle log.
                 self.machine.advance_us(30_000);
-                let complete = (0..self.workers.len()).all(|shard| self.tick(shard));
+                let mut complete = true;
+                for shard in 0..self.workers.len() {
+                    complete &= self.tick(shard);
+                }
                 if complete && round > 60 {
                     break;
                 }

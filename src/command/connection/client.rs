@@ -106,7 +106,8 @@ impl SessionCommand for SetName {
         args: Args<'_>,
         reply: &mut Reply<'_>,
     ) -> Result<Next, Reject> {
-        call.session.client.names().name = check_name(args.word(self.name))?;
+        let name = check_name(args.word(self.name))?;
+        call.session.client.change_names(|names| names.name = name);
         reply.ok();
         Ok(Next::Done)
     }
@@ -154,12 +155,10 @@ impl SessionCommand for SetInfo {
             )));
         }
         let value = String::from_utf8_lossy(value).into_owned();
-        let mut names = call.session.client.names();
-        if is_name {
-            names.lib_name = value;
-        } else {
-            names.lib_version = value;
-        }
+        call.session.client.change_names(|names| match is_name {
+            true => names.lib_name = value,
+            false => names.lib_version = value,
+        });
         reply.ok();
         Ok(Next::Done)
     }

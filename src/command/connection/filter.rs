@@ -154,7 +154,7 @@ pub(super) fn client_line(client: &Client, now_ms: u64) -> String {
     };
     let output_bytes = client.output_bytes.load(Relaxed);
     let query_bytes = client.query_bytes.load(Relaxed);
-    let names = client.names().clone();
+    let names = client.names();
     let mut line = format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0",
         client.id,

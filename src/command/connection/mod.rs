@@ -181,7 +181,8 @@ impl SessionCommand for Hello {
             ));
         }
         if let Some(name) = self.name {
-            call.session.client.names().name = check_name(args.word(name))?;
+            let name = check_name(args.word(name))?;
+            call.session.client.change_names(|names| names.name = name);
         }
         if let Some(protocol) = self.protocol {
             call.session.protocol = protocol;
@@ -396,7 +397,7 @@ impl SessionCommand for Reset {
         session.database = 0;
         session.reply_mode = ReplyMode::On;
         session.authenticated = call.shared.settings.settings().requirepass.is_empty();
-        session.client.names().name.clear();
+        session.client.change_names(|names| names.name.clear());
         let relaxed = std::sync::atomic::Ordering::Relaxed;
         session.client.no_evict.store(false, relaxed);
         session.client.no_touch.store(false, relaxed);

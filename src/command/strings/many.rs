@@ -214,13 +214,13 @@ fn all_meet(
     txn: &mut Txn<'_>,
     args: Args<'_>,
 ) -> Result<bool, Reject> {
+    let mut met = true;
+    // Every key is looked at, so that all that are asleep are read at once.
     for key in words.each(args, 0) {
         let key = txn.key(key);
-        if !condition.is_met(txn, &key, args)? {
-            return Ok(false);
-        }
+        met &= condition.is_met(txn, &key, args)?;
     }
-    Ok(true)
+    Ok(met)
 }
 
 #[cfg(test)]

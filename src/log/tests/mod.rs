@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use super::segment::{SegmentHeader, SegmentKind};
 use super::sim_disk::{Call, Keep, SimDisk};
 use super::*;
 use crate::limits::{LOG_EVERYSEC_US, LOG_WITNESS_AFTER_US};
@@ -240,18 +241,152 @@ fn a_last_record_flipped_or_cut_anywhere_is_cut_when_it_has_no_witness() {
         disk.overwrite(&file(1), place + at, &vec![0; (BLOCK - at) as usize]);
         assert_eq!(reopened(&disk).unwrap(), ["one", "two"], "zeros from {at}");
 
-        let disk = rig.disk.fork(at);
-        disk.truncate(&file(1), place + at);
-        assert_eq!(
-            reopened(&disk).unwrap(),
-            ["one", "two"],
-            "cut short at {at}"
-        );
         let (mut again, replayed) = Rig::on(&disk, SyncMode::Always).unwrap();
         assert_eq!(texts(&replayed), ["one", "two"]);
         again.commit(&["three"]);
         disk.crash(Keep::Nothing);
         assert_eq!(reopened(&disk).unwrap(), ["one", "two", "three"]);
+    }
+}
+
+/// What a start and a check say of a log that is known to have been begun.
+fn begun(disk: &Arc<SimDisk>, from: Position) -> Result<Vec<String>, String> {
+    let known = Known {
+        has_head: true,
+        ..from.into()
+    };
+    let report = verify(&*disk.disk(), dir(), 0x5eed, known);
+    match Rig::from(disk, SyncMode::Always, known) {
+        Ok((_, replayed)) => {
+            assert!(report.fault.is_none(), "{report:?}");
+            Ok(texts(&replayed))
+        }
+        Err(fatal) => {
+            let text = fatal.to_string();
+            assert_eq!(report.fault.unwrap().to_string(), text);
+            assert!(text.contains("restore the"), "{text}");
+            Err(text)
+        }
+    }
+}
+
+fn remove(disk: &Arc<SimDisk>, path: &Path) {
+    disk.disk().remove(path).unwrap();
+    disk.disk().sync_dir(dir()).unwrap();
+}
+
+/// The files of the segments in use, in the order of their numbers.
+fn live_files(disk: &Arc<SimDisk>) -> Vec<PathBuf> {
+    let names = disk.disk().list(dir()).unwrap();
+    let segments = names.iter().filter(|name| name.starts_with("segment"));
+    let number = |path: &PathBuf| match SegmentHeader::decode(&disk.contents(path)) {
+        SegmentKind::Ours(header) => header.number,
+        _ => 0,
+    };
+    let paths = segments.map(|name| dir().join(name));
+    let mut live: Vec<PathBuf> = paths.filter(|path| number(path) > 0).collect();
+    live.sort_by_key(number);
+    live
+}
+
+#[test]
+fn a_segment_that_is_cut_short_or_gone_is_missed() {
+    let mut rig = Rig::new();
+    let big = "x".repeat(20_000);
+    let given: Vec<String> = (0..12).map(|number| format!("{number} {big}")).collect();
+    for text in &given {
+        rig.commit(&[text]);
+    }
+    let from = Position::default();
+    assert_eq!(begun(&rig.disk.fork(1), from).unwrap(), given);
+    let live = live_files(&rig.disk);
+    assert!(live.len() >= 4);
+    for path in &live {
+        for bytes in (0..SEGMENT_BYTES).step_by(1_000) {
+            let disk = rig.disk.fork(bytes);
+            disk.truncate(path, bytes);
+            let text = begun(&disk, from).unwrap_err();
+            let whole_header = bytes >= BLOCK;
+            assert!(
+                !whole_header || text.contains("cut short"),
+                "{bytes}: {text}"
+            );
+        }
+    }
+    // Any of them; the last few; all.
+    for first in 0..live.len() {
+        for end in first + 1..=live.len() {
+            let disk = rig.disk.fork(1);
+            live[first..end].iter().for_each(|path| remove(&disk, path));
+            let text = begun(&disk, from).unwrap_err();
+            let last = format!("segment {}, its last one, is missing", live.len());
+            assert!(end < live.len() || text.contains(&last), "{text}");
+            assert_eq!(begun(&disk, from).unwrap_err(), text, "it stays as it is");
+        }
+    }
+}
+
+#[test]
+fn a_segment_behind_the_stores_position_is_missed() {
+    let mut rig = Rig::new();
+    let big = "x".repeat(50_000);
+    rig.commit(&[&big, &big]);
+    let from = rig.log.position();
+    rig.log.trim(from.lsn);
+    // The next one begins exactly behind the position.
+    rig.commit(&[&big]);
+    let live = live_files(&rig.disk);
+    assert_eq!(begun(&rig.disk.fork(1), from).unwrap(), [&*big]);
+    let disk = rig.disk.fork(1);
+    remove(&disk, live.last().unwrap());
+    assert!(begun(&disk, from).unwrap_err().contains("is missing"));
+}
+
+#[test]
+fn a_log_without_its_head_is_refused_unless_it_may_have_none() {
+    let mut rig = Rig::new();
+    rig.commit(&["one"]);
+    let head = dir().join(head::NAME);
+    let empty = SimDisk::new(1);
+    assert!(begun(&empty, Position::default()).is_err());
+    remove(&rig.disk, &head);
+    let text = begun(&rig.disk.fork(1), Position::default()).unwrap_err();
+    assert!(text.contains("HEAD"), "{text}");
+    // The first servers made none: it gets one.
+    assert_eq!(reopened(&rig.disk).unwrap(), ["one"]);
+    rig.disk.crash(Keep::Nothing);
+    assert_eq!(begun(&rig.disk, Position::default()).unwrap(), ["one"]);
+    // An empty log that was begun.
+    begin(empty.disk(), dir(), &rig.options).unwrap();
+    empty.crash(Keep::Nothing);
+    assert!(begun(&empty, Position::default()).unwrap().is_empty());
+    remove(&empty, &file(1));
+    assert!(begun(&empty, Position::default()).is_err());
+}
+
+#[test]
+fn whatever_fails_while_segments_follow_each_other_the_next_start_has_everything() {
+    let keeps = [Keep::Nothing, Keep::Everything, Keep::Some, Keep::Torn];
+    let calls = [Call::Write, Call::Sync, Call::Create, Call::SyncDir];
+    let big = "x".repeat(50_000);
+    for (round, keep) in (0..16).flat_map(|round| keeps.map(|keep| (round, keep))) {
+        for call in calls {
+            let mut rig = Rig::on(&SimDisk::new(round), SyncMode::Always).unwrap().0;
+            rig.manual.run().unwrap();
+            rig.disk
+                .fail_nth(call, round + 1, std::io::ErrorKind::Other);
+            let mut last = 0;
+            for _ in 0..6 {
+                let lsn = rig.append(&big);
+                if rig.manual.run().is_err() {
+                    break;
+                }
+                last = lsn;
+            }
+            rig.disk.crash(keep);
+            let found = begun(&rig.disk, Position::default()).unwrap();
+            assert!(found.len() as u64 >= last, "{call:?} {round} {keep:?}");
+        }
     }
 }
 
@@ -358,7 +493,9 @@ fn trimmed_segments_are_used_again_and_their_stale_records_never_fit() {
         rig.log.stats().segments_spare,
     );
     assert_eq!(in_use, 1);
-    assert!(rig.disk.used_bytes() == (in_use + spare) as u64 * SEGMENT_BYTES && spare < 4);
+    assert!(
+        rig.disk.used_bytes() == (in_use + spare) as u64 * SEGMENT_BYTES + 2 * BLOCK && spare < 4
+    );
     rig.commit(&["behind the checkpoint"]);
     rig.disk.crash(Keep::Nothing);
     let (mut rig, replayed) = Rig::from(&rig.disk, SyncMode::Always, from).unwrap();
@@ -451,6 +588,35 @@ fn what_recovery_hands_out_is_durable_even_after_a_failed_sync_and_a_kill() {
 }
 
 #[test]
+fn a_record_that_changes_while_it_is_written_again_is_refused() {
+    for bytes in [10, 3_000_000] {
+        let mut rig = Rig::new();
+        rig.commit(&["one", &"x".repeat(bytes)]);
+        let recovered = |damage: &dyn Fn()| {
+            rig.disk.kill();
+            let mut recovery = open(
+                rig.disk.disk(),
+                dir(),
+                rig.options.clone(),
+                Position::default(),
+            )?;
+            assert_eq!(drain(&mut recovery)?.len(), 2);
+            damage();
+            recovery.finish_manual().map(drop)
+        };
+        let last = live_files(&rig.disk).pop().unwrap();
+        let offset = [BLOCK, 2 * BLOCK][usize::from(last == file(1))] + 80;
+        for place in [offset, offset + bytes as u64 - 20] {
+            let flip = || rig.disk.flip_bit(&last, place, 0);
+            let text = recovered(&flip).unwrap_err().to_string();
+            assert!(text.contains("and is not now"), "{text}");
+            flip();
+        }
+        recovered(&|| {}).unwrap();
+    }
+}
+
+#[test]
 fn a_failed_write_or_sync_is_final() {
     for call in [Call::Write, Call::Sync] {
         let mut rig = Rig::new();
@@ -472,6 +638,40 @@ fn a_failed_write_or_sync_is_final() {
         rig.disk.crash(Keep::Nothing);
         assert_eq!(reopened(&rig.disk).unwrap(), ["before"]);
     }
+}
+
+#[test]
+fn space_that_is_there_again_is_made_ready_when_it_is_asked_for() {
+    let rig = Rig::new();
+    rig.disk.set_space(Some(rig.disk.used_bytes()));
+    while rig.log.reserve_urgent(4096) {}
+    rig.log.prepare_space().unwrap();
+    assert_eq!(rig.log.try_reserve(4096, true), Reserve::Full);
+    rig.disk.set_space(None);
+    assert_eq!(rig.log.try_reserve(4096, true), Reserve::Full);
+    rig.log.prepare_space().unwrap();
+    assert_eq!(rig.log.try_reserve(4096, true), Reserve::Granted);
+}
+
+#[test]
+fn what_fails_beside_a_write_ends_it_without_a_panic() {
+    let disk = SimDisk::new(2);
+    let (clock, fatals) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicUsize::new(0)));
+    let options = options(&clock, &fatals);
+    let recovery = open(disk.disk(), dir(), options, Position::default()).unwrap();
+    let log = recovery.finish().unwrap();
+    disk.hold_syncs(true);
+    let lsn = log.append(batch(b"held"));
+    disk.wait_until_held();
+    let other = Fatal::new("cannot remove the segment".to_owned(), dir());
+    log.shared().fail(other);
+    let shared = log.shared();
+    let position = Position { lsn, chain: 1 };
+    assert!(shared.publish(position).is_err(), "nothing is durable now");
+    disk.hold_syncs(false);
+    let fatal = log.close().unwrap_err();
+    assert_eq!(fatal.message, "cannot remove the segment");
+    assert_eq!((log.durable_lsn(), fatals.load(SeqCst)), (0, 1));
 }
 
 #[test]
@@ -685,10 +885,15 @@ fn a_log_that_ends_before_what_is_known_to_have_been_durable_is_refused() {
     rig.commit(&["one", "two"]);
     let from = rig.log.position();
     rig.commit(&["three", "four"]);
-    let known = |durable_lsn| Known { from, durable_lsn };
+    let known = |durable_lsn| Known {
+        from,
+        durable_lsn,
+        has_head: true,
+    };
     let cut_behind = |lsn: Lsn| {
         let disk = rig.disk.fork(1);
-        disk.truncate(&file(1), (lsn + 1) * BLOCK);
+        let rest = SEGMENT_BYTES - (lsn + 1) * BLOCK;
+        disk.overwrite(&file(1), (lsn + 1) * BLOCK, &vec![0; rest as usize]);
         disk
     };
     for (ends_at, durable_lsn, whole) in [

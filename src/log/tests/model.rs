@@ -74,7 +74,11 @@ impl Model {
             3 => disk.crash(Keep::Some),
             _ => disk.crash(Keep::Torn),
         }
-        let (rig, replayed) = Rig::from(&disk, self.mode, self.from).unwrap();
+        let known = Known {
+            has_head: true,
+            ..self.from.into()
+        };
+        let (rig, replayed) = Rig::from(&disk, self.mode, known).unwrap();
         let replayed: BTreeMap<Lsn, Vec<u8>> = replayed
             .into_iter()
             .map(|r| (r.lsn, r.payload.to_vec()))

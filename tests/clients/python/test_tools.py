@@ -2,13 +2,15 @@
 
 import hashlib
 import os
+import shutil
+import struct
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
-from harness.server import Server, tallyman_path
+from harness.server import Server, StartFailed, tallyman_path
 from harness.wire import Closed, Error, Wire
 
 pytestmark = pytest.mark.tallyman_only
@@ -76,14 +78,62 @@ def test_check_refuses_a_folder_in_use_and_one_that_is_none():
     assert code == 1 and "there is no such folder" in err
 
 
+def live_segments(log):
+    """The segments in use, in the order of their numbers."""
+    number = {path: struct.unpack("<Q", path.read_bytes()[24:32])[0]
+              for path in log.glob("segment-*")}
+    return sorted((path for path in number if number[path]), key=number.get)
+
+
+def lost_files(log):
+    """Ways to lose a part of a log: what it is called, and how."""
+    def remove(paths):
+        for path in paths:
+            path.unlink()
+
+    live = live_segments(log)
+    yield "half of the last segment", lambda: os.truncate(live[-1], 512 * 1024)
+    yield "all of it but its header", lambda: os.truncate(live[-1], 4096)
+    yield "the last segment", lambda: remove(live[-1:])
+    yield "the last three", lambda: remove(live[-3:])
+    yield "all segments", lambda: remove(log.glob("segment-*"))
+    yield "everything", lambda: remove(log.iterdir())
+    yield "the head", lambda: remove([log / "HEAD"])
+
+
+def test_a_log_that_lost_a_file_is_refused(tmp_path):
+    options = {"shards": 2, "log-segment-size": "1mb"}
+    with Server(options=options) as server:
+        with Wire(server.port) as wire:
+            for start in range(0, 2500, 10):
+                wire.pipeline([("SET", f"key:{i}", "x" * 1000) for i in range(start, start + 10)])
+        server.kill9()
+        cases = len(list(lost_files(server.folder / "data" / "log")))
+        for case in range(cases):
+            folder = tmp_path / str(case)
+            shutil.copytree(server.folder / "data", folder / "data")
+            what, lose = list(lost_files(folder / "data" / "log"))[case]
+            lose()
+            code, out, err = tool("check", folder / "data")
+            assert (code, out) == (1, "") and "restore the" in err, what
+            broken = Server(options=options, folder=folder)
+            with pytest.raises(StartFailed, match="acknowledged writes may be lost"):
+                broken.start()
+            broken.close()
+        assert cases == 7
+        server.start()
+        with Wire(server.port) as wire:
+            assert wire.call("DBSIZE") == 2500
+
+
 def test_check_names_the_file_and_the_offset_of_a_fault():
     with Server(options={"shards": 2}) as server:
         fill(server.port)
         server.kill9()
         data = server.folder / "data"
         table = max((data / "store/keyspaces/1/tables").iterdir(), key=lambda f: f.stat().st_size)
-        log = data / "log" / sorted(os.listdir(data / "log"))[0]
-        for path, at in ((table, table.stat().st_size // 2), (log, 4096 + 100)):
+        log = live_segments(data / "log")[0]
+        for path, at in ((table, table.stat().st_size // 2), (log, 4096 + 30)):
             kept = path.read_bytes()
             path.write_bytes(kept[:at] + bytes([kept[at] ^ 1]) + kept[at + 1:])
             code, out, err = tool("check", data)
