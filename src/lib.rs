@@ -31,7 +31,8 @@
 //! 8. Clean entries are evicted when memory is short. A key that the tables do not know is as the
 //!    store has it. A command that finds one is taken back, and waits at the input gate
 //!    ([`worker::input_gate`]) until another thread has read it ([`residency`]); then it runs
-//!    again. Other keys go on meanwhile.
+//!    again. Other keys go on meanwhile. Of a large hash the fields that are named are read, by
+//!    themselves; it is in memory in part then, with the number of all its fields.
 //!
 //! # Threads
 //!
@@ -117,6 +118,8 @@
 //! - The store is written by ingestion alone, rows and log position in one step; the log is trimmed
 //!   behind the store's position only, and that position is read before a sweep begins.
 //! - Time is an argument: read once per turn, never going back. A `Txn` sees one time.
+//! - A field that is not in memory is as the store has it, and is known before it is written. A
+//!   hash that is here in part has no deadlines of fields and no open holds.
 //! - What waits for a read is not begun: a command that finds a key asleep leaves no trace. The
 //!   keys that it waits for stay in memory until it has run.
 //! - Coordinators borrow shards in ascending order, and each shard goes home whatever happens.

@@ -239,6 +239,20 @@ pub const FIELD_DEADLINE_MS_MAX: u64 = (1 << 46) - 1;
 /// Fields of one hash that expire in one step of the owner's timer; more wait for the next step. A
 /// command that looks at the hash waits for all of them.
 pub const FIELDS_EXPIRED_AT_ONCE_MAX: usize = 1024;
+/// A hash of fewer fields is read whole from the store; of a larger one, what is asked for. Tests
+/// have few fields.
+pub const ASLEEP_FIELDS_MIN: u64 = if cfg!(any(test, feature = "simulation")) {
+    2
+} else {
+    128
+};
+/// Fields of one hash that are read one by one for a command; for one that wants more of them, the
+/// hash is read whole.
+pub const FIELDS_READ_SINGLY_MAX: usize = if cfg!(any(test, feature = "simulation")) {
+    8
+} else {
+    1024
+};
 /// A hash of no more fields is given whole by one HSCAN.
 pub const SCAN_WHOLE_FIELDS_MAX: usize = 128;
 /// Longest reply of HRANDFIELD with a negative count, which no hash bounds, in bytes.

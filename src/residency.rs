@@ -10,8 +10,8 @@ use crate::keyspace::codec::{self, Stored, Undecodable};
 use crate::keyspace::cold::{Cold, Page, Sleeper, Unreadable};
 use crate::keyspace::deadlines::Hint;
 use crate::keyspace::key::key_hash32;
-use crate::keyspace::{DatabaseId, Hash, Key, Kind, Value};
-use crate::limits::KEY_BYTES_MAX;
+use crate::keyspace::{DatabaseId, FieldValue, Hash, Key, Kind, Value};
+use crate::limits::{ASLEEP_FIELDS_MIN, FIELD_BYTES_MAX, KEY_BYTES_MAX};
 use crate::store::row::{self, KeyOf, RowKey};
 use crate::store::{Store, StoreError};
 
@@ -26,8 +26,8 @@ impl StoredKeys {
         StoredKeys { store }
     }
 
-    /// The fields of a hash, as many as it says.
-    fn hash(&self, of: KeyOf<'_>, generation: u64, length: u64, exact: bool) -> Found<Box<Hash>> {
+    /// The fields of a hash.
+    fn hash(&self, of: KeyOf<'_>, generation: u64) -> Found<Box<Hash>> {
         let mut hash = Hash::stored(generation);
         let (from, to) = row::fields(of, generation);
         for next in self.store.scan(&from, &to) {
@@ -43,10 +43,6 @@ impl StoredKeys {
             let (value, expires_at_ms) = codec::field(&mut &value[..])
                 .map_err(|error: Undecodable| damaged(&key, &error.to_string()))?;
             hash.load(field_hash, field, value, expires_at_ms);
-        }
-        if exact && hash.len() as u64 != length {
-            let what = format!("it has {length} fields, {} were found", hash.len());
-            return Err(damaged(of.key, &what).into());
         }
         Ok(Box::new(hash))
     }
@@ -65,12 +61,7 @@ impl Cold for StoredKeys {
             // No row can have it.
             return Ok(None);
         }
-        let of = KeyOf {
-            slot: key.slot,
-            database,
-            hash: key.hash32(),
-            key: key.bytes,
-        };
+        let of = key_of(database, key);
         let row = RowKey::Main(of).encode();
         let Some(value) = self.store.get(&row)? else {
             return Ok(None);
@@ -79,11 +70,56 @@ impl Cold for StoredKeys {
             codec::stored(&mut &value[..]).map_err(|error| damaged(&row, &error.to_string()))?;
         let value = match stored {
             Stored::Value(value) => value,
-            Stored::Hash { generation, length } => {
-                Value::Hash(self.hash(of, generation, length, exact)?)
+            Stored::Hash {
+                generation,
+                length,
+                plain: true,
+            } if length >= ASLEEP_FIELDS_MIN => {
+                Value::Hash(Box::new(Hash::sleeping(generation, length as usize)))
+            }
+            Stored::Hash {
+                generation, length, ..
+            } => {
+                let hash = self.hash(of, generation)?;
+                if exact && hash.len() as u64 != length {
+                    let what = format!("it has {length} fields, {} were found", hash.len());
+                    return Err(damaged(key.bytes, &what).into());
+                }
+                Value::Hash(hash)
             }
         };
         Ok(Some((value, deadline_ms)))
+    }
+
+    fn field(
+        &self,
+        database: DatabaseId,
+        key: &Key<'_>,
+        generation: u64,
+        (hash, field): (u32, &[u8]),
+    ) -> Found<Option<(FieldValue, u64)>> {
+        if field.len() > FIELD_BYTES_MAX {
+            // No row can have it.
+            return Ok(None);
+        }
+        let row = RowKey::Field {
+            of: key_of(database, key),
+            generation,
+            hash,
+            field,
+        }
+        .encode();
+        let Some(value) = self.store.get(&row)? else {
+            return Ok(None);
+        };
+        let field = codec::field(&mut &value[..]);
+        Ok(Some(
+            field.map_err(|error| damaged(&row, &error.to_string()))?,
+        ))
+    }
+
+    fn fields(&self, database: DatabaseId, key: &Key<'_>, generation: u64) -> Found<Box<Hash>> {
+        self.hash(key_of(database, key), generation)
     }
 
     fn page(&self, database: DatabaseId, slot: u16, from_hash32: u32, limit: usize) -> Found<Page> {
@@ -182,6 +218,15 @@ pub fn due_rows(
         });
     }
     Ok(due)
+}
+
+fn key_of<'a>(database: DatabaseId, key: &Key<'a>) -> KeyOf<'a> {
+    KeyOf {
+        slot: key.slot,
+        database,
+        hash: key.hash32(),
+        key: key.bytes,
+    }
 }
 
 fn decoded(key: &[u8]) -> Result<RowKey<'_>, StoreError> {

@@ -68,6 +68,8 @@ pub enum Fault {
     ReplyOvertakes,
     /// A key that would have to be read from the store is taken for a missing one.
     SleeperMissing,
+    /// A field that would have to be read from the store is taken for a missing one.
+    SleepingFieldMissing,
 }
 
 impl Fault {
@@ -103,6 +105,7 @@ impl Fault {
         Fault::ReloadForgetsWatches,
         Fault::ReplyOvertakes,
         Fault::SleeperMissing,
+        Fault::SleepingFieldMissing,
     ];
 }
 

@@ -21,6 +21,8 @@ struct Head {
     generation: u64,
     length: u64,
     found: u64,
+    /// No field may be due.
+    plain: bool,
     /// The log changes it: it need not be whole yet.
     touched: bool,
 }
@@ -154,10 +156,16 @@ impl<'a> Rows<'a> {
         if touched.is_none() {
             self.expect(due_ms, &of, DeadlineOf::Key)?;
         }
-        if let Stored::Hash { generation, length } = stored {
+        if let Stored::Hash {
+            generation,
+            length,
+            plain,
+        } = stored
+        {
             let head = Head {
                 generation,
                 length,
+                plain,
                 found: 0,
                 touched: touched.is_some(),
             };
@@ -183,6 +191,9 @@ impl<'a> Rows<'a> {
             counts.dead_rows += 1;
             return Ok(None);
         };
+        if head.plain && !head.touched && due_ms != 0 {
+            return Err(self.bad_row(key, "something of it is due, and its hash says otherwise"));
+        }
         counts.fields += 1;
         head.found += 1;
         Ok((!head.touched).then_some(due_ms))

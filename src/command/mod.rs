@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use hashbrown::HashMap;
 
-use crate::command::spec::{Arg, ArgDoc, Flags, Keys, Spec};
+use crate::command::spec::{Arg, ArgDoc, Flags, Keys, Needs, Spec};
 use crate::keyspace::txn::Txn;
 use crate::limits::COMMAND_NAME_BYTES_MAX;
 use crate::number::parse_i64;
@@ -63,6 +63,11 @@ pub trait KeyCommand: Default + 'static {
     const SPEC: Spec;
     /// Its arguments; also its parser.
     const GRAMMAR: &'static [Arg<Self>];
+
+    /// What it needs of a hash besides the key.
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
 
     /// Runs it. Writes are dropped whole when it answers with a [`Reject`], and so is what was
     /// written to `reply`.
@@ -120,6 +125,8 @@ pub struct Row {
     pub container: bool,
     /// Documentation of its arguments.
     pub docs: fn() -> Vec<ArgDoc>,
+    /// What a request needs of a hash besides the key.
+    pub needs: fn(Args<'_>) -> Needs,
 }
 
 struct OfKeys<C>(C);
@@ -132,6 +139,14 @@ impl<C: KeyCommand> OfKeys<C> {
         let mut command = C::default();
         spec::parse((C::SPEC.name, Self::WORDS), C::GRAMMAR, &mut command, args)?;
         command.run(txn, args, reply)
+    }
+
+    fn needs(args: Args<'_>) -> Needs {
+        let mut command = C::default();
+        match spec::parse((C::SPEC.name, Self::WORDS), C::GRAMMAR, &mut command, args) {
+            Ok(()) => command.needs(),
+            Err(_) => Needs::Nothing,
+        }
     }
 }
 
@@ -161,6 +176,7 @@ impl Row {
             run: Run::Keys(OfKeys::<C>::run),
             container: false,
             docs: || spec::docs(C::GRAMMAR),
+            needs: OfKeys::<C>::needs,
         }
     }
 
@@ -172,6 +188,7 @@ impl Row {
             run: Run::Session(OfSession::<C>::run),
             container: false,
             docs: || spec::docs(C::GRAMMAR),
+            needs: |_| Needs::Nothing,
         }
     }
 
@@ -183,6 +200,7 @@ impl Row {
             run: Run::Container,
             container: true,
             docs: Vec::new,
+            needs: |_| Needs::Nothing,
         }
     }
 

@@ -36,6 +36,29 @@ impl Words {
     }
 }
 
+/// Which fields a command needs of the hash at its first key, as far as that can be told before it
+/// runs: they are read ahead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Needs {
+    /// None.
+    #[default]
+    Nothing,
+    /// The first argument of each group.
+    Fields(Words),
+    /// All of them.
+    AllFields,
+}
+
+impl From<Word> for Needs {
+    fn from(word: Word) -> Needs {
+        Needs::Fields(Words {
+            first: word.0,
+            count: 1,
+            step: 1,
+        })
+    }
+}
+
 /// What a command is for; the family it belongs to in documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {

@@ -33,6 +33,8 @@ const KIND_STRING: u8 = 2;
 const KIND_CELL: u8 = 3;
 const KIND_HASH: u8 = 4;
 const KIND_HOLD: u8 = 5;
+/// A hash of which no field has a deadline or is an open hold.
+const KIND_PLAIN_HASH: u8 = 6;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -58,6 +60,8 @@ pub enum Stored {
         generation: u64,
         /// Number of fields.
         length: u64,
+        /// No field has a deadline or is an open hold. Older servers never said so.
+        plain: bool,
     },
 }
 
@@ -312,6 +316,7 @@ pub fn put_value(out: &mut Vec<u8>, value: ValueRef<'_>, deadline_ms: u64) {
         ValueRef::Counter(_) => KIND_COUNTER,
         ValueRef::String(_) => KIND_STRING,
         ValueRef::Cell(_) => KIND_CELL,
+        ValueRef::Hash(hash) if hash.is_plain() => KIND_PLAIN_HASH,
         ValueRef::Hash(_) => KIND_HASH,
     };
     out.push(kind);
@@ -552,9 +557,10 @@ pub fn stored(rest: &mut &[u8]) -> Result<(Stored, u64), Undecodable> {
                 state,
             })))
         }
-        KIND_HASH => Stored::Hash {
+        KIND_HASH | KIND_PLAIN_HASH => Stored::Hash {
             generation: take_u64(rest)?,
             length: take_u64(rest)?,
+            plain: kind == KIND_PLAIN_HASH,
         },
         _ => return Err(Undecodable("an unknown kind of value")),
     };

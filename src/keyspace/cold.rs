@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::databases::shadow_of;
+use super::input_gate::Part;
 use super::owned::Keyspace;
 use super::slot::Presence;
-use super::{DatabaseId, Key, Kind, Value};
+use super::{DatabaseId, FieldValue, Hash, Key, Kind, Value};
 
 /// Why a key could not be read from the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +33,8 @@ impl std::fmt::Display for Unreadable {
 
 /// Where hibernating keys lie.
 pub trait Cold: Send + Sync {
-    /// Value and deadline (0: none) of a key. `exact`: a hash that does not have the fields that
-    /// it should have is damaged; otherwise the log will complete it.
+    /// Value and deadline (0: none) of a key; of a large hash no fields. `exact`: a hash that does
+    /// not have the fields that it should have is damaged; otherwise the log will complete it.
     ///
     /// # Errors
     /// It cannot be read.
@@ -43,6 +44,29 @@ pub trait Cold: Send + Sync {
         key: &Key<'_>,
         exact: bool,
     ) -> Result<Option<(Value, u64)>, Unreadable>;
+
+    /// Value and deadline (0: none) of a field (its hash and name) of a hash of this generation.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn field(
+        &self,
+        database: DatabaseId,
+        key: &Key<'_>,
+        generation: u64,
+        field: (u32, &[u8]),
+    ) -> Result<Option<(FieldValue, u64)>, Unreadable>;
+
+    /// All fields of a hash of this generation.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn fields(
+        &self,
+        database: DatabaseId,
+        key: &Key<'_>,
+        generation: u64,
+    ) -> Result<Box<Hash>, Unreadable>;
 
     /// The first keys of a slot from a hash on, in order of their hash: at least `limit` if there
     /// are so many, all of one hash together.
@@ -107,14 +131,14 @@ impl Keyspace {
 
     fn wake_slowly(&mut self, database: DatabaseId, key: &Key<'_>, patient: bool) {
         if !matches!(self.tables.presence(database, key), Presence::Absent)
-            || !self.ask_gate(database, key, patient)
+            || !self.ask_gate(database, key, &Part::Key, patient)
         {
             return;
         }
         let Ok(found) = self.look_up(database, key) else {
             return;
         };
-        self.tell_gate(database, key);
+        self.tell_gate(database, key, &Part::Key);
         if let Some((value, deadline_ms)) = found {
             self.stats.woken += 1;
             self.tables.load(database, key, value, deadline_ms);
@@ -162,8 +186,8 @@ impl Keyspace {
         }
     }
 
-    /// Wakes every key of the live databases, with what is due: for whoever has no other means to
-    /// look at all of them, or to hear of deadlines.
+    /// Wakes every key of the live databases, with all fields and with what is due: for whoever has
+    /// no other means to look at all of them, or to hear of deadlines.
     ///
     /// # Errors
     /// Some could not be read.
@@ -184,6 +208,7 @@ impl Keyspace {
                 }
                 from = page.next;
             }
+            self.wake_fields_of_slot(database, slot);
         }
         self.take_unreadable().map_or(Ok(()), Err)
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::cold::{Sleeper, Unreadable};
 use super::deadlines::Hint;
-use super::input_gate::Name;
+use super::input_gate::{Name, Part};
 use super::owned::{Keyspace, due_ms};
 use super::slot::Presence;
 use super::{Key, Kind};
@@ -246,6 +246,7 @@ impl Keyspace {
                 names.push(Name {
                     database: hint.database,
                     key: sleeper.key[..].into(),
+                    part: Part::Key,
                 });
             }
         }

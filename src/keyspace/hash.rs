@@ -3,6 +3,11 @@
 //! The fields lie in sorted leaves; none is empty, none holds more than `LEAF_FIELDS_MAX`. A hash
 //! knows which fields changed since the last sweep took them, removed ones included, so that one
 //! HINCRBY on a large hash is one row.
+//!
+//! A large hash that comes from the store may be here in part: the fields that somebody asked for,
+//! and how many more there are. Always true of those that are not here: each is as the store has
+//! it, and none has a deadline or is a hold. So a field is *known* if it is here, or if what was
+//! changed says that it was removed; any other one has to be looked for in the store.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
@@ -31,12 +36,16 @@ pub struct Hash {
     held: i128,
     changed: Changes,
     in_flight: Changes,
+    /// Fields that are in the store alone.
+    asleep: usize,
+    /// While all fields are being read: those that were removed, and that the store has no more.
+    removed: Option<Box<Changes>>,
 }
 
 /// Equal fields, values and deadlines; generation and changes do not matter.
 impl PartialEq for Hash {
     fn eq(&self, other: &Hash) -> bool {
-        self.len == other.len && self.iter().eq(other.iter())
+        self.len() == other.len() && self.iter().eq(other.iter())
     }
 }
 
@@ -62,6 +71,15 @@ impl Hash {
         }
     }
 
+    /// A hash that the store has, with so many fields, none of which is here.
+    pub fn sleeping(generation: u64, fields: usize) -> Hash {
+        Hash {
+            generation,
+            asleep: fields,
+            ..Hash::default()
+        }
+    }
+
     /// The generation: drawn once per hash, part of its fields' row keys.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -70,6 +88,7 @@ impl Hash {
     /// The same fields as a hash of a new generation, all of them dirty: for a copy, and for a
     /// hash that moves to another key.
     pub fn with_generation(mut self, generation: u64) -> Hash {
+        assert!(self.is_whole(), "what is not here cannot move");
         self.generation = generation;
         self.changed = Changes {
             whole: true,
@@ -79,17 +98,37 @@ impl Hash {
         self
     }
 
-    /// Number of fields, expired ones that were not yet removed included.
+    /// Number of fields, those that are asleep and expired ones that were not yet removed included.
     pub fn len(&self) -> usize {
-        self.len
+        self.len + self.asleep
     }
 
     /// True without fields.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// The field of this name; `hash` is `field_hash32` of it, here and below.
+    /// Whether all its fields are here.
+    pub fn is_whole(&self) -> bool {
+        self.asleep == 0
+    }
+
+    /// Number of fields that are here.
+    pub(super) fn fields_here(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no field has a deadline or is an open hold, be it here or asleep.
+    pub fn is_plain(&self) -> bool {
+        self.deadlines.is_empty() && self.holds == 0
+    }
+
+    /// Whether the field of this name is here, or known to be missing.
+    pub fn knows(&self, hash: u32, name: &[u8]) -> bool {
+        self.is_whole() || self.get(hash, name).is_some() || self.has_removed(hash, name)
+    }
+
+    /// The field of this name, if it is here; `hash` is `field_hash32` of it, here and below.
     pub fn get(&self, hash: u32, name: &[u8]) -> Option<&Field> {
         let (leaf, place) = self.locate(hash, name);
         place.ok().map(|place| &self.leaves[leaf][place])
@@ -132,23 +171,32 @@ impl Hash {
         true
     }
 
-    /// Removes the field.
+    /// Removes the field. What is not here and may be asleep is removed unseen (a replay does that,
+    /// which then says how many fields are left).
     pub fn remove(&mut self, hash: u32, name: &[u8]) -> Option<Field> {
         let (leaf, Ok(place)) = self.locate(hash, name) else {
+            if !self.is_whole() {
+                self.changed.add(hash, name, 0);
+            }
             return None;
         };
+        let field = self.take(leaf, place);
+        self.changed.add(hash, name, field.due_ms());
+        Some(field)
+    }
+
+    fn take(&mut self, leaf: usize, place: usize) -> Field {
         self.field_bytes -= self.leaf_bytes(leaf);
         let field = self.leaves[leaf].remove(place);
-        self.changed.add(hash, name, field.due_ms());
         self.field_bytes += self.leaf_bytes(leaf);
         self.field_bytes -= field.heap_bytes();
         self.len -= 1;
         self.count(&field, false);
         self.shrink(leaf);
-        Some(field)
+        field
     }
 
-    /// The fields in order, from field hash `from` on: that is HSCAN's cursor.
+    /// The fields that are here in order, from field hash `from` on: that is HSCAN's cursor.
     pub fn iter_from(&self, from: u32) -> impl Iterator<Item = &Field> {
         let first = self
             .leaves
@@ -159,7 +207,7 @@ impl Hash {
             .skip_while(move |field| field.hash < from)
     }
 
-    /// The fields in order.
+    /// The fields that are here, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Field> {
         self.leaves.iter().flatten()
     }
@@ -230,6 +278,68 @@ impl Hash {
             + self.deadlines.len() * TREE_ELEMENT_BYTES
             + self.changed.bytes
             + self.in_flight.bytes
+            + self.removed.as_ref().map_or(0, |removed| removed.bytes)
+    }
+
+    // ---- what is asleep ----------------------------------------------------------------------
+
+    /// What the store has under a name that is not known here: the field comes in.
+    pub(super) fn wake(&mut self, hash: u32, name: &[u8], value: FieldValue, expires_at_ms: u64) {
+        if !self.knows(hash, name) {
+            self.place(Field::new(hash, name, value, expires_at_ms));
+            self.asleep -= 1;
+        }
+    }
+
+    /// All fields are going to be read: until they are here, what is removed is remembered.
+    pub(super) fn await_all(&mut self) {
+        self.removed.get_or_insert_default();
+    }
+
+    /// Nobody reads all fields any more.
+    pub(super) fn await_no_more(&mut self) {
+        self.removed = None;
+    }
+
+    /// All fields as the store has them, read since `await_all`: what is known here is newer.
+    /// `exact`: there have to be as many as this hash has; otherwise the log will say. False, and
+    /// no change, where there are not.
+    pub(super) fn complete(&mut self, mut stored: Hash, exact: bool) -> bool {
+        let removed = self.removed.as_deref();
+        for changes in [Some(&self.changed), Some(&self.in_flight), removed] {
+            for (hash, name) in changes.into_iter().flat_map(Changes::iter) {
+                if let (leaf, Ok(place)) = stored.locate(hash, name) {
+                    stored.take(leaf, place);
+                }
+            }
+        }
+        for field in self.iter() {
+            stored.place(field.clone());
+        }
+        if exact && stored.len != self.len() {
+            return false;
+        }
+        stored.changed = std::mem::take(&mut self.changed);
+        stored.in_flight = std::mem::take(&mut self.in_flight);
+        *self = stored;
+        true
+    }
+
+    /// During replay: the hash has so many fields, as the log says.
+    pub(super) fn set_len(&mut self, fields: usize) -> bool {
+        if !self.is_whole() {
+            let Some(asleep) = fields.checked_sub(self.len) else {
+                return false;
+            };
+            self.asleep = asleep;
+        }
+        true
+    }
+
+    fn has_removed(&self, hash: u32, name: &[u8]) -> bool {
+        let removed = self.removed.as_deref();
+        let mut all = [Some(&self.changed), Some(&self.in_flight), removed].into_iter();
+        all.any(|changes| changes.is_some_and(|changes| changes.has(hash, name)))
     }
 
     // ---- the sweep's side --------------------------------------------------------------------
@@ -239,8 +349,17 @@ impl Hash {
         self.changed.whole
     }
 
+    /// What changed since the last sweep took something, in order: name, and the field or `None`
+    /// where it was removed.
+    pub(super) fn changed(&self) -> impl Iterator<Item = (&[u8], Option<&Field>)> {
+        self.changed
+            .iter()
+            .map(|(hash, name)| (name, self.get(hash, name)))
+    }
+
     /// Removes every field, each of which is remembered as changed.
     pub(super) fn clear(&mut self) {
+        assert!(self.is_whole(), "what is not here cannot be named");
         let all: Vec<(u32, Box<[u8]>)> = self
             .iter()
             .map(|field| (field.hash, field.name().into()))
@@ -289,12 +408,22 @@ impl Hash {
 
     /// A sweep takes what changed.
     pub(super) fn begin_flight(&mut self) {
+        // Nobody has tidied up behind the last one, perhaps.
+        self.end_flight();
         self.in_flight = std::mem::take(&mut self.changed);
     }
 
     /// The store has what was in flight.
     pub(super) fn end_flight(&mut self) {
-        self.in_flight = Changes::default();
+        let stored = std::mem::take(&mut self.in_flight);
+        if let Some(mut removed) = self.removed.take() {
+            let gone = |(hash, name): &(u32, &[u8])| self.get(*hash, name).is_none();
+            stored
+                .iter()
+                .filter(gone)
+                .for_each(|(hash, name)| removed.add(hash, name, 0));
+            self.removed = Some(removed);
+        }
     }
 
     /// What was in flight did not reach the store, or perhaps it did: it counts as changed again.
@@ -478,6 +607,17 @@ impl Changes {
             changed.stored_ms = stored_ms;
         }
     }
+
+    fn has(&self, hash: u32, name: &[u8]) -> bool {
+        let names = self.names.get(&hash);
+        names.is_some_and(|names| names.iter().any(|other| *other.name == *name))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.names
+            .iter()
+            .flat_map(|(hash, names)| names.iter().map(move |changed| (*hash, &*changed.name)))
+    }
 }
 
 /// A hash whose fields are found by name.
@@ -627,6 +767,76 @@ mod tests {
         );
         hash.remove(5, b"a");
         assert_eq!(hash.next_deadline_ms(), 40);
+    }
+
+    /// The hash as it comes from the store, and the store's fields.
+    fn asleep(count: u32) -> (Hash, Hash) {
+        let mut stored = Hash::stored(1);
+        for field in large(count).iter() {
+            stored.load(field.hash, field.name(), field.value.clone(), 0);
+        }
+        (Hash::sleeping(1, count as usize), stored)
+    }
+
+    #[test]
+    fn a_hash_in_part_says_how_many_fields_it_has() {
+        let (mut hash, stored) = asleep(1_000);
+        let [a, b, c] = ["field:7", "field:9", "none"].map(|name| {
+            let name = name.as_bytes();
+            (field_hash32(name, 0), name)
+        });
+        assert!(!hash.is_whole() && hash.len() == 1_000 && hash.is_plain());
+        assert!(!hash.knows(a.0, a.1) && hash.get(a.0, a.1).is_none());
+        hash.wake(a.0, a.1, FieldValue::from_counter(7), 0);
+        hash.wake(b.0, b.1, FieldValue::from_counter(9), 0);
+        assert!(hash.knows(a.0, a.1) && hash.len() == 1_000 && hash.iter().count() == 2);
+        hash.set_value(a.0, a.1, FieldValue::from_counter(70));
+        hash.remove(b.0, b.1);
+        hash.insert(c.0, c.1, FieldValue::from_counter(1), 0);
+        assert_eq!((hash.len(), hash.iter().count()), (1_000, 2));
+        assert!(hash.knows(b.0, b.1) && hash.get(b.0, b.1).is_none());
+        // What was read before is older than what was removed, and does not come back.
+        hash.wake(b.0, b.1, FieldValue::from_counter(9), 0);
+        assert!(hash.get(b.0, b.1).is_none());
+        let mut whole = hash.clone();
+        assert!(whole.complete(stored.clone(), true));
+        assert!(whole.is_whole() && whole.len() == 1_000 && whole.get(b.0, b.1).is_none());
+        let value = |name: (u32, &[u8])| whole.get(name.0, name.1)?.value.counter();
+        assert_eq!((value(a), value(c)), (Some(70), Some(1)));
+        let mut damaged = stored.clone();
+        damaged.remove(field_hash32(b"field:500", 0), b"field:500");
+        assert!(!hash.complete(damaged, true) && hash.iter().count() == 2);
+        // The sweep gives what changed, and nothing of what is asleep.
+        hash.begin_flight();
+        assert!(!hash.in_flight_whole());
+        let mut swept = fields_in_flight(&hash);
+        swept.sort();
+        let name = |name: &[u8], there| (name.to_vec(), there);
+        let wanted = [name(a.1, true), name(b.1, false), name(c.1, true)];
+        assert_eq!(swept, wanted);
+    }
+
+    #[test]
+    fn what_is_removed_while_all_fields_are_read_does_not_come_back() {
+        let (mut hash, stored) = asleep(1_000);
+        let name = (field_hash32(b"field:7", 0), b"field:7");
+        hash.await_all();
+        hash.wake(name.0, name.1, FieldValue::from_counter(7), 0);
+        hash.remove(name.0, name.1);
+        hash.begin_flight();
+        hash.end_flight();
+        assert!(
+            hash.knows(name.0, name.1),
+            "it is remembered while somebody reads"
+        );
+        assert!(hash.complete(stored, true));
+        assert!(hash.get(name.0, name.1).is_none() && hash.len() == 999);
+        let (mut hash, _) = asleep(1_000);
+        hash.wake(name.0, name.1, FieldValue::from_counter(7), 0);
+        hash.remove(name.0, name.1);
+        hash.begin_flight();
+        hash.end_flight();
+        assert!(!hash.knows(name.0, name.1), "the store knows");
     }
 
     #[test]

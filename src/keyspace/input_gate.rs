@@ -1,50 +1,69 @@
 //! The input gate of a keyspace: keys that are being read from the store, and keys that were read
-//! for somebody who has not used them yet.
+//! for somebody who has not used them yet. Of a large hash that is here in part, each field is read
+//! by itself, or all of them are.
 //!
 //! A command that may wait does not read the store. It is told that the key is asleep, names what
 //! it wants, and is taken back; somebody else reads, and the command runs again.
 //!
 //! Always true: a key in the gate stays in memory, or stays known to be missing, until nobody needs
 //! it there any more. What a read brings is used only if nobody has looked for the key in another
-//! way meanwhile, and its database still lives.
+//! way meanwhile, and its database still lives. The same is true of fields: whoever needs one keeps
+//! the hash in memory.
 
 use hashbrown::hash_map::Entry;
 use hashbrown::{Equivalent, HashMap};
 
 use super::cold::{Cold, Sleeper, Unreadable};
 use super::deadlines::Hint;
+use super::key::field_hash32;
+use super::lazy::Lies;
 use super::owned::Keyspace;
-use super::slot::Presence;
-use super::{DatabaseId, Key, Value};
+use super::{DatabaseId, FieldValue, Hash, Key, Value};
+use crate::limits::FIELDS_READ_SINGLY_MAX;
 use crate::sim::{self, Fault};
 
-/// A key of a database, by its bytes.
+/// A key of a database, by its bytes, or fields of the hash there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// Id of the database.
     pub database: DatabaseId,
     /// The key.
     pub key: Box<[u8]>,
+    /// What of it.
+    pub part: Part,
 }
 
-/// The same, borrowed: found in a map of names.
+/// What of a key is meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The key, with its value; of a large hash how many fields it has.
+    Key,
+    /// One field of a hash.
+    Field(Box<[u8]>),
+    /// All fields of a hash.
+    Fields,
+}
+
+/// A name, borrowed: found in a map of names.
 #[derive(Hash)]
 struct NameRef<'a> {
     database: DatabaseId,
     key: &'a [u8],
+    part: &'a Part,
 }
 
 impl Equivalent<Name> for NameRef<'_> {
     fn equivalent(&self, name: &Name) -> bool {
-        self.database == name.database && *self.key == *name.key
+        self.database == name.database && *self.key == *name.key && *self.part == name.part
     }
 }
 
 /// A read that somebody else is to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// A key. The ticket tells it from other reads of the same key.
-    Key(u64, Name),
+    /// A key, or fields of the hash of this generation that is there. The ticket tells it from
+    /// other reads of the same.
+    Key(u64, Name, u64),
     /// The keys that a deadline may mean.
     Due(Hint),
 }
@@ -52,19 +71,39 @@ pub enum Read {
 /// What a read found.
 #[derive(Debug)]
 pub enum Rows {
-    /// Value and deadline (0: none), if there is the key.
-    Key(u64, Name, Result<Option<(Value, u64)>, Unreadable>),
+    /// What there is of a key.
+    Key(u64, Name, Result<Found, Unreadable>),
     /// The keys with the hash of the hint.
     Due(Hint, Result<Vec<Sleeper>, Unreadable>),
+}
+
+/// What there is under a name.
+#[derive(Debug)]
+pub enum Found {
+    /// Value and deadline (0: none), if there is the key.
+    Key(Option<(Value, u64)>),
+    /// Generation of the hash; value and deadline (0: none), if it has the field.
+    Field(u64, Option<(FieldValue, u64)>),
+    /// All fields.
+    Fields(Box<Hash>),
 }
 
 impl Read {
     /// Reads; `seed` is the folder's.
     pub fn perform(self, cold: &dyn Cold, seed: u64) -> Rows {
         match self {
-            Read::Key(ticket, name) => {
-                let key = Key::of_database(name.database, &name.key, seed);
-                let found = cold.find(name.database, &key, true);
+            Read::Key(ticket, name, generation) => {
+                let database = name.database;
+                let key = Key::of_database(database, &name.key, seed);
+                let found = match &name.part {
+                    Part::Key => cold.find(database, &key, true).map(Found::Key),
+                    Part::Field(field) => {
+                        let place = (field_hash32(field, seed), &field[..]);
+                        let found = cold.field(database, &key, generation, place);
+                        found.map(|field| Found::Field(generation, field))
+                    }
+                    Part::Fields => cold.fields(database, &key, generation).map(Found::Fields),
+                };
                 Rows::Key(ticket, name, found)
             }
             Read::Due(hint) => {
@@ -80,14 +119,14 @@ impl Read {
 }
 
 /// What became of a key that somebody needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hold {
     /// It is here, or known to be missing.
     Here,
     /// It is being read: the ticket.
     Reading(u64),
-    /// It has to be read, with the ticket that was given.
-    Read,
+    /// It has to be read: this, with the ticket that was given.
+    Read(Read),
 }
 
 /// Keys that are read by somebody else, and what is known of them.
@@ -106,6 +145,8 @@ struct Gated {
 }
 
 enum State {
+    /// A field of a key that was not here: nobody can say.
+    Unknown,
     Reading,
     /// In memory, or in the store nowhere.
     Known,
@@ -120,7 +161,7 @@ impl Keyspace {
 
     /// Whether a command may have to wait for a key.
     pub fn may_want(&self) -> bool {
-        self.gate.is_some() && self.tables.any_asleep()
+        self.gate.is_some() && (self.tables.any_asleep() || self.tables.has_parts())
     }
 
     /// Whether the running command has found a key that it has to wait for.
@@ -128,9 +169,15 @@ impl Keyspace {
         self.unreadable == Some(Unreadable::Asleep)
     }
 
-    /// What the gate says of a key that the tables do not know: true if the store has to be read
-    /// right now. `patient`: it can be read later as well, and is wanted then.
-    pub(super) fn ask_gate(&mut self, database: DatabaseId, key: &Key<'_>, patient: bool) -> bool {
+    /// What the gate says of something that the tables do not know: true if the store has to be
+    /// read right now. `patient`: it can be read later as well, and is wanted then.
+    pub(super) fn ask_gate(
+        &mut self,
+        database: DatabaseId,
+        key: &Key<'_>,
+        part: &Part,
+        patient: bool,
+    ) -> bool {
         let Some(gate) = &mut self.gate else {
             return true;
         };
@@ -140,6 +187,7 @@ impl Keyspace {
         let name = NameRef {
             database,
             key: key.bytes,
+            part,
         };
         match gate.keys.get(&name).map(|gated| &gated.state) {
             Some(State::Known) => return false,
@@ -158,27 +206,55 @@ impl Keyspace {
         gate.wanted.push(Name {
             database,
             key: key.bytes.into(),
+            part: part.clone(),
         });
         false
     }
 
-    /// The store was read right now: what somebody else finds there later is old.
-    pub(super) fn tell_gate(&mut self, database: DatabaseId, key: &Key<'_>) {
+    /// Whether somebody needs it, and it is here or known to be missing.
+    pub(super) fn is_known_to_gate(
+        &self,
+        database: DatabaseId,
+        key: &Key<'_>,
+        part: &Part,
+    ) -> bool {
         let name = NameRef {
             database,
             key: key.bytes,
+            part,
+        };
+        let gated = self.gate.as_ref().and_then(|gate| gate.keys.get(&name));
+        gated.is_some_and(|gated| matches!(gated.state, State::Known))
+    }
+
+    /// The store was read right now: what somebody else finds there later is old.
+    pub(super) fn tell_gate(&mut self, database: DatabaseId, key: &Key<'_>, part: &Part) {
+        let name = NameRef {
+            database,
+            key: key.bytes,
+            part,
         };
         if let Some(gated) = self.gate.as_mut().and_then(|gate| gate.keys.get_mut(&name)) {
             gated.state = State::Known;
         }
     }
 
-    /// What the last command wanted, each key once.
+    /// What the last command wanted, each key once. Who wants many fields of a hash gets all.
     pub fn take_wanted(&mut self) -> Vec<Name> {
         let wanted = self.gate.as_mut().map(|gate| &mut gate.wanted);
         let mut wanted = wanted.map(std::mem::take).unwrap_or_default();
         wanted.sort_unstable();
         wanted.dedup();
+        // Fields of one hash stand together.
+        let same = |a: &Name, b: &Name| (a.database, &a.key) == (b.database, &b.key);
+        let many = |names: &&[Name]| names.len() > FIELDS_READ_SINGLY_MAX;
+        let many = wanted.chunk_by(same).filter(many);
+        let many: Vec<Name> = many.filter_map(|names| names.first().cloned()).collect();
+        for mut name in many {
+            name.part = Part::Fields;
+            wanted.retain(|other| !same(other, &name));
+            wanted.push(name);
+        }
         wanted
     }
 
@@ -188,36 +264,42 @@ impl Keyspace {
         let Some(gate) = &self.gate else {
             return false;
         };
-        let absent = || matches!(self.tables.presence(name.database, &key), Presence::Absent);
-        gate.keys.contains_key(name) || self.tables.sleeps(name.database, key.slot) && absent()
+        gate.keys.contains_key(name) || matches!(self.lies(&key, name), Lies::Asleep(_))
     }
 
     /// Somebody needs a key from now on. `ticket` is for its read, if it has to be read.
     pub fn hold(&mut self, name: &Name, ticket: u64) -> Hold {
         let key = Key::of_database(name.database, &name.key, self.seed);
-        let asleep = self.tables.sleeps(name.database, key.slot)
-            && matches!(self.tables.presence(name.database, &key), Presence::Absent);
+        let lies = self.lies(&key, name);
         let Some(gate) = &mut self.gate else {
             return Hold::Here;
         };
-        match gate.keys.entry(name.clone()) {
-            Entry::Occupied(mut entry) => {
-                let gated = entry.get_mut();
-                gated.users += 1;
-                match gated.state {
-                    State::Reading => Hold::Reading(gated.ticket),
-                    State::Known | State::Failed(_) => Hold::Here,
-                }
-            }
+        let gated = match gate.keys.entry(name.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let state = if asleep { State::Reading } else { State::Known };
+                self.tables.pin(name.database, &key);
                 entry.insert(Gated {
                     ticket,
-                    state,
-                    users: 1,
-                });
-                self.tables.pin(name.database, &key);
-                if asleep { Hold::Read } else { Hold::Here }
+                    state: State::Unknown,
+                    users: 0,
+                })
+            }
+        };
+        gated.users += 1;
+        match (&gated.state, lies) {
+            (State::Reading, _) => Hold::Reading(gated.ticket),
+            (State::Known | State::Failed(_), _) => Hold::Here,
+            (State::Unknown, Lies::Nowhere) => Hold::Here,
+            (State::Unknown, Lies::Here) => {
+                gated.state = State::Known;
+                Hold::Here
+            }
+            (State::Unknown, Lies::Asleep(generation)) => {
+                (gated.state, gated.ticket) = (State::Reading, ticket);
+                if name.part == Part::Fields {
+                    self.tables.await_fields(name.database, &key);
+                }
+                Hold::Read(Read::Key(ticket, name.clone(), generation))
             }
         }
     }
@@ -240,12 +322,7 @@ impl Keyspace {
     }
 
     /// What a read found is here.
-    pub fn came(
-        &mut self,
-        ticket: u64,
-        name: &Name,
-        found: Result<Option<(Value, u64)>, Unreadable>,
-    ) {
+    pub fn came(&mut self, ticket: u64, name: &Name, found: Result<Found, Unreadable>) {
         let Some(gate) = &mut self.gate else {
             return;
         };
@@ -259,23 +336,51 @@ impl Keyspace {
         let key = Key::of_database(name.database, &name.key, self.seed);
         // Otherwise it was looked for in another way, and is newer here.
         let used = matches!(gated.state, State::Reading);
+        let users = gated.users;
         if used {
-            gated.state = match &found {
-                Ok(_) => State::Known,
-                Err(error) => State::Failed(error.clone()),
-            };
+            gated.state = State::Known;
         }
-        if gated.users == 0 {
+        if users == 0 {
             entry.remove();
             self.tables.unpin(name.database, &key);
         }
-        if let Ok(Some((value, deadline_ms))) = found
-            && used
-            && self.databases.is_live(name.database)
-        {
-            self.stats.woken += 1;
-            self.tables.load(name.database, &key, value, deadline_ms);
+        let live = self.databases.is_live(name.database);
+        let taken = match found {
+            Ok(found) if used && live => self.take_in(name.database, &key, &name.part, found),
+            found => found.map(drop),
+        };
+        if name.part == Part::Fields {
+            self.tables.await_fields_no_more(name.database, &key);
         }
+        if let Err(error) = taken
+            && used
+            && let Some(gated) = self.gate.as_mut().and_then(|gate| gate.keys.get_mut(name))
+        {
+            gated.state = State::Failed(error);
+        }
+    }
+
+    /// What a read found comes into the tables.
+    fn take_in(
+        &mut self,
+        database: DatabaseId,
+        key: &Key<'_>,
+        part: &Part,
+        found: Found,
+    ) -> Result<(), Unreadable> {
+        match (found, part) {
+            (Found::Key(Some((value, deadline_ms))), _) => {
+                self.stats.woken += 1;
+                self.tables.load(database, key, value, deadline_ms);
+            }
+            (Found::Field(generation, Some((value, expires_at_ms))), Part::Field(name)) => {
+                let field = (field_hash32(name, self.seed), &name[..]);
+                self.field_woke(database, key, generation, field, (value, expires_at_ms));
+            }
+            (Found::Fields(stored), _) => self.fields_woke(database, key, *stored)?,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Whether a key that is held could not be read.

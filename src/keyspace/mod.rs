@@ -30,6 +30,7 @@ mod boxes;
 mod directory;
 mod due;
 mod evict;
+mod lazy;
 mod replay;
 mod scan;
 mod walk;

@@ -1,5 +1,6 @@
 //! The table against a plain model: random changes, sweeps that reach a pretended store or fail,
-//! evictions and loads must leave table and store with what the model says.
+//! evictions and loads, also of hashes without their fields, must leave table and store with what
+//! the model says.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -29,6 +30,8 @@ struct World {
     store: HashMap<Id, (Value, u64)>,
     store_fields: HashMap<(Id, u64), Fields>,
     sweep: Option<(SweepCursor, Taken)>,
+    /// All fields of a hash as they were when somebody began to read them.
+    reading: Option<(Id, Hash)>,
     generation: u64,
 }
 
@@ -43,6 +46,7 @@ impl World {
             store: HashMap::new(),
             store_fields: HashMap::new(),
             sweep: None,
+            reading: None,
             generation: 0,
         }
     }
@@ -74,10 +78,12 @@ impl World {
             25..35 => {
                 let value = self.value();
                 let was = self.model.insert(id, (value.clone(), deadline_ms));
-                assert_eq!(self.tables.set(owned.0, &key, value, deadline_ms), was);
+                let before = self.tables.set(owned.0, &key, value, deadline_ms);
+                assert_eq!(self.filled(&owned, before), was);
             }
             35..50 => {
-                assert_eq!(self.tables.remove(owned.0, &key), self.model.remove(&id));
+                let before = self.tables.remove(owned.0, &key);
+                assert_eq!(self.filled(&owned, before), self.model.remove(&id));
             }
             50..60 => self.count(id, &key),
             60..68 => {
@@ -86,14 +92,50 @@ impl World {
                 assert_eq!(set, there.is_some());
             }
             68..74 => self.append(id, &key),
-            74..86 => self.change_hash(id, &key),
-            86..94 => self.evict(id, &key),
+            74..85 => self.change_hash(id, &key),
+            85..87 => self.read_fields(id, &key),
+            87..94 => self.evict(id, &key),
             _ => self.advance_sweep(),
         }
-        assert_eq!(
-            self.tables.get(owned.0, &key).map(of_entry),
-            self.model.get(&owned).cloned()
-        );
+        let found = self.tables.get(owned.0, &key).map(of_entry);
+        if let Some((Value::Hash(hash), _)) = &found {
+            let model = self.model.get(&owned);
+            assert!(matches!(model, Some((Value::Hash(model), _)) if model.len() == hash.len()));
+        }
+        let filled = self.filled(&owned, found);
+        assert_eq!(filled, self.model.get(&owned).cloned());
+    }
+
+    /// With the fields that the store has alone.
+    fn filled(&self, id: &Id, mut found: Option<(Value, u64)>) -> Option<(Value, u64)> {
+        if let Some((Value::Hash(hash), _)) = &mut found
+            && !hash.is_whole()
+        {
+            let stored = self.stored_fields(id, hash.generation());
+            assert!(hash.complete(stored, true), "as many as the head says");
+        }
+        found
+    }
+
+    /// All fields of a hash that is here in part are read; other things happen before they come.
+    fn read_fields(&mut self, id: Id, key: &Key) {
+        if let Some((id, stored)) = self.reading.take() {
+            let key = self::key(&id.1, self.hash_mask);
+            if let Some(mut hash) = self.tables.hash_quietly(id.0, &key) {
+                if !hash.is_whole() && hash.generation() == stored.generation() {
+                    assert!(hash.complete(stored, true), "as many as the head says");
+                }
+                hash.await_no_more();
+            }
+            return;
+        }
+        let generation = match self.tables.hash_quietly(id.0, key) {
+            Some(hash) if !hash.is_whole() => hash.generation(),
+            _ => return,
+        };
+        self.tables.await_fields(id.0, key);
+        let stored = self.stored_fields(&id, generation);
+        self.reading = Some((id, stored));
     }
 
     fn value(&mut self) -> Value {
@@ -160,7 +202,9 @@ impl World {
 
     fn change_hash(&mut self, id: Id, key: &Key) {
         let (field_hash, name) = field_of(self.below(8));
-        let (remove, number, ms) = (self.below(3) == 0, self.below(99), self.below(2) * 77);
+        let (remove, number) = (self.below(3) == 0, self.below(99));
+        let ms = self.below(2) * self.below(2) * 77;
+        self.know(&id, key, (field_hash, &name), ms == 0);
         let Some(mut hash) = self.tables.hash_mut(id.0, key) else {
             assert!(!matches!(self.model.get(&id), Some((Value::Hash(_), _))));
             return;
@@ -182,13 +226,40 @@ impl World {
         }
     }
 
-    /// A clean entry is what the store has; it may go and come back.
+    /// Reads a field that is not known, or all where something is going to be due.
+    fn know(&mut self, id: &Id, key: &Key, (hash, name): (u32, &[u8]), plain: bool) {
+        let generation = match self.tables.hash_quietly(id.0, key) {
+            Some(fields) if fields.is_whole() || plain && fields.knows(hash, name) => return,
+            Some(fields) => fields.generation(),
+            None => return,
+        };
+        let stored = self.stored_fields(id, generation);
+        let Some(mut fields) = self.tables.hash_quietly(id.0, key) else {
+            panic!("it was there")
+        };
+        if !plain {
+            assert!(fields.complete(stored, true), "as many as the head says");
+        } else if let Some(field) = stored.get(hash, name) {
+            fields.wake(hash, name, field.value.clone(), field.expires_at_ms);
+        }
+    }
+
+    /// A clean entry is what the store has; it may go and come back, a hash without its fields.
     fn evict(&mut self, id: Id, key: &Key) {
+        if self.reading.as_ref().is_some_and(|reading| reading.0 == id) {
+            return;
+        }
         let state = self.tables.get(id.0, key).map(|entry| entry.state());
         let forgotten = self.tables.forget(id.0, key);
         assert_eq!(forgotten, state == Some(EntryState::Clean));
         if forgotten {
-            let (value, deadline_ms) = self.stored(&id).expect("a clean entry is in the store");
+            let (mut value, deadline_ms) = self.stored(&id).expect("a clean entry is in the store");
+            if let Value::Hash(hash) = &mut value
+                && hash.is_plain()
+                && self.below(4) > 0
+            {
+                **hash = Hash::sleeping(hash.generation(), hash.len());
+            }
             assert!(self.tables.load(id.0, key, value, deadline_ms));
         } else if let Presence::Absent = self.tables.presence(id.0, key) {
             assert_eq!(self.store.get(&id), None, "the table forgot a deletion");
@@ -198,14 +269,24 @@ impl World {
     fn stored(&self, id: &Id) -> Option<(Value, u64)> {
         let (mut value, deadline_ms) = self.store.get(id)?.clone();
         if let Value::Hash(hash) = &mut value {
-            let mut whole = Hash::stored(hash.generation());
-            let fields = self.store_fields.get(&(id.clone(), hash.generation()));
-            for (name, (value, ms)) in fields.into_iter().flatten() {
-                whole.load(name_hash(name), name, value.clone(), *ms);
-            }
-            **hash = whole;
+            let (fields, plain) = (hash.len(), hash.is_plain());
+            **hash = self.stored_fields(id, hash.generation());
+            assert_eq!(
+                (hash.len(), hash.is_plain()),
+                (fields, plain),
+                "as the head says"
+            );
         }
         Some((value, deadline_ms))
+    }
+
+    fn stored_fields(&self, id: &Id, generation: u64) -> Hash {
+        let mut whole = Hash::stored(generation);
+        let fields = self.store_fields.get(&(id.clone(), generation));
+        for (name, (value, ms)) in fields.into_iter().flatten() {
+            whole.load(name_hash(name), name, value.clone(), *ms);
+        }
+        whole
     }
 
     fn advance_sweep(&mut self) {

@@ -63,6 +63,8 @@ pub struct KeyspaceStats {
     pub evicted: u64,
     /// Keys that were read from the store.
     pub woken: u64,
+    /// Fields that were read by themselves, or for the rest of a hash that was here in part.
+    pub woken_fields: u64,
 }
 
 /// The keys of a shard.
@@ -675,6 +677,14 @@ fn seal_touch(tables: &Tables, seed: u64, batch: &mut BatchBuilder, touch: &Touc
             batch.fields(database, key.bytes, head, changed.names().len());
             for name in changed.names() {
                 let field = hash.get(field_hash32(name, seed), name);
+                batch.field(name, field.map(|field| (&field.value, field.expires_at_ms)));
+            }
+        }
+        (_, ValueRef::Hash(hash)) if !hash.is_whole() => {
+            // It was taken away and put back: what is asleep has not changed.
+            let head = (deadline_ms, hash.generation(), hash.len() as u64);
+            batch.fields(database, key.bytes, head, hash.changed().count());
+            for (name, field) in hash.changed() {
                 batch.field(name, field.map(|field| (&field.value, field.expires_at_ms)));
             }
         }

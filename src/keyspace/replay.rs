@@ -133,9 +133,10 @@ impl Keyspace {
             Mutation::Fields {
                 deadline_ms,
                 generation,
+                length,
                 fields,
                 ..
-            } => self.apply_fields(database, key, (deadline_ms, generation), fields),
+            } => self.apply_fields(database, key, (deadline_ms, generation, length), fields),
             Mutation::Retired { generation, .. } => self.retired.push(Retired {
                 slot: key.slot,
                 database,
@@ -162,6 +163,7 @@ impl Keyspace {
     /// The empty hash of a generation, as it was before the effects that follow in the log.
     fn revived(&mut self, database: u32, key: &Key<'_>, generation: u64) -> Box<Hash> {
         if let Some(mut hash) = self.parked.remove(&generation) {
+            self.complete(database, key, &mut hash);
             hash.clear();
             self.unretire(generation);
             return hash;
@@ -173,11 +175,22 @@ impl Keyspace {
         };
         match stored {
             Ok(Some((Value::Hash(mut hash), _))) if hash.generation() == generation => {
+                self.complete(database, key, &mut hash);
                 hash.clear();
                 hash
             }
             _ => Box::new(Hash::new(generation)),
         }
+    }
+
+    /// Reads what a hash that is not in the tables has in the store alone.
+    fn complete(&mut self, database: u32, key: &Key<'_>, hash: &mut Hash) {
+        if hash.is_whole() {
+            return;
+        }
+        // What cannot be read ends the replay with an error.
+        let stored = self.stored_fields(database, key, hash.generation());
+        hash.complete(stored.unwrap_or(Hash::stored(hash.generation())), false);
     }
 
     fn apply_put(&mut self, database: u32, key: &Key<'_>, deadline_ms: u64, stored: Stored) {
@@ -234,7 +247,7 @@ impl Keyspace {
         &mut self,
         database: u32,
         key: &Key<'_>,
-        (deadline_ms, generation): (u64, u64),
+        (deadline_ms, generation, length): (u64, u64, u64),
         fields: Vec<ChangedField<'_>>,
     ) {
         self.wake(database, key);
@@ -251,7 +264,14 @@ impl Keyspace {
             let hash = Value::Hash(self.revived(database, key, generation));
             self.tables.put(database, key, hash, deadline_ms);
         }
-        let seed = self.seed;
+        let plain = |(_, change): &ChangedField<'_>| match change {
+            Some((value, expires_at_ms)) => *expires_at_ms == 0 && value.open_hold().is_none(),
+            None => true,
+        };
+        if !fields.iter().all(plain) {
+            self.wake_fields(database, key, false);
+        }
+        let (seed, mut fits) = (self.seed, true);
         if let Some(mut hash) = self.tables.hash_mut(database, key) {
             for (name, change) in fields {
                 let field_hash = field_hash32(name, seed);
@@ -264,6 +284,13 @@ impl Keyspace {
                     }
                 }
             }
+            fits = hash.set_len(length as usize);
+        }
+        if !fits {
+            let key = key.bytes.escape_ascii();
+            self.unreadable.get_or_insert(Unreadable::Failed(format!(
+                "the log says that the hash {key} has {length} fields, and it has more"
+            )));
         }
         self.tables.set_deadline(database, key, deadline_ms);
         self.hint_loaded(database, key);
@@ -293,7 +320,11 @@ mod tests {
         // As after a crash behind a checkpoint whose rows are newer than its position.
         for _ in 0..2 {
             let (generation, length) = (3, 0);
-            keyspace.apply(put(Stored::Hash { generation, length }));
+            keyspace.apply(put(Stored::Hash {
+                generation,
+                length,
+                plain: true,
+            }));
             keyspace.apply(put(Stored::Value(Value::Counter(1))));
         }
         assert_eq!(keyspace.take_retired().len(), 1);

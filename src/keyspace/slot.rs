@@ -14,7 +14,7 @@ use super::directory::{Place, SlotTable};
 use super::entry::{DIRTY, INLINE_TEXT_BYTES_MAX, TOMBSTONE};
 use super::evict::{Hand, Pinned};
 use super::segment::{Given, Segment, Tally};
-use super::{EntryRef, EntryState, HashMut, Key, Value, parse_counter};
+use super::{EntryRef, EntryState, HashMut, Key, Value, ValueRef, parse_counter};
 
 /// The logged identity of a database; SELECT's numbers are mapped to it elsewhere.
 pub type DatabaseId = u32;
@@ -73,6 +73,7 @@ pub struct Tables {
     pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16, u32)>,
     /// Nobody knows yet what is asleep: any key that is not here may be.
     uncounted: bool,
+    has_parts: bool,
     pub(super) hand: Hand,
     /// What has to stay, however often it was asked for.
     pub(super) pinned: Pinned,
@@ -90,6 +91,7 @@ impl Tables {
             unsettled: Vec::new(),
             unsettled_by_sweep: Vec::new(),
             uncounted: false,
+            has_parts: false,
             hand: Hand::default(),
             pinned: Pinned::default(),
         }
@@ -412,6 +414,7 @@ impl Tables {
             return false;
         }
         let stamp = self.stamp;
+        self.has_parts |= matches!(&value, Value::Hash(hash) if !hash.is_whole());
         self.with_table(database, key.slot, |table| {
             table.insert(key, Given::from(value), deadline_ms, 0, stamp);
             table.tally.asleep = table.tally.asleep.saturating_sub(1);
@@ -419,20 +422,59 @@ impl Tables {
         true
     }
 
+    /// Whether a hash may be here in part: one was, once.
+    #[inline]
+    pub(super) fn has_parts(&self) -> bool {
+        self.has_parts
+    }
+
+    /// Whether the entry at a place is a hash that is here in part.
+    #[inline]
+    pub(super) fn is_in_part(&self, spot: Spot) -> bool {
+        let value = |spot| self.at(spot).map(|entry| entry.value());
+        self.has_parts && matches!(value(spot), Some(ValueRef::Hash(hash)) if !hash.is_whole())
+    }
+
+    /// The hash, to learn what the store has of it: that is no change. `None`: missing or not a
+    /// hash.
+    pub(super) fn hash_quietly(&mut self, database: DatabaseId, key: &Key) -> Option<HashMut<'_>> {
+        self.hash_at(database, key, false)
+    }
+
+    /// The fields of the hash at a key are going to be read.
+    pub(super) fn await_fields(&mut self, database: DatabaseId, key: &Key) {
+        if let Some(mut hash) = self.hash_quietly(database, key) {
+            hash.await_all();
+        }
+    }
+
+    /// Nobody reads the fields of the hash at a key any more.
+    pub(super) fn await_fields_no_more(&mut self, database: DatabaseId, key: &Key) {
+        if let Some(mut hash) = self.hash_quietly(database, key) {
+            hash.await_no_more();
+        }
+    }
+
     /// The hash, to be changed; the entry becomes dirty. `None`: missing or not a hash.
     pub fn hash_mut(&mut self, database: DatabaseId, key: &Key) -> Option<HashMut<'_>> {
+        self.hash_at(database, key, true)
+    }
+
+    fn hash_at(&mut self, database: DatabaseId, key: &Key, changes: bool) -> Option<HashMut<'_>> {
         let (stamp, index) = (self.stamp, self.slot_index(key.slot));
         let database = self.database_mut(database)?;
         let table = database.tables.get_mut(index)?.as_deref_mut()?;
         let place = table.find(key)?;
         let (segment, tally) = table.segment_mut(place);
         segment.hash_at(place.cell())?;
-        let before = segment.dirty();
-        segment.mark_dirty(place.cell());
-        segment.touch(place.cell(), stamp);
-        let more = segment.dirty() - before;
-        tally.dirty += more;
-        database.tally.dirty += more;
+        if changes {
+            let before = segment.dirty();
+            segment.mark_dirty(place.cell());
+            segment.touch(place.cell(), stamp);
+            let more = segment.dirty() - before;
+            tally.dirty += more;
+            database.tally.dirty += more;
+        }
         let (hash, bytes) = segment.hash_at(place.cell())?;
         Some(HashMut::new(
             hash,
@@ -521,6 +563,7 @@ impl Tables {
     pub(super) fn append(&mut self, behind: Tables) {
         assert_eq!(self.slots.end, behind.slots.start, "neighbouring slots");
         let (before, more) = (self.slots.len(), behind.slots.len());
+        self.has_parts |= behind.has_parts;
         self.slots.end = behind.slots.end;
         let mut behind = behind.databases;
         for id in behind

@@ -15,7 +15,7 @@ use crate::keyspace::databases::{Databases, visible};
 use crate::keyspace::entry::EntryRef;
 use crate::keyspace::key::{self, Key, field_hash32};
 use crate::keyspace::owned::{Keyspace, entry_due_ms};
-use crate::keyspace::slot::Spot;
+use crate::keyspace::slot::{Spot, Tables};
 use crate::keyspace::turn::Wait;
 use crate::keyspace::undo::{Before, Undo};
 use crate::keyspace::value::{Kind, Value, ValueRef};
@@ -116,6 +116,11 @@ pub struct WatchedKey {
     pub existed: bool,
 }
 
+/// No fields of it are asleep.
+fn is_whole(entry: &EntryRef<'_>) -> bool {
+    !matches!(entry.value(), ValueRef::Hash(hash) if !hash.is_whole())
+}
+
 /// Bytes of a mutation besides key and value, at most.
 const EFFECT_HEAD_BYTES: u64 = 96;
 
@@ -128,7 +133,7 @@ pub struct Txn<'a> {
     pub(super) undo: Undo,
     effect_bytes: u64,
     /// What is asleep can be waited for.
-    patient: bool,
+    pub(super) patient: bool,
     /// Reads that found their key, and reads that did not.
     hits: u64,
     misses: u64,
@@ -363,18 +368,43 @@ impl<'a> Txn<'a> {
 
     /// The entry of a key, used now.
     pub fn entry(&mut self, key: &Key<'_>) -> Option<EntryRef<'_>> {
+        let spot = self.read(key)?;
+        self.owners.of(key.slot).tables.at_touched(spot)
+    }
+
+    /// Where a key is that is read, which is counted.
+    #[inline]
+    pub(super) fn read(&mut self, key: &Key<'_>) -> Option<Spot> {
         let spot = self.look(key);
-        let owner = self.owners.of(key.slot);
         match spot {
-            Some(spot) => {
-                self.hits += 1;
-                owner.tables.at_touched(spot)
-            }
-            None => {
-                self.misses += 1;
-                None
-            }
+            Some(_) => self.hits += 1,
+            None => self.misses += 1,
         }
+        spot
+    }
+
+    /// The entry of a key, used now, and all fields if it is a hash.
+    pub fn whole_entry(&mut self, key: &Key<'_>) -> Option<EntryRef<'_>> {
+        let spot = self.read(key)?;
+        self.waking_fields(key, spot)
+            .at_touched(spot)
+            .filter(is_whole)
+    }
+
+    /// The same, not counted as a use.
+    pub fn peek_whole(&mut self, key: &Key<'_>) -> Option<EntryRef<'_>> {
+        let spot = self.look(key)?;
+        self.waking_fields(key, spot).at(spot).filter(is_whole)
+    }
+
+    /// The tables where a key is, whose fields are here if it is a hash, or are wanted.
+    fn waking_fields(&mut self, key: &Key<'_>, spot: Spot) -> &mut Tables {
+        let (database, patient) = (self.database, self.patient);
+        let owner = self.owners.of(key.slot);
+        if owner.tables.is_in_part(spot) {
+            owner.wake_fields(database, key, patient);
+        }
+        &mut owner.tables
     }
 
     /// The value of a key.
@@ -403,11 +433,29 @@ impl<'a> Txn<'a> {
         }
     }
 
-    /// The hash at a key; expired fields are gone.
+    /// The hash at a key with all its fields; expired ones are gone.
     ///
     /// # Errors
     /// WRONGTYPE for anything else.
     pub fn hash(&mut self, key: &Key<'_>) -> Result<Option<&Hash>, Reject> {
+        let Some(spot) = self.read(key) else {
+            return Ok(None);
+        };
+        match self
+            .waking_fields(key, spot)
+            .at_touched(spot)
+            .map(|it| it.value())
+        {
+            Some(ValueRef::Hash(hash)) => Ok(Some(hash).filter(|hash| hash.is_whole())),
+            _ => Err(Reject::wrong_type()),
+        }
+    }
+
+    /// The hash at a key with those of its fields that are here, and the number of all.
+    ///
+    /// # Errors
+    /// WRONGTYPE for anything else.
+    pub fn hash_in_part(&mut self, key: &Key<'_>) -> Result<Option<&Hash>, Reject> {
         match self.value(key) {
             None => Ok(None),
             Some(ValueRef::Hash(hash)) => Ok(Some(hash)),

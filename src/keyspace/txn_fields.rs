@@ -3,21 +3,39 @@
 //! Always true: a write of a field costs a search, whatever the size of the hash, and the turn logs
 //! only this field. A hash is made by its first field and goes with its last one.
 
-use crate::keyspace::key::Key;
+use crate::keyspace::key::{Key, field_hash32};
 use crate::keyspace::txn::Txn;
 use crate::keyspace::undo::Before;
-use crate::keyspace::{Field, FieldValue, Hash, HashRef, Kind, Value};
+use crate::keyspace::{Field, FieldValue, Hash, HashRef, Value, ValueRef};
 use crate::limits::FIELD_BYTES_MAX;
 use crate::reply::Reject;
 
 impl Txn<'_> {
-    /// The hash at a key, to find fields by name; expired fields are gone.
+    /// The hash at a key, to find these fields by name; expired fields are gone.
     ///
     /// # Errors
     /// WRONGTYPE for anything else.
-    pub fn fields(&mut self, key: &Key<'_>) -> Result<Option<HashRef<'_>>, Reject> {
-        let seed = self.owners.first_ref().seed;
-        Ok(self.hash(key)?.map(|hash| HashRef::new(hash, seed)))
+    pub fn fields<'n>(
+        &mut self,
+        key: &Key<'_>,
+        names: impl Iterator<Item = &'n [u8]>,
+    ) -> Result<Option<HashRef<'_>>, Reject> {
+        let Some(spot) = self.read(key) else {
+            return Ok(None);
+        };
+        let (database, patient) = (self.database, self.patient);
+        let owner = self.owners.of(key.slot);
+        let seed = owner.seed;
+        if owner.tables.is_in_part(spot) {
+            for name in names {
+                let field = (field_hash32(name, seed), name);
+                owner.wake_field(database, key, field, patient);
+            }
+        }
+        match owner.tables.at_touched(spot).map(|entry| entry.value()) {
+            Some(ValueRef::Hash(hash)) => Ok(Some(HashRef::new(hash, seed))),
+            _ => Err(Reject::wrong_type()),
+        }
     }
 
     /// A field, if there is the hash and it has the field.
@@ -25,15 +43,18 @@ impl Txn<'_> {
     /// # Errors
     /// WRONGTYPE for a key that is no hash.
     pub fn field(&mut self, key: &Key<'_>, name: &[u8]) -> Result<Option<&Field>, Reject> {
-        Ok(self.fields(key)?.and_then(|fields| fields.get(name)))
+        let fields = self.fields(key, std::iter::once(name))?;
+        Ok(fields.and_then(|fields| fields.get(name)))
     }
 
-    /// Whether there is a hash at a key that is about to be written; not counted as a read.
-    fn has_hash(&mut self, key: &Key<'_>) -> Result<bool, Reject> {
-        match self.peek(key).map(|entry| entry.kind()) {
-            None => Ok(false),
-            Some(Kind::Hash) => Ok(true),
-            Some(_) => Err(Reject::wrong_type()),
+    /// Whether a field (its hash and name) of a hash that is here in part may be written: it must
+    /// be known, and a hash with something that is due must be whole.
+    fn may_write(&mut self, key: &Key<'_>, field: (u32, &[u8]), plain: bool) -> bool {
+        let (database, patient) = (self.database, self.patient);
+        let owner = self.owners.of(key.slot);
+        match plain {
+            true => owner.wake_field(database, key, field, patient),
+            false => owner.wake_fields(database, key, patient),
         }
     }
 
@@ -54,12 +75,22 @@ impl Txn<'_> {
                 "a field name is longer than {FIELD_BYTES_MAX} bytes"
             )));
         }
-        if !self.has_hash(key)? {
-            let generation = self.token(key)?;
-            // The turn logs it whole, with the fields that it gets.
-            self.put(key, Value::Hash(Box::new(Hash::new(generation))), 0);
-        }
+        let in_part = match self.peek(key).map(|entry| entry.value()) {
+            Some(ValueRef::Hash(hash)) => !hash.is_whole(),
+            Some(_) => return Err(Reject::wrong_type()),
+            None => {
+                let generation = self.token(key)?;
+                // The turn logs it whole, with the fields that it gets.
+                self.put(key, Value::Hash(Box::new(Hash::new(generation))), 0);
+                false
+            }
+        };
         let field_hash = self.field_hash(name);
+        let plain = expires_at_ms == 0 && value.open_hold().is_none();
+        if in_part && !self.may_write(key, (field_hash, name), plain) {
+            // It is going to be taken back.
+            return Ok(true);
+        }
         let value_bytes = value.logged_bytes();
         let database = self.database;
         let owner = self.owners.of(key.slot);

@@ -177,9 +177,11 @@ pub struct ShardMetrics {
     pub resident_bytes: Gauge,
     /// 1 while writes wait because nothing can be evicted.
     pub memory_short: Gauge,
-    /// Keys that left memory, and keys that were read from the store.
+    /// Keys that left memory, keys that were read from the store, and fields that were read from it
+    /// because their hash was in memory without them.
     pub evicted_keys: Counter,
     pub woken_keys: Counter,
+    pub woken_fields: Counter,
     /// Replies that the output gate holds now.
     pub gate_replies: Gauge,
     /// Replies that the output gate held, and for how many nanoseconds each.
@@ -221,6 +223,7 @@ impl ShardMetrics {
             memory_short: Gauge::default(),
             evicted_keys: Counter::default(),
             woken_keys: Counter::default(),
+            woken_fields: Counter::default(),
             gate_replies: Gauge::default(),
             gate_waits: Counter::default(),
             gate_wait_ns: Histogram::default(),

@@ -93,6 +93,10 @@ impl Engine for Room {
         self.checkpoints(metrics, &mut add);
         add("store_bytes", self.store.disk_bytes().to_string());
         add("store_runs", self.store.depth().to_string());
+        let woken_keys = metrics.total(|shard| &shard.woken_keys);
+        let woken_fields = metrics.total(|shard| &shard.woken_fields);
+        add("woken_keys", woken_keys.to_string());
+        add("woken_fields", woken_fields.to_string());
         add(
             "gate_replies_waiting",
             metrics.level(|shard| &shard.gate_replies).to_string(),

@@ -83,7 +83,7 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-    use crate::keyspace::input_gate::Name;
+    use crate::keyspace::input_gate::{Name, Part};
     use crate::store::{Fill, Rows, StoreError};
 
     /// A store that answers a read when it is told to.
@@ -143,8 +143,9 @@ mod tests {
             let name = Name {
                 database: 0,
                 key: key.as_bytes().into(),
+                part: Part::Key,
             };
-            sink(0, Read::Key(number, name));
+            sink(0, Read::Key(number, name, 0));
         }
         for _ in 0..STORE_READERS {
             begins.recv().unwrap();

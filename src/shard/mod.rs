@@ -5,7 +5,7 @@
 
 pub mod mailbox;
 
-use crate::command::spec::flag;
+use crate::command::spec::{Needs, flag};
 use crate::command::{Row, RowId, Run, table};
 use crate::keyspace::cold::Unreadable;
 use crate::keyspace::txn::{Owners, Txn, WatchedKey};
@@ -222,9 +222,13 @@ fn is_awake(keyspaces: &mut [Box<Keyspace>], block: &BlockCall, context: Context
     }
     let mut txn = Txn::patient(Owners::Several(keyspaces), context.database);
     for (id, args) in &block.calls {
-        let places = table().row(*id).key_places(args.args()).unwrap_or_default();
-        for key in places.each(args.args()) {
+        let (row, args) = (table().row(*id), args.args());
+        let places = row.key_places(args).unwrap_or_default();
+        for key in places.each(args) {
             txn.exists(&txn.key(key));
+        }
+        if let Some(key) = places.each(args).next() {
+            wake_fields(&mut txn, key, (row.needs)(args), args);
         }
     }
     for condition in &block.conditions {
@@ -239,6 +243,16 @@ fn is_awake(keyspaces: &mut [Box<Keyspace>], block: &BlockCall, context: Context
     let asleep = txn.unreadable() == Some(Unreadable::Asleep);
     txn.put_off();
     !asleep
+}
+
+/// Sees that what a call needs of the hash at its first key is here.
+fn wake_fields(txn: &mut Txn<'_>, key: &[u8], needs: Needs, args: Args<'_>) {
+    let key = txn.key(key);
+    match needs {
+        Needs::Nothing => {}
+        Needs::Fields(fields) => drop(txn.fields(&key, fields.each(args, 0))),
+        Needs::AllFields => drop(txn.peek_whole(&key)),
+    }
 }
 
 /// What runs the session commands of a block; says what the reply has to wait for.

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -32,6 +33,7 @@ pub enum Fault {
 #[derive(Debug, Default)]
 pub struct MapStore {
     state: Mutex<State>,
+    rows_read: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +77,11 @@ impl MapStore {
     /// How often a row was read or a scan begun.
     pub fn reads(&self) -> u64 {
         self.state().reads
+    }
+
+    /// How many rows were asked for, those of scans included.
+    pub fn rows_read(&self) -> u64 {
+        self.rows_read.load(Ordering::Relaxed)
     }
 
     /// The number of rows, the meta row included.
@@ -137,6 +144,7 @@ impl Store for MapStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let mut state = self.state();
         state.reads += 1;
+        self.rows_read.fetch_add(1, Ordering::Relaxed);
         if state.damaged.contains(key) {
             return Err(StoreError::damaged(
                 "memory",
@@ -152,6 +160,7 @@ impl Store for MapStore {
         Box::new(Scan {
             rows: Arc::clone(&state.rows),
             damaged: state.damaged.clone(),
+            rows_read: Arc::clone(&self.rows_read),
             from: Bound::Included(Bytes::copy_from_slice(from)),
             to: Bytes::copy_from_slice(to),
         })
@@ -238,6 +247,7 @@ impl Ingestion for Given {
 struct Scan {
     rows: Arc<BTreeMap<Bytes, Bytes>>,
     damaged: BTreeSet<Bytes>,
+    rows_read: Arc<AtomicU64>,
     from: Bound<Bytes>,
     to: Bytes,
 }
@@ -256,6 +266,7 @@ impl Iterator for Scan {
         let to = Bound::Excluded(self.to.clone());
         let (key, value) = self.rows.range((self.from.clone(), to)).next()?;
         self.from = Bound::Excluded(key.clone());
+        self.rows_read.fetch_add(1, Ordering::Relaxed);
         if self.damaged.contains(key) {
             return Some(Err(StoreError::damaged(
                 "memory",

@@ -19,6 +19,7 @@ pub const ROWS_FORMAT: u32 = 1;
 const WITHOUT_ROWS_LSN: u16 = 1;
 /// Up to this one it listed the ids of dead databases.
 const WITH_DEAD_IDS: u16 = 2;
+// The second one had no rows that say of a hash that its fields have no deadlines.
 
 /// The position of a checkpoint and the state that belongs to it as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -274,9 +275,16 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_as_newer() {
-        let bytes = sealed(4, b"whatever the future holds");
-        assert_eq!(Meta::decode(&bytes), Err(MetaError::Version(4)));
-        assert!(MetaError::Version(4).to_string().contains("newer server"));
+        let bytes = sealed(META_VERSION + 1, b"whatever the future holds");
+        assert_eq!(
+            Meta::decode(&bytes),
+            Err(MetaError::Version(META_VERSION + 1))
+        );
+        assert!(
+            MetaError::Version(META_VERSION + 1)
+                .to_string()
+                .contains("newer server")
+        );
     }
 
     #[test]

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
+use crate::command::spec::{Needs, Words};
 use crate::command::{Row, Run, table};
 use crate::keyspace::Keyspace;
 use crate::keyspace::deadlines::Hint;
-use crate::keyspace::input_gate::{Hold, Name, Read, Rows};
+use crate::keyspace::input_gate::{Hold, Name, Part, Read, Rows};
 use crate::limits::FETCHED_AHEAD_MAX;
 use crate::resp::decode::{Args, DecodeLimits, Decoded, Decoder};
 use crate::route::ShardSet;
@@ -74,6 +75,17 @@ struct Delayed {
     shards: ShardSet,
     /// So many shards still fetch.
     left: usize,
+}
+
+/// What a call needs of the hash at its first key.
+fn parts_of(needs: Needs, args: Args<'_>) -> impl Iterator<Item = Part> {
+    let (fields, all) = match needs {
+        Needs::Nothing => (Words::default(), None),
+        Needs::Fields(fields) => (fields, None),
+        Needs::AllFields => (Words::default(), Some(Part::Fields)),
+    };
+    let fields = fields.each(args, 0).map(|name| Part::Field(name.into()));
+    fields.chain(all)
 }
 
 impl InputGate {
@@ -151,9 +163,9 @@ impl Worker {
             let ticket = match keyspace.hold(&name, fresh) {
                 Hold::Here => None,
                 Hold::Reading(ticket) => Some(ticket),
-                Hold::Read => {
+                Hold::Read(read) => {
                     if let Some(sink) = &gate.sink {
-                        sink(self.id, Read::Key(fresh, name.clone()));
+                        sink(self.id, read);
                     }
                     Some(fresh)
                 }
@@ -315,17 +327,24 @@ impl Worker {
         };
         let database = keyspace.databases().id(database);
         let places = row.key_places(args).unwrap_or_default();
-        for key in places.each(args).take(FETCHED_AHEAD_MAX) {
+        let keys = places.each(args).take(FETCHED_AHEAD_MAX);
+        let keys = keys.map(|key| (key, Part::Key));
+        let parts = parts_of((row.needs)(args), args).take(FETCHED_AHEAD_MAX);
+        let parts = parts.zip(std::iter::repeat(places.each(args).next()));
+        let parts = parts.filter_map(|(part, key)| Some((key?, part)));
+        for (key, part) in keys.chain(parts) {
+            let key_here = self.routes.of_key(key) == self.id;
             let name = Name {
                 database,
                 key: key.into(),
+                part,
             };
-            if self.routes.of_key(key) != self.id || !keyspace.needs_hold(&name) {
+            if !key_here || !keyspace.needs_hold(&name) {
                 continue;
             }
             gate.last += 1;
-            if keyspace.hold(&name, gate.last) == Hold::Read {
-                sink(self.id, Read::Key(gate.last, name.clone()));
+            if let Hold::Read(read) = keyspace.hold(&name, gate.last) {
+                sink(self.id, read);
             }
             fetch.names.push(name);
         }

@@ -645,6 +645,9 @@ impl Worker {
         self.metrics
             .woken_keys
             .add(stats.woken.saturating_sub(told.woken));
+        self.metrics
+            .woken_fields
+            .add(stats.woken_fields.saturating_sub(told.woken_fields));
         self.told = stats;
         let mut keys = 0;
         for (number, &id) in keyspace.databases().ids().iter().enumerate() {

@@ -3,7 +3,7 @@
 use crate::command::KeyCommand;
 use crate::command::credits::{Account, answer, check_id, settled};
 use crate::command::expiry::{Expiry, HasExpiry, OwnExpiryArgs};
-use crate::command::spec::{Arg, Group, Spec, Type, Word, flag};
+use crate::command::spec::{Arg, Group, Needs, Spec, Type, Word, flag};
 use crate::keyspace::hold::{Sheet, hold_field};
 use crate::keyspace::{FieldValue, Hold, Key, Txn};
 use crate::limits::{FIELD_DEADLINE_MS_MAX, HOLDS_MAX, SETTLED_KEEP_MS_DEFAULT};
@@ -148,6 +148,10 @@ impl KeyCommand for Reserve {
         .optional()
         .once(),
     ];
+
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         // What is no time at all is an error on a repeat too; that it has passed is none there.

@@ -2,7 +2,7 @@
 
 use crate::command::KeyCommand;
 use crate::command::credits::{Account, answer, check_id, settled};
-use crate::command::spec::{Arg, Group, Spec, Type, Word, flag};
+use crate::command::spec::{Arg, Group, Needs, Spec, Type, Word, flag};
 use crate::keyspace::hold::{BALANCE, End, Sheet, hold_field, settled_field};
 use crate::keyspace::{FieldValue, Hold, Txn, tokens};
 use crate::number::parse_i64;
@@ -111,6 +111,10 @@ impl KeyCommand for Settle {
         .optional()
         .once(),
     ];
+
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let (key, id) = (txn.key(args.word(self.key)), args.word(self.id));

@@ -1,7 +1,7 @@
 //! Numbers in fields that are added to in place: HINCRBY, HINCRBYFLOAT.
 
 use crate::command::KeyCommand;
-use crate::command::spec::{Arg, Group, Spec, Type, Word, flag};
+use crate::command::spec::{Arg, Group, Needs, Spec, Type, Word, flag};
 use crate::keyspace::{FieldValue, Txn};
 use crate::number::LongDouble;
 use crate::reply::{Reject, Reply};
@@ -31,6 +31,10 @@ impl KeyCommand for HIncrBy {
         Arg::text("field", "a name", |c, word| c.field = word),
         Arg::integer("increment", "what is added", |c, by| c.by = by),
     ];
+
+    fn needs(&self) -> Needs {
+        self.field.into()
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -73,6 +77,10 @@ impl KeyCommand for HIncrByFloat {
             Ok(())
         }),
     ];
+
+    fn needs(&self) -> Needs {
+        self.field.into()
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));

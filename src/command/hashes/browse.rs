@@ -9,7 +9,7 @@ use rand::RngExt;
 
 use super::reply_value;
 use crate::command::KeyCommand;
-use crate::command::spec::{Arg, Group, Spec, Type, Word};
+use crate::command::spec::{Arg, Group, Needs, Spec, Type, Word};
 use crate::glob::glob_matches;
 use crate::keyspace::{Field, Hash, Key, Txn};
 use crate::limits::{RANDOM_REPLY_BYTES_MAX, SCAN_WHOLE_FIELDS_MAX};
@@ -67,6 +67,10 @@ impl KeyCommand for HRandField {
         )
         .optional(),
     ];
+
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -255,6 +259,10 @@ impl KeyCommand for HScan {
         .optional(),
         Arg::flag("NOVALUES", "only the names", |c| c.no_values = true),
     ];
+
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));

@@ -5,7 +5,7 @@
 //! is last; the options before it may come in any order.
 
 use crate::command::expiry::Expiry;
-use crate::command::spec::{Arg, Type, Words};
+use crate::command::spec::{Arg, Needs, Type, Words};
 use crate::limits::FIELD_DEADLINE_MS_MAX;
 use crate::number::parse_i64;
 use crate::reply::Reject;
@@ -40,6 +40,16 @@ pub(super) struct Clause {
     pub(super) expiry: Expiry,
     /// The fields, or fields and values.
     pub(super) fields: Words,
+}
+
+impl Clause {
+    /// Fields that get deadlines need all others to be there.
+    pub(super) fn needs(&self) -> Needs {
+        match self.expiry {
+            Expiry::None | Expiry::Keep | Expiry::Persist => Needs::Fields(self.fields),
+            _ => Needs::AllFields,
+        }
+    }
 }
 
 /// Which clause a command takes.

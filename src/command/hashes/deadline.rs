@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use super::clause::{Clause, ClauseArgs, Form, deadline_ms};
 use crate::command::KeyCommand;
 use crate::command::expiry::Expiry;
-use crate::command::spec::{Access, Arg, Group, Spec, Word, flag};
+use crate::command::spec::{Access, Arg, Group, Needs, Spec, Word, flag};
 use crate::keyspace::Txn;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
@@ -115,6 +115,10 @@ impl<W: When> KeyCommand for HExpire<W> {
             },
         ),
     ];
+
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -232,10 +236,14 @@ impl<T: Told> KeyCommand for HTtl<T> {
         ),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.clause.fields)
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
         let now_ms = txn.now_ms();
-        let fields = txn.fields(&key)?;
+        let fields = txn.fields(&key, self.clause.fields.each(args, 0))?;
         reply.array(self.clause.fields.groups() as usize);
         for name in self.clause.fields.each(args, 0) {
             let field = fields.and_then(|fields| fields.get(name));
@@ -280,6 +288,10 @@ impl KeyCommand for HPersist {
             },
         ),
     ];
+
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.clause.fields)
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));

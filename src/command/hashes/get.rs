@@ -2,7 +2,7 @@
 
 use super::{reply_value, reply_value_or_null, value_bytes};
 use crate::command::KeyCommand;
-use crate::command::spec::{Access, Arg, Group, Spec, Word, Words, flag};
+use crate::command::spec::{Access, Arg, Group, Needs, Spec, Word, Words, flag};
 use crate::keyspace::Txn;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
@@ -24,6 +24,10 @@ impl KeyCommand for HGet {
         Arg::key("key", "the hash", |c, word| c.key = word),
         Arg::text("field", "a name", |c, word| c.field = word),
     ];
+
+    fn needs(&self) -> Needs {
+        self.field.into()
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -55,9 +59,13 @@ impl KeyCommand for HMGet {
         ),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.fields)
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
-        let fields = txn.fields(&key)?;
+        let fields = txn.fields(&key, self.fields.each(args, 0))?;
         reply.array(self.fields.groups() as usize);
         for name in self.fields.each(args, 0) {
             reply_value_or_null(fields.and_then(|fields| fields.get(name)), reply);
@@ -82,6 +90,10 @@ impl KeyCommand for HGetAll {
     .complexity("O(N)")
     .reply("Map of names and values; empty if there is no key.");
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::key("key", "the hash", |c, word| c.key = word)];
+
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -108,6 +120,10 @@ impl KeyCommand for HKeys {
         .reply("Array of names; empty if there is no key.");
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::key("key", "the hash", |c, word| c.key = word)];
 
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
         let hash = txn.hash(&key)?;
@@ -131,6 +147,10 @@ impl KeyCommand for HVals {
         .complexity("O(N)")
         .reply("Array of values; empty if there is no key.");
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::key("key", "the hash", |c, word| c.key = word)];
+
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -159,7 +179,7 @@ impl KeyCommand for HLen {
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
-        reply.count(txn.hash(&key)?.map_or(0, |hash| hash.len()));
+        reply.count(txn.hash_in_part(&key)?.map_or(0, |hash| hash.len()));
         Ok(())
     }
 }
@@ -187,6 +207,10 @@ impl KeyCommand for HStrLen {
         Arg::text("field", "a name", |c, word| c.field = word),
     ];
 
+    fn needs(&self) -> Needs {
+        self.field.into()
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
         let field = txn.field(&key, args.word(self.field))?;
@@ -213,6 +237,10 @@ impl KeyCommand for HExists {
         Arg::key("key", "the hash", |c, word| c.key = word),
         Arg::text("field", "a name", |c, word| c.field = word),
     ];
+
+    fn needs(&self) -> Needs {
+        self.field.into()
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));

@@ -1,7 +1,7 @@
 //! Fields set and deleted: HSET, HSETNX, HMSET, HDEL.
 
 use crate::command::KeyCommand;
-use crate::command::spec::{Access, Arg, Group, Spec, Word, Words, flag};
+use crate::command::spec::{Access, Arg, Group, Needs, Spec, Word, Words, flag};
 use crate::keyspace::{FieldValue, Txn};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
@@ -48,6 +48,10 @@ impl KeyCommand for HSet {
         ),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.pairs)
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         reply.integer(set_fields(txn, self.key, self.pairs, args)?);
         Ok(())
@@ -81,6 +85,10 @@ impl KeyCommand for HMSet {
         ),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.pairs)
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         set_fields(txn, self.key, self.pairs, args)?;
         reply.ok();
@@ -112,6 +120,10 @@ impl KeyCommand for HSetNx {
         Arg::text("field", "a name", |c, word| c.field = word),
         Arg::text("value", "its value", |c, word| c.value = word),
     ];
+
+    fn needs(&self) -> Needs {
+        self.field.into()
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -154,6 +166,10 @@ impl KeyCommand for HDel {
         ),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.fields)
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
         let mut deleted = 0;
@@ -168,6 +184,8 @@ impl KeyCommand for HDel {
 #[cfg(test)]
 mod tests {
     use crate::command::transcript::Transcript;
+    use crate::keyspace::FieldValue;
+    use crate::keyspace::txn::{Owners, Txn};
 
     const WRONG_TYPE: &str =
         "(error) WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -243,6 +261,38 @@ mod tests {
             t.check("SET h text", "OK");
             t.check("GET h", "\"text\"");
         });
+    }
+
+    #[test]
+    fn a_hash_that_is_taken_away_and_put_back_keeps_the_fields_that_are_asleep() {
+        let mut t = Transcript::new().hibernating();
+        t.check("HSET h a 1 b 2 c 3 d 4", "(integer) 4");
+        t.check("HINCRBY h b 5", "(integer) 7");
+        t.keyspace().set_active_expiry(false);
+        t.write(|txn| {
+            let key = txn.key(b"e");
+            txn.put_text(&key, b"x", txn.now_ms() + 10);
+        });
+        t.advance_ms(11);
+        let mut txn = Txn::new(Owners::One(t.keyspace()), 0);
+        let (key, other) = (txn.key(b"h"), txn.key(b"e"));
+        let value = FieldValue::from_counter(9);
+        assert_eq!(txn.put_field(&key, b"a", value, 0).ok(), Some(false));
+        let here = txn.hash_in_part(&key).ok().flatten();
+        assert_eq!(
+            here.map(|hash| (hash.iter().count(), hash.len())),
+            Some((1, 4))
+        );
+        assert!(txn.delete(&key));
+        // What expires on the way stays away, and so the turn remembers what it touched.
+        assert!(!txn.exists(&other));
+        txn.roll_back();
+        t.check("HLEN h", "(integer) 4");
+        t.check("HMGET h a b c d", &bulks(&["1", "7", "3", "4"]));
+        t.recover();
+        t.check("HMGET h a b c d", &bulks(&["1", "7", "3", "4"]));
+        t.check("EXISTS e", "(integer) 0");
+        assert_eq!(t.run("HKEYS h").lines().count(), 4);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::clause::{Clause, ClauseArgs, Condition, Form, deadline_ms};
 use super::{reply_value, reply_value_or_null};
 use crate::command::KeyCommand;
 use crate::command::expiry::Expiry;
-use crate::command::spec::{Access, Arg, Group, Spec, Word, flag};
+use crate::command::spec::{Access, Arg, Group, Needs, Spec, Word, flag};
 use crate::keyspace::{FieldValue, Txn};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
@@ -39,6 +39,10 @@ impl KeyCommand for HGetDel {
             },
         ),
     ];
+
+    fn needs(&self) -> Needs {
+        Needs::Fields(self.clause.fields)
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -80,6 +84,10 @@ impl KeyCommand for HGetEx {
             },
         ),
     ];
+
+    fn needs(&self) -> Needs {
+        self.clause.needs()
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
@@ -144,12 +152,16 @@ impl KeyCommand for HSetEx {
         ),
     ];
 
+    fn needs(&self) -> Needs {
+        self.clause.needs()
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
         let now_ms = txn.now_ms();
         let at_ms = deadline_ms(self.clause.expiry, now_ms, "hsetex")?;
         let pairs = self.clause.fields;
-        let fields = txn.fields(&key)?;
+        let fields = txn.fields(&key, pairs.each(args, 0))?;
         let mut there = pairs
             .each(args, 0)
             .map(|name| fields.is_some_and(|fields| fields.get(name).is_some()));

@@ -4,7 +4,7 @@
 //! a new generation; the Txn looks at the same database afterwards as before.
 
 use crate::command::KeyCommand;
-use crate::command::spec::{Access, Arg, Group, Spec, Type, Word, flag};
+use crate::command::spec::{Access, Arg, Group, Needs, Spec, Type, Word, flag};
 use crate::keyspace::{Key, Txn, Value};
 use crate::number::parse_i64;
 use crate::reply::{Reject, Reply};
@@ -36,10 +36,11 @@ fn database_number(text: &[u8]) -> Result<i64, Reject> {
 /// Renames a key; `replace`: also when there is one of the new name. Whether it did.
 fn rename(txn: &mut Txn<'_>, from: &[u8], to: &[u8], replace: bool) -> Result<bool, Reject> {
     let (from, to) = (txn.key(from), txn.key(to));
-    let entry = txn.peek(&from).ok_or(Reject::no_such_key())?;
+    txn.peek(&from).ok_or(Reject::no_such_key())?;
     if from.bytes == to.bytes {
         return Ok(replace);
     }
+    let entry = txn.peek_whole(&from).ok_or(Reject::no_such_key())?;
     let (value, deadline_ms) = (entry.to_value(), entry.deadline_ms());
     if !replace && txn.exists(&to) {
         return Ok(false);
@@ -74,6 +75,10 @@ impl KeyCommand for Rename {
         Arg::key("newkey", "its new name", |c, word| c.to = word),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         rename(txn, args.word(self.from), args.word(self.to), true)?;
         reply.ok();
@@ -105,6 +110,10 @@ impl KeyCommand for RenameNx {
         Arg::key("key", "the key", |c, word| c.from = word),
         Arg::key("newkey", "its new name", |c, word| c.to = word),
     ];
+
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let renamed = rename(txn, args.word(self.from), args.word(self.to), false)?;
@@ -157,6 +166,10 @@ impl KeyCommand for Copy {
         }),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let here = txn.database() as i64;
         let there = self.database.unwrap_or(here);
@@ -180,7 +193,7 @@ impl Copy {
         if from.bytes == to.bytes && here == there {
             return Err(Reject::same_object());
         }
-        let Some(entry) = txn.entry(&from) else {
+        let Some(entry) = txn.whole_entry(&from) else {
             return Ok(false);
         };
         let (value, deadline_ms) = (entry.to_value(), entry.deadline_ms());
@@ -221,6 +234,10 @@ impl KeyCommand for Move {
         ),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let here = txn.database() as i64;
         let moved = self.transfer(txn, &txn.key(args.word(self.key)), here);
@@ -238,7 +255,7 @@ impl Move {
         }
         let taken = txn.exists(key);
         txn.select(here)?;
-        let Some(entry) = txn.peek(key) else {
+        let Some(entry) = txn.peek_whole(key) else {
             return Ok(false);
         };
         let (value, deadline_ms) = (entry.to_value(), entry.deadline_ms());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::payload::{self, Object, Unreadable};
 use crate::command::KeyCommand;
-use crate::command::spec::{Access, Arg, Group, Spec, Type, Word, flag};
+use crate::command::spec::{Access, Arg, Group, Needs, Spec, Type, Word, flag};
 use crate::keyspace::txn::Text;
 use crate::keyspace::{Field, FieldValue, Hash, Key, Txn, Value, ValueRef};
 use crate::limits::{FIELD_BYTES_MAX, STRING_BYTES_MAX};
@@ -38,9 +38,13 @@ impl KeyCommand for Dump {
     );
     const GRAMMAR: &'static [Arg<Self>] = &[Arg::key("key", "the key", |c, word| c.key = word)];
 
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
-        match txn.value(&key) {
+        match txn.whole_entry(&key).map(|entry| entry.value()) {
             None => reply.null(),
             Some(ValueRef::Hash(hash)) => match dump_hash(hash)? {
                 Some(payload) => reply.bulk(&payload),

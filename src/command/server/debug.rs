@@ -156,7 +156,7 @@ impl KeyCommand for Object {
         let key = txn.key(args.word(self.key));
         let limits = txn.listpack_limits();
         let now_ms = txn.now_ms();
-        let entry = txn.peek(&key).ok_or(Reject::no_such_key())?;
+        let entry = txn.peek_whole(&key).ok_or(Reject::no_such_key())?;
         let idle_seconds = object::idle_seconds(entry.stamp(), now_ms);
         reply.simple(&format!(
             "Value at:0x0 refcount:{} encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",

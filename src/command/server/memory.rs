@@ -2,7 +2,7 @@
 
 use crate::command::docs::Container;
 use crate::command::server::process;
-use crate::command::spec::{Access, Arg, Group, Spec, Type, Word};
+use crate::command::spec::{Access, Arg, Group, Needs, Spec, Type, Word};
 use crate::command::{KeyCommand, SessionCommand};
 use crate::keyspace::Txn;
 use crate::number::parse_i64;
@@ -70,9 +70,13 @@ impl KeyCommand for Usage {
         .optional(),
     ];
 
+    fn needs(&self) -> Needs {
+        Needs::AllFields
+    }
+
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
-        match txn.peek(&key) {
+        match txn.peek_whole(&key) {
             Some(entry) => reply.count(entry.memory_bytes()),
             None => reply.null(),
         }

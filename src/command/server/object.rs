@@ -92,7 +92,17 @@ impl KeyCommand for Encoding {
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         let key = txn.key(args.word(self.key));
         let limits = txn.listpack_limits();
-        match txn.peek(&key) {
+        // What is too large for a listpack is known without its fields.
+        let large = |hash: &Hash| hash.len() > limits.0;
+        let large = match txn.peek(&key).map(|entry| entry.value()) {
+            Some(ValueRef::Hash(hash)) => large(hash),
+            _ => true,
+        };
+        let entry = match large {
+            true => txn.peek(&key),
+            false => txn.peek_whole(&key),
+        };
+        match entry {
             Some(entry) => reply.bulk(encoding(entry.value(), limits).as_bytes()),
             None => reply.null(),
         }

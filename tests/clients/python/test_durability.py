@@ -63,6 +63,44 @@ def test_kill_9_keeps_every_acknowledged_write():
             check(server.port)
 
 
+def woken_fields(wire):
+    text = wire.call("INFO", "tallyman").decode()
+    return int(dict(line.split(":") for line in text.split("\r\n") if ":" in line)["woken_fields"])
+
+
+def test_a_large_hash_that_hibernates_is_read_field_by_field():
+    fields = {f"field:{i}".encode(): str(i).encode() for i in range(20_000)}
+    with Server(options={"shards": 2}) as server:
+        with Wire(server.port) as wire:
+            wire.call("HSET", "large", *[part for pair in fields.items() for part in pair])
+        for kill in (False, True, False, True, True):
+            server.kill9() if kill else server.stop()
+            server.start()
+            with Wire(server.port) as wire:
+                assert wire.call("HINCRBY", "large", "field:7", 1) == int(fields[b"field:7"]) + 1
+                fields[b"field:7"] = str(int(fields[b"field:7"]) + 1).encode()
+                name, _ = fields.popitem()
+                assert wire.call("HDEL", "large", name, "none") == 1
+                calls = [("HGET", "large", f"field:{i}") for i in range(100, 150)]
+                assert wire.pipeline(calls) == [str(i).encode() for i in range(100, 150)]
+                wire.call("MULTI")
+                wire.call("HSETNX", "large", "field:8", "x")
+                wire.call("HEXISTS", "large", name)
+                wire.call("HLEN", "large")
+                assert wire.call("EXEC") == [0, 0, len(fields)]
+                assert woken_fields(wire) <= 53
+        with Wire(server.port) as wire:
+            told = wire.call("HGETALL", "large")
+            assert dict(zip(told[::2], told[1::2])) == fields
+            assert wire.call("HPEXPIRE", "large", 1, "FIELDS", 1, "field:9") in ([1], [2])
+            del fields[b"field:9"]
+        server.stop()
+        server.start()
+        with Wire(server.port) as wire:
+            assert wire.call("HLEN", "large") == len(fields)
+            assert not wire.call("HGET", "large", "field:9")
+
+
 def test_a_flush_stays_flushed():
     with Server() as server:
         fill(server.port)
