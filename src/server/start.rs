@@ -288,13 +288,7 @@ fn run_threads(
     });
     let threads = run_shards(parts.zip(inboxes), &mailboxes).map_err(failed)?;
     progress.lsn.store(meta.lsn, Ordering::Relaxed);
-    let due = due::Tools {
-        store: store.clone(),
-        clock: clock.clone(),
-        routes: plan.routes,
-        seed: plan.seed,
-        mailboxes: mailboxes.clone(),
-    };
+    let due = start_due(&store, &clock, plan, &mailboxes).map_err(failed)?;
     let checkpoints = Tools {
         store,
         log: log.clone(),
@@ -317,7 +311,7 @@ fn run_threads(
         mailboxes,
         threads,
         checkpoints: Checkpoints::start(checkpoints).map_err(failed)?,
-        due: Due::start(due).map_err(failed)?,
+        due,
         readers,
         recovered_keys: recovered.keys,
         reload,
@@ -326,6 +320,21 @@ fn run_threads(
         progress,
         room_asked: (0, 0),
         backing_up: Arc::default(),
+    })
+}
+
+fn start_due(
+    store: &Arc<dyn Store>,
+    clock: &Clock,
+    plan: Plan,
+    mailboxes: &[Mailbox],
+) -> std::io::Result<Due> {
+    Due::start(due::Tools {
+        store: store.clone(),
+        clock: clock.clone(),
+        routes: plan.routes,
+        seed: plan.seed,
+        mailboxes: mailboxes.to_vec(),
     })
 }
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 from measure import Sample  # noqa: E402
-from results import FIGURES, Key, Results, goals, table, verdicts  # noqa: E402
+from results import FIGURES, Conditions, Key, Results, goals, table, verdicts  # noqa: E402
 from workloads import WORKLOADS, Goal, Workload  # noqa: E402
 
 ROW = Workload("row", "INCR a", goals=(
     Goal("peers", 1.2), Goal("reference", 0.5), Goal("two shards", 1.0), Goal("p99", 2.0),
     Goal("p99.9 to peers", 1.0), Goal("peers", 9.0, pipelines=(16,))))
 KEY = Key("row", "", 1, "always")
+CONDITIONS = Conditions(1, 1.0, 0.3, 100)
 
 
 def measured(speeds, **figures):
@@ -21,7 +22,8 @@ def measured(speeds, **figures):
     results = Results()
     for server, rounds in speeds.items():
         for speed in rounds:
-            results.add(KEY, server, replace(Sample(speed, 1.0, 2.0, 3.0), **figures))
+            sample = replace(Sample(speed, 1.0, 2.0, 3.0), **figures)
+            results.add(KEY, server, sample, CONDITIONS)
     return results
 
 
@@ -64,7 +66,7 @@ def test_samples_survive_being_kept(tmp_path):
     results = measured({"tallyman": [120, 130]}, share=0.5, marks=[[1.0, 2.0]])
     results.save(tmp_path / "kept.json", ["head"])
     kept = Results.load(tmp_path / "kept.json")
-    assert kept.lines == results.lines
+    assert (kept.lines, kept.conditions) == (results.lines, results.conditions)
     newer = measured({"tallyman": [1]})
     kept.merge(newer)
     assert kept.lines == newer.lines
