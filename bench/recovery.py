@@ -228,8 +228,6 @@ class Bench:
                     # appendfsync no: what was acknowledged may be lost. The reply to this write
                     # waits for a sync, which makes all that came before durable.
                     wire.call("CONFIG", "SET", "appendfsync", "always")
-                    # The setting is followed after a moment.
-                    time.sleep(1)
                     wire.call("SET", "witness", "before the kill")
                 server.kill9()
                 seconds = min(self.again(server) for _ in range(self.options.rounds))
