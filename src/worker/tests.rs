@@ -457,10 +457,11 @@ fn a_long_pipeline_answers_what_its_requests_would_answer_one_by_one() {
     let mut lines = Vec::new();
     for number in 0..70 {
         let key = format!("k{}", number % 7);
-        lines.push(match number % 10 {
+        lines.push(match number % 11 {
             0 => format!("SET {key} {number}"),
             1 => format!("MSET {key} x k{} {number}", number % 3),
-            2 => "PING".to_owned(),
+            2 => format!("GET k{}", (number - 1) % 3),
+            10 => "PING".to_owned(),
             3 => format!("ECHO {key}"),
             4 => "SELECT 1".to_owned(),
             5 => format!("SET {key} of-another-database"),
