@@ -6,7 +6,8 @@
 //! it wants, and is taken back; somebody else reads, and the command runs again.
 //!
 //! Always true: a key in the gate stays in memory, or stays known to be missing, until nobody needs
-//! it there any more. What a read brings is used only if nobody has looked for the key in another
+//! it there any more. Whoever finds asleep what it was told is here finds out something new when it
+//! looks again: so nothing waits for ever. What a read brings is used only if nobody has looked for the key in another
 //! way meanwhile, and its database still lives. The same is true of fields: whoever needs one keeps
 //! the hash in memory.
 
@@ -184,19 +185,29 @@ impl Keyspace {
         if sim::fault(Fault::SleeperMissing) {
             return false;
         }
-        let name = NameRef {
-            database,
-            key: key.bytes,
-            part,
+        let key_bytes = key.bytes;
+        let state = |part| {
+            let name = NameRef {
+                database,
+                key: key_bytes,
+                part,
+            };
+            gate.keys.get(&name).map(|gated| &gated.state)
         };
-        match gate.keys.get(&name).map(|gated| &gated.state) {
-            Some(State::Known) => return false,
-            Some(State::Failed(error)) if patient => {
-                self.unreadable.get_or_insert_with(|| error.clone());
-                return false;
-            }
+        let failed = match (state(part), part) {
+            (Some(State::Known), _) => return false,
             _ if !patient => return true,
-            _ => {}
+            (Some(State::Failed(error)), _) => Some(error),
+            // Who wants many fields waits for all, and learns here why they did not come.
+            (_, Part::Field(_)) => match state(&Part::Fields) {
+                Some(State::Failed(error)) => Some(error),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(error) = failed {
+            self.unreadable.get_or_insert_with(|| error.clone());
+            return false;
         }
         if self.unreadable != Some(Unreadable::Asleep) {
             // Nobody took what an earlier command wanted.

@@ -161,6 +161,8 @@ pub enum Message {
         /// What that shard calls it.
         fetch: u64,
     },
+    /// The keys of this fetch are here: there was nothing left to read.
+    Here(u64),
     /// Keys that were fetched are not needed any more.
     Release(u64),
     /// What a connection asked of the server is done; an error text if it failed.

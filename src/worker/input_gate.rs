@@ -181,6 +181,13 @@ impl Worker {
         (id, here)
     }
 
+    /// Nobody else ends a wait for keys that are here already.
+    fn wake_if(&mut self, here: bool, id: u64) {
+        if here {
+            self.outbox.push((self.id, Message::Here(id)));
+        }
+    }
+
     /// What a fetch held is not needed any more.
     pub(super) fn release(&mut self, id: u64) {
         let Some(keyspace) = &mut self.keyspace else {
@@ -218,7 +225,7 @@ impl Worker {
     }
 
     /// All keys of a fetch are here.
-    fn fetched(&mut self, id: u64) {
+    pub(super) fn fetched(&mut self, id: u64) {
         let Some(fetch) = self.input_gate.fetches.get(&id) else {
             return;
         };
@@ -258,9 +265,10 @@ impl Worker {
     /// The connection's request has to wait for keys of this shard.
     pub(super) fn fetch_for_request(&mut self, conn: &mut Conn) {
         let names = self.take_wanted();
-        let (id, _) = self.fetch(conn.fetch, Whom::Conn(conn.id), names);
+        let (id, here) = self.fetch(conn.fetch, Whom::Conn(conn.id), names);
         conn.fetch = Some(id);
         conn.barrier = Some(Barrier::Reading);
+        self.wake_if(here, id);
     }
 
     fn run_fetched_request(&mut self, id: ConnId, fetch: u64) {
@@ -372,13 +380,14 @@ impl Worker {
     pub(super) fn fetch_for_line(&mut self, calls: Calls, id: Option<u64>) {
         let names = self.take_wanted();
         let place = (calls.from, calls.conn);
-        let (id, _) = self.fetch(id, Whom::Line(calls.from, calls.conn), names);
+        let (id, here) = self.fetch(id, Whom::Line(calls.from, calls.conn), names);
         for call in calls.calls.iter().skip(1).take(FETCHED_AHEAD_MAX) {
             if let Work::Command(row, args) = &call.work {
                 self.fetch_too(id, table().row(*row), args.args(), call.context.database);
             }
         }
         self.input_gate.lines.insert(place, (id, calls.calls));
+        self.wake_if(here, id);
     }
 
     fn run_line(&mut self, from: ShardId, conn: ConnId, id: u64) {

@@ -3,7 +3,7 @@
 use crate::command::table;
 use crate::command::transcript::words;
 use crate::keyspace::input_gate::Read;
-use crate::limits::{FIELD_BYTES_MAX, KEY_BYTES_MAX};
+use crate::limits::{FIELD_BYTES_MAX, FIELDS_READ_SINGLY_MAX, KEY_BYTES_MAX};
 use crate::log::sim_disk::SimDisk;
 use crate::route::Routes;
 use crate::store::Store;
@@ -926,20 +926,26 @@ fn what_was_read_of_a_hash_is_old_when_it_was_changed_in_another_way() {
     }
 }
 
+/// Damages a field of a hash that hibernates.
+fn damage_field(village: &mut Village, key: &str, field: &str) {
+    let shard = Routes::new(village.workers.len()).of_key(key.as_bytes());
+    let keyspace = village.workers[shard].keyspace().expect("at home");
+    let slot = keyspace.key(key.as_bytes()).slot;
+    let (from, to) = kind_in_slot(slot, RowKind::Field);
+    let rows = village.store.scan(&from, &to);
+    let row = rows
+        .filter_map(Result::ok)
+        .find(|(row, _)| row.ends_with(field.as_bytes()));
+    village.store.damage(&row.expect("it is stored").0);
+}
+
 #[test]
 fn a_field_that_cannot_be_read_says_so_and_is_not_written_over() {
     let mut village = village(1);
     let peer = village.connect(0);
     set_fields(&mut village, peer, "cold", 9);
-    let keyspace = village.workers[0].keyspace().expect("at home");
-    let slot = keyspace.key(b"cold").slot;
     village.hibernate();
-    let (from, to) = kind_in_slot(slot, RowKind::Field);
-    let rows = village.store.scan(&from, &to);
-    let row = rows
-        .filter_map(Result::ok)
-        .find(|(row, _)| row.ends_with(b"f3"));
-    village.store.damage(&row.expect("it is stored").0);
+    damage_field(&mut village, "cold", "f3");
     for call in [
         "HGET cold f3",
         "HSET cold f1 1 f3 5",
@@ -985,4 +991,83 @@ fn a_field_whose_name_is_too_long_is_missing_from_a_hash_in_part() {
         "{told}"
     );
     assert_gates_empty(&mut village);
+}
+
+/// More fields than are read one by one, `f3` among them.
+fn many_fields() -> String {
+    let numbers = 0..=FIELDS_READ_SINGLY_MAX;
+    numbers.map(|number| format!(" f{number}")).collect()
+}
+
+#[test]
+fn many_fields_of_which_one_cannot_be_read_are_answered() {
+    for shards in [1, 3] {
+        let mut village = village(shards);
+        let (peer, other) = (village.connect(0), village.connect(0));
+        for key in keys(shards) {
+            set_fields(&mut village, peer, &key, 12);
+            village.hibernate();
+            damage_field(&mut village, &key, "f3");
+            // Also where one of them is being read by itself.
+            village.send(
+                other,
+                &format!(
+                    "HLEN {key}
+"
+                ),
+            );
+            village.read_all();
+            village.send(
+                other,
+                &format!(
+                    "HGET {key} f0
+"
+                ),
+            );
+            village.send(
+                peer,
+                &format!(
+                    "HMGET {key}{}
+PING
+",
+                    many_fields()
+                ),
+            );
+            assert_eq!(village.reads_left(), 2);
+            village.read(1);
+            village.settle();
+            let told = village.output(peer);
+            assert!(told.starts_with("-DAMAGED"), "{shards} {key}: {told:?}");
+            assert!(told.ends_with("+PONG\r\n"), "{shards} {key}: {told:?}");
+            village.read_all();
+            assert_eq!(village.output(other), ":12\r\n$1\r\n0\r\n");
+        }
+        assert_gates_empty(&mut village);
+    }
+}
+
+#[test]
+fn a_block_with_many_fields_of_which_one_cannot_be_read_is_answered() {
+    for shards in [1, 3] {
+        let mut village = village(shards);
+        let peer = village.connect(0);
+        for key in keys(shards) {
+            set_fields(&mut village, peer, &key, 12);
+            village.hibernate();
+            damage_field(&mut village, &key, "f3");
+            let lines = format!("MULTI\nHMGET {key}{}\nHLEN {key}\nEXEC\n", many_fields());
+            village.send(peer, &lines);
+            // Twice something is read: the key, and its fields.
+            for _ in 0..2 {
+                village.settle();
+                assert_eq!(village.reads_left(), 1);
+                village.read(0);
+            }
+            village.settle();
+            let told = village.output(peer);
+            let end = told.find("*2\r\n-DAMAGED").map(|at| &told[at..]);
+            assert!(end.is_some_and(|end| end.ends_with(":12\r\n")), "{told:?}");
+        }
+        assert_gates_empty(&mut village);
+    }
 }

@@ -26,6 +26,7 @@ impl Worker {
             | Message::Replace(_)
             | Message::Rows(_)
             | Message::Fetch { .. }
+            | Message::Here(_)
             | Message::Release(_)
             | Message::Horizon(_)
             | Message::Hints(..) => {
@@ -71,6 +72,7 @@ impl Worker {
                 Message::Fetch { to, ticket, names } => {
                     self.fetch_for_coordinator(to, ticket, names);
                 }
+                Message::Here(fetch) => self.fetched(fetch),
                 Message::Release(fetch) => self.release(fetch),
                 Message::Horizon(horizon_ms) => {
                     if let Some(keyspace) = &mut self.keyspace {
