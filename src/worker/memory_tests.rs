@@ -145,6 +145,39 @@ fn turns_of_reads_alone_make_room_too() {
     }
 }
 
+/// A server with a hash `h` of so many fields of a kilobyte that hibernates, and a bound of memory.
+fn large_hash(fields: usize, maxmemory: &str) -> (Village, Peer) {
+    let (mut village, peer) = asleep(0, "0");
+    let value = "v".repeat(VALUE_BYTES);
+    for from in (0..fields).step_by(50) {
+        let pairs = (from..from + 50).map(|number| format!(" f{number} {value}"));
+        let pairs: String = pairs.collect();
+        call(&mut village, peer, &format!("HSET h{pairs}\n"));
+    }
+    store(&mut village);
+    let line = format!("CONFIG SET maxmemory {maxmemory}\n");
+    call(&mut village, peer, &line);
+    for _ in 0..10 {
+        tick(&mut village);
+    }
+    (village, peer)
+}
+
+#[test]
+fn turns_that_read_fields_alone_make_room_too() {
+    let (mut village, peer) = large_hash(2_000, "256kb");
+    let least = bytes_of_keys(&mut village);
+    assert!(least < 200 * VALUE_BYTES, "{least}");
+    for from in (0..2_000).step_by(100) {
+        // No timer does anything.
+        let lines = (from..from + 100).map(|number| format!("HGET h f{number}\n"));
+        let replies = call(&mut village, peer, &lines.collect::<String>());
+        assert_eq!(replies.matches("$1000").count(), 100);
+        let bytes = bytes_of_keys(&mut village);
+        assert!(bytes < 350 * VALUE_BYTES, "{bytes} behind field {from}");
+    }
+}
+
 #[test]
 fn writers_wait_before_memory_does_and_go_on_when_it_is_stored() {
     let (mut village, peer) = asleep(100, "256kb");

@@ -540,8 +540,9 @@ impl Worker {
             || !self.monitor_lines.is_empty()
             || !self.gathered.is_empty()
             || self.keyspace.as_ref().is_some_and(|keyspace| {
-                // What was read from the store may have to make room again.
-                keyspace.has_effects() || keyspace.stats().woken > self.told.woken
+                let read = |stats: KeyspaceStats| (stats.woken, stats.woken_fields);
+                // What keys and fields the turn read from the store may have to make room again.
+                keyspace.has_effects() || read(keyspace.stats()) > read(self.told)
             })
     }
 
