@@ -291,6 +291,30 @@ impl Hash {
         }
     }
 
+    /// The store has a plain hash as it was when the last sweep took it, so the fields may go that
+    /// did not change since, but for those whose hash somebody needs. Returns how many went.
+    pub(super) fn fall_asleep(&mut self, needed: impl Fn(u32) -> bool) -> usize {
+        assert!(self.is_plain(), "what is due or held has to be here");
+        // Nobody has tidied up behind that sweep, perhaps.
+        self.end_flight();
+        let changed = &self.changed;
+        let stays = |field: &Field| {
+            needed(field.hash) || changed.whole || changed.has(field.hash, field.name())
+        };
+        if self.iter().all(stays) {
+            return 0;
+        }
+        let (leaves, before) = (std::mem::take(&mut self.leaves), self.len);
+        let staying: Vec<Field> = leaves.into_iter().flatten().filter(stays).collect();
+        (self.len, self.field_bytes) = (0, 0);
+        for field in staying {
+            self.place(field);
+        }
+        let gone = before - self.len;
+        self.asleep += gone;
+        gone
+    }
+
     /// All fields are going to be read: until they are here, what is removed is remembered.
     pub(super) fn await_all(&mut self) {
         self.removed.get_or_insert_default();

@@ -9,13 +9,14 @@
 //! it there any more. Whoever finds asleep what it was told is here finds out something new when it
 //! looks again: so nothing waits for ever. What a read brings is used only if nobody has looked for the key in another
 //! way meanwhile, and its database still lives. The same is true of fields: whoever needs one keeps
-//! the hash in memory.
+//! it in memory, and the hash, but not the hash's other fields.
 
 use hashbrown::hash_map::Entry;
 use hashbrown::{Equivalent, HashMap};
 
 use super::cold::{Cold, Sleeper, Unreadable};
 use super::deadlines::Hint;
+use super::evict::Stays;
 use super::key::field_hash32;
 use super::lazy::Lies;
 use super::owned::Keyspace;
@@ -56,6 +57,15 @@ struct NameRef<'a> {
 impl Equivalent<Name> for NameRef<'_> {
     fn equivalent(&self, name: &Name) -> bool {
         self.database == name.database && *self.key == *name.key && *self.part == name.part
+    }
+}
+
+/// What of a key has to stay while somebody needs a part of it.
+fn stays(part: &Part, seed: u64) -> Stays {
+    match part {
+        Part::Key => Stays::Key,
+        Part::Field(name) => Stays::Field(field_hash32(name, seed)),
+        Part::Fields => Stays::Fields,
     }
 }
 
@@ -250,6 +260,17 @@ impl Keyspace {
         }
     }
 
+    /// All fields of a hash were read: what is found of single ones later is old.
+    pub(super) fn tell_gate_of_fields(&mut self, database: DatabaseId, key: &Key<'_>) {
+        let gated = self.gate.iter_mut().flat_map(|gate| gate.keys.iter_mut());
+        for (name, gated) in gated {
+            let same = (name.database, &*name.key) == (database, key.bytes);
+            if same && matches!(name.part, Part::Field(_)) {
+                gated.state = State::Known;
+            }
+        }
+    }
+
     /// What the last command wanted, each key once. Who wants many fields of a hash gets all.
     pub fn take_wanted(&mut self) -> Vec<Name> {
         let wanted = self.gate.as_mut().map(|gate| &mut gate.wanted);
@@ -288,7 +309,8 @@ impl Keyspace {
         let gated = match gate.keys.entry(name.clone()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                self.tables.pin(name.database, &key);
+                let stays = stays(&name.part, self.seed);
+                self.tables.pin(name.database, &key, stays);
                 entry.insert(Gated {
                     ticket,
                     state: State::Unknown,
@@ -328,7 +350,8 @@ impl Keyspace {
         if entry.get().users == 0 && !matches!(entry.get().state, State::Reading) {
             entry.remove();
             let key = Key::of_database(name.database, &name.key, self.seed);
-            self.tables.unpin(name.database, &key);
+            let stays = stays(&name.part, self.seed);
+            self.tables.unpin(name.database, &key, stays);
         }
     }
 
@@ -353,7 +376,8 @@ impl Keyspace {
         }
         if users == 0 {
             entry.remove();
-            self.tables.unpin(name.database, &key);
+            let stays = stays(&name.part, self.seed);
+            self.tables.unpin(name.database, &key, stays);
         }
         let live = self.databases.is_live(name.database);
         let taken = match found {

@@ -3,7 +3,8 @@
 //!
 //! Always true: what is written is known before, so that a hash always says how many fields it has.
 //! Only hashes without deadlines of fields and without open holds are here in part: nothing in one
-//! is due. What came from the store once stays as long as its hash does.
+//! is due. A field that is here goes with its hash, or before it if others of its fields are needed
+//! ([`super::evict`]); one that changed, or that somebody waits for, does not.
 
 use super::cold::Unreadable;
 use super::hash::Hash;
@@ -177,6 +178,8 @@ impl Keyspace {
             )));
         }
         self.stats.woken_fields += hash.fields_here().saturating_sub(before) as u64;
+        drop(hash);
+        self.tell_gate_of_fields(database, key);
         Ok(())
     }
 

@@ -244,12 +244,22 @@ impl World {
         }
     }
 
-    /// A clean entry is what the store has; it may go and come back, a hash without its fields.
+    /// A clean entry is what the store has; it may go and come back, a hash without its fields, and
+    /// fields may go by themselves.
     fn evict(&mut self, id: Id, key: &Key) {
         if self.reading.as_ref().is_some_and(|reading| reading.0 == id) {
             return;
         }
         let state = self.tables.get(id.0, key).map(|entry| entry.state());
+        let (alone, needed) = (self.below(3) == 0, field_of(self.below(8)).0);
+        if alone
+            && state == Some(EntryState::Clean)
+            && let Some(mut hash) = self.tables.hash_quietly(id.0, key)
+            && hash.is_plain()
+        {
+            hash.fall_asleep(|field| field == needed);
+            return;
+        }
         let forgotten = self.tables.forget(id.0, key);
         assert_eq!(forgotten, state == Some(EntryState::Clean));
         if forgotten {

@@ -73,7 +73,7 @@ pub struct Tables {
     pub(super) unsettled_by_sweep: Vec<(DatabaseId, u16, u32)>,
     /// Nobody knows yet what is asleep: any key that is not here may be.
     uncounted: bool,
-    has_parts: bool,
+    pub(super) has_parts: bool,
     pub(super) hand: Hand,
     /// What has to stay, however often it was asked for.
     pub(super) pinned: Pinned,

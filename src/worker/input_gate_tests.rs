@@ -969,6 +969,34 @@ fn a_field_that_cannot_be_read_says_so_and_is_not_written_over() {
 }
 
 #[test]
+fn a_field_that_was_deleted_while_it_was_read_does_not_come_back() {
+    let mut village = village(1);
+    let (peer, other) = (village.connect(0), village.connect(0));
+    set_fields(&mut village, peer, "cold", 12);
+    village.hibernate();
+    village.call(peer, "HLEN cold\n");
+    village.read_all();
+    village.send(peer, "HGET cold f3\n");
+    let (shard, read) = village.make_read(0);
+    // Meanwhile all fields are read, that one goes, and so does the rest from memory.
+    village.send(other, "HGETALL cold\nHDEL cold f3\n");
+    village.read_all();
+    assert!(village.output(other).ends_with(":1\r\n"));
+    let bytes = resident_bytes(&mut village);
+    village.hibernate();
+    assert!(resident_bytes(&mut village) < bytes, "fields have gone");
+    village.workers[shard].message(read);
+    village.deliver();
+    village.read_all();
+    assert_eq!(village.output(peer), ":12\r\n$-1\r\n");
+    village.send(peer, "HGETALL cold\nHLEN cold\n");
+    village.read_all();
+    let told = village.output(peer);
+    assert!(told.starts_with("*22\r\n") && told.ends_with(":11\r\n"));
+    assert_gates_empty(&mut village);
+}
+
+#[test]
 fn a_field_whose_name_is_too_long_is_missing_from_a_hash_in_part() {
     let mut village = village(1);
     let peer = village.connect(0);

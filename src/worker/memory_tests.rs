@@ -179,6 +179,39 @@ fn turns_that_read_fields_alone_make_room_too() {
 }
 
 #[test]
+fn a_hash_of_which_something_is_always_being_read_makes_room_too() {
+    // Each by itself, or together with what is behind it.
+    for lines in ["HGET h f{}\n", "HGET h f{}\nHLEN h\nHGET h none\n"] {
+        let (mut village, one) = large_hash(1_000, "256kb");
+        let mut peers = [one, village.connect(0)];
+        let mut answered = 0;
+        for number in 0..1_000 {
+            village.send(peers[0], &lines.replace("{}", &number.to_string()));
+            // The other one's read is over when this one's has begun.
+            let reads = |village: &Village| number == 0 || village.reads_left() > 1;
+            while village.reads_left() > 0 && reads(&village) {
+                village.read(0);
+            }
+            village.settle();
+            let told = peers.map(|peer| village.output(peer));
+            answered += told.concat().matches("$1000").count();
+            for _ in 0..3 {
+                tick(&mut village);
+            }
+            let bytes = bytes_of_keys(&mut village);
+            assert!(bytes < 350 * VALUE_BYTES, "{bytes} behind field {number}");
+            peers.reverse();
+        }
+        assert!(village.reads_left() > 0 && answered > 990, "{answered}");
+        // And whoever writes waits for nobody.
+        village.send(peers[0], "SET x 1\n");
+        village.settle();
+        let told = village.output(peers[0]);
+        assert!(told.ends_with("+OK\r\n"), "{told:?}");
+    }
+}
+
+#[test]
 fn writers_wait_before_memory_does_and_go_on_when_it_is_stored() {
     let (mut village, peer) = asleep(100, "256kb");
     let (reader, value) = (village.connect(0), "w".repeat(VALUE_BYTES));

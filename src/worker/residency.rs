@@ -52,7 +52,7 @@ impl Worker {
         };
         let evicted = keyspace.evict(goal, budget, false);
         let in_vain = self.evicted_in_vain.saturating_add(budget);
-        self.evicted_in_vain = if evicted.entries > 0 { 0 } else { in_vain };
+        self.evicted_in_vain = if evicted.any() { 0 } else { in_vain };
         let bytes = keyspace.tables().bytes();
         // Once short, writers wait until there is slack again.
         let short = bytes > tables_max || (self.short_of_memory && bytes > goal);
