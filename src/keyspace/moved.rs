@@ -12,6 +12,9 @@ use crate::limits::DEADLINE_CLOSE_MS;
 /// Database id, slot, and upper half of the hash: of two keys with the same, one is noted.
 type Place = (u32, u16, u32);
 
+/// So many notes of a database take memory that stays allocated between sweeps.
+const NOTES_KEPT_MAX: usize = 1024;
+
 /// The notes of a shard.
 #[derive(Debug, Default)]
 pub struct Moved {
@@ -43,13 +46,15 @@ impl Moved {
     /// The sweep is over; `stored`: the reminders that it took are removed.
     pub fn finish(&mut self, stored: bool) {
         let taken = std::mem::take(&mut self.taken);
-        if stored {
-            return;
-        }
-        for ((database, slot, hash32), at_ms) in taken {
+        let kept = taken.into_iter().filter(|_| !stored);
+        for ((database, slot, hash32), at_ms) in kept {
             // The store has not heard of what was noted meanwhile.
             let notes = self.notes.entry(database).or_default();
             notes.insert((slot, hash32), at_ms);
+        }
+        self.notes.retain(|_, notes| !notes.is_empty());
+        for notes in self.notes.values_mut() {
+            notes.shrink_to(NOTES_KEPT_MAX);
         }
     }
 
@@ -61,7 +66,8 @@ impl Moved {
     /// Memory, in bytes.
     pub fn bytes(&self) -> usize {
         let notes: usize = self.notes.values().map(HashMap::capacity).sum();
-        (notes + self.taken.capacity()) * (size_of::<(Place, u64)>() + 1)
+        notes * (size_of::<((u16, u32), u64)>() + 1)
+            + self.taken.capacity() * (size_of::<(Place, u64)>() + 1)
     }
 }
 
@@ -92,6 +98,28 @@ mod tests {
         moved.finish(false);
         moved.forget(0);
         assert_eq!(moved.take(PLACE), None);
+    }
+
+    #[test]
+    fn many_notes_take_no_memory_away() {
+        for stored in [true, false] {
+            let mut moved = Moved::default();
+            let places = |database| (0..100_000).map(move |n: u32| (database, n as u16, n));
+            for place in places(0).chain(places(2)) {
+                moved.note(place, 10);
+            }
+            let full = moved.bytes();
+            assert!(full > 3_000_000, "{full}");
+            assert!(places(0).all(|place| moved.take(place).is_some()));
+            moved.finish(stored);
+            let left = if stored { full / 2 } else { full };
+            assert!(moved.bytes() <= left, "{} of {full}", moved.bytes());
+            for place in places(0).chain(places(2)).skip(10) {
+                moved.take(place);
+            }
+            moved.finish(true);
+            assert!(moved.bytes() < 100_000, "{}", moved.bytes());
+        }
     }
 
     #[test]
