@@ -165,6 +165,7 @@ impl Worker {
                 self.next_warmed = self.warmed.get(number).copied().flatten();
                 (args, from + end)
             } else {
+                self.next_warmed = None;
                 match decoder.decode(&buffer[at..], &limits) {
                     Ok(Decoded::Incomplete { want }) => {
                         conn.input_wanted = buffer.len() - at + want;
