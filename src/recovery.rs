@@ -17,6 +17,8 @@ use crate::route::Routes;
 use crate::sim::{self, Fault};
 use crate::store::{Meta, Store};
 
+#[cfg(test)]
+mod in_part_tests;
 mod replay;
 
 /// What the disk had.
