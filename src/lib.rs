@@ -120,8 +120,9 @@
 //! - Time is an argument: read once per turn, never going back. A `Txn` sees one time.
 //! - A field that is not in memory is as the store has it, and is known before it is written. A
 //!   hash that is here in part has no deadlines of fields and no open holds.
-//! - What waits for a read is not begun: a command that finds a key asleep leaves no trace. The
-//!   keys that it waits for stay in memory until it has run.
+//! - What waits for a read is not begun: a command that finds a key asleep leaves no trace. What it
+//!   waits for stays in memory until it runs again. Where it has to wait for something else then,
+//!   such as room in the log, its keys may go, and are read again.
 //! - Coordinators borrow shards in ascending order, and each shard goes home whatever happens.
 //! - Generations, tokens and database ids are never used again.
 //! - What is kept beside a key is an entry of its database's shadow, in the key's slot: a key that

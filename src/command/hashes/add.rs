@@ -180,9 +180,8 @@ mod tests {
     #[test]
     fn one_field_of_a_large_hash_costs_little_and_logs_little() {
         let mut t = Transcript::new();
-        if t.hibernates() {
-            return; // A hash is read whole from the store.
-        }
+        // Of one that hibernates a field is read, and each command is followed by a checkpoint.
+        let hibernates = t.hibernates();
         const FIELDS: usize = 100_000;
         let names: Vec<Vec<u8>> = (0..FIELDS)
             .map(|n| format!("field:{n}").into_bytes())
@@ -195,17 +194,21 @@ mod tests {
         assert_eq!(t.run_bytes(&call).trim_end(), "(integer) 100000");
         let set = begin.elapsed();
         let begin = Instant::now();
-        for name in &names {
+        let changed = if hibernates { 10 } else { FIELDS };
+        for name in &names[..changed] {
             assert_eq!(
                 t.run_bytes(&[b"HINCRBY", b"h", name, b"1"]).trim_end(),
                 "(integer) 1"
             );
             assert!(t.last_batch_bytes() < 64, "{} bytes", t.last_batch_bytes());
         }
-        let each = begin.elapsed() / FIELDS as u32;
+        let each = begin.elapsed() / changed as u32;
         println!("HSET of {FIELDS} fields: {set:?}; HINCRBY: {each:?} each");
         // Far above what it takes, far below what a walk over the fields would take.
-        assert!(each.as_micros() < 200, "{each:?} for each HINCRBY");
+        assert!(
+            hibernates || each.as_micros() < 200,
+            "{each:?} for each HINCRBY"
+        );
         t.check("HLEN h", "(integer) 100000");
     }
 }
