@@ -25,7 +25,7 @@ use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
 use crate::sim::{self, Fault};
 use crate::store::checkpoint::{self, CheckpointError, Deep, Slice, Stale, Sweep};
 use crate::store::row::RowKey;
-use crate::store::{Ballast, Meta, Store, StoreError};
+use crate::store::{Ballast, Meta, ROWS_FORMAT, Store, StoreError};
 use crate::worker::runner::{Envelope, Mailbox};
 
 /// What the thread is asked for.
@@ -517,7 +517,7 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         }
         let dead = &self.tools.dead;
         Ok(Meta {
-            format: 1,
+            format: ROWS_FORMAT,
             lsn: position.lsn,
             // Until it is known how far the rows reach.
             rows_lsn: position.lsn,
