@@ -1,8 +1,9 @@
 //! Starting, serving, stopping: opens the data folder, recovers, runs the threads, and carries out
 //! what connections ask of the server as a whole.
 //!
-//! Always true: nothing listens before everything recovered is durable; a stop runs no new command,
-//! drains the log, and leaves an empty log and everything in the store.
+//! Always true: nobody is served before everything recovered is durable; a stop runs no new command
+//! and, but at a second signal, waits for the log. With its checkpoint (which NOSAVE leaves out, and
+//! a signal does without if need be) it leaves an empty log and everything in the store.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
