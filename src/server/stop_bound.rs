@@ -78,8 +78,17 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const MOMENT: Duration = Duration::from_millis(20);
 
+    /// A disk that confirms nothing, until it is dropped: nobody waits for it then.
+    struct Stuck(Arc<SimDisk>);
+
+    impl Drop for Stuck {
+        fn drop(&mut self) {
+            self.0.hold_syncs(false);
+        }
+    }
+
     /// A log with a batch that its disk does not confirm.
-    fn log_that_waits() -> (Arc<SimDisk>, Log) {
+    fn log_that_waits() -> (Stuck, Log) {
         let disk = SimDisk::new(1);
         let mut options = Options::new(1, Arc::new(|| 0));
         options.segment_bytes = 256 * 1024;
@@ -92,7 +101,7 @@ mod tests {
             reserved_bytes: 0,
         });
         disk.wait_until_held();
-        (disk, log)
+        (Stuck(disk), log)
     }
 
     #[tokio::test]
@@ -105,7 +114,7 @@ mod tests {
         ));
         let waits = timeout(MOMENT, &mut code).await.is_err();
         assert!(waits && log.durable_lsn() < log.last_lsn());
-        disk.hold_syncs(false);
+        drop(disk);
         assert_eq!(code.await, 0);
         assert_eq!(log.durable_lsn(), log.last_lsn());
     }
@@ -113,14 +122,13 @@ mod tests {
     #[tokio::test]
     async fn at_another_signal_the_process_ends_at_once() {
         for bound in [HOUR, Duration::ZERO] {
-            let (disk, log) = log_that_waits();
+            let (_disk, log) = log_that_waits();
             let (send, mut sent) = mpsc::unbounded_channel();
             let next = async || sent.recv().await.unwrap();
             let mut code = pin!(exit_code(next, log, bound));
             assert!(timeout(MOMENT, &mut code).await.is_err(), "nothing ends it");
             send.send(()).unwrap();
             assert_eq!(code.await, 1);
-            disk.hold_syncs(false);
         }
     }
 }
