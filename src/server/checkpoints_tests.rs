@@ -178,9 +178,13 @@ fn rows_that_cannot_be_read_keep_no_checkpoint_from_being_made() {
         retired(2, 6),
         main_row(3, 0, b"flushed"),
         retired(3, 7),
+        deadline_row(START_MS + 1, 1, b"lives"),
+        deadline_row(START_MS + 2, 0, b"flushed"),
     ];
     let store = filled(&rows);
     store.damage(&rows[1]);
+    // Behind a row that is no slot's.
+    store.damage(&rows[6]);
     let mut rig = Rig::new(store);
     rig.tools.dead = Dead::new(Databases::new(2), true);
     rig.tools.dead.follow(Databases::restored(vec![1, 2], 3, 2));
@@ -195,17 +199,15 @@ fn rows_that_cannot_be_read_keep_no_checkpoint_from_being_made() {
         }];
         assert_eq!(rig.tools.run(true), Ok(()));
     }
-    let kept = [rows[1].clone(), rows[2].clone(), main_row(9, 1, b"written")];
+    let written = main_row(9, 1, b"written");
+    let [_, stuck, behind, _, _, lives, late] = rows;
+    let kept = [stuck, behind, written, lives, late];
     let (from, to) = everything();
-    let found: Vec<Vec<u8>> = rig
-        .store
-        .scan(&from, &to)
-        .map(|row| match row {
-            Ok((key, _)) => key.to_vec(),
-            Err(_) => rows[1].clone(),
-        })
-        .collect();
-    assert_eq!(found, kept);
+    let rows: Vec<_> = rig.store.scan(&from, &to).collect();
+    assert_eq!(rows.len(), kept.len());
+    for (found, kept) in rows.into_iter().zip(&kept) {
+        assert_eq!(found.map_or(kept.clone(), |(key, _)| key.to_vec()), *kept);
+    }
     let meta = rig.store.meta().unwrap().unwrap();
     assert!(meta.dead_databases, "what was passed over may be dead");
 }
@@ -231,6 +233,19 @@ fn deadlines_that_are_over_go_but_for_those_of_keys_that_are_stuck() {
     rig.tools.stuck = BTreeSet::from([(1, 1, key_hash32(b"b", SEED))]);
     assert_eq!(rig.tools.run(true), Ok(()));
     let left = rows.each_ref().map(|row| store.get(row).unwrap().is_some());
+    assert_eq!(left, [false, true, false]);
+}
+
+#[test]
+fn deadlines_that_are_over_go_but_for_those_that_cannot_be_read() {
+    let over = |before_ms| deadline_row(START_MS - before_ms, 1, b"key");
+    let rows = [over(300), over(200), over(100)];
+    let store = filled(&rows);
+    store.damage(&rows[1]);
+    let mut rig = Rig::new(store.clone());
+    rig.tools.past_ms = 0..START_MS;
+    assert_eq!(rig.tools.run(true), Ok(()));
+    let left = rows.each_ref().map(|row| store.get(row) != Ok(None));
     assert_eq!(left, [false, true, false]);
 }
 
