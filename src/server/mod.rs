@@ -2,8 +2,8 @@
 //! what connections ask of the server as a whole.
 //!
 //! Always true: nobody is served before everything recovered is durable; a stop runs no new command
-//! and, but at a second signal, waits for the log. With its checkpoint (which NOSAVE leaves out, and
-//! a signal does without if need be) it leaves an empty log and everything in the store.
+//! and, but at a second signal, waits for the log. With its checkpoint (which NOSAVE leaves out,
+//! and a signal does without if need be) it leaves an empty log and everything in the store.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
