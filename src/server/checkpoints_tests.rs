@@ -25,6 +25,8 @@ struct Shard {
     finished: Vec<bool>,
     /// A second shard, which has ended, is asked as well.
     with_dead_peer: bool,
+    /// Who was told how a checkpoint ended.
+    told: Vec<(ConnId, Result<(), String>)>,
 }
 
 impl Shards for Arc<Mutex<Shard>> {
@@ -52,7 +54,9 @@ impl Shards for Arc<Mutex<Shard>> {
         Ok(slice)
     }
 
-    fn tell(&self, _: ShardId, _: ConnId, _: Result<(), String>) {}
+    fn tell(&self, _: ShardId, conn: ConnId, result: Result<(), String>) {
+        self.lock().unwrap().told.push((conn, result));
+    }
 }
 
 struct Rig {
@@ -264,4 +268,26 @@ fn the_last_checkpoint_reads_nothing_that_it_need_not_have() {
     assert_eq!(store.reads(), 0);
     assert_eq!(store.depth(), 1_000, "nor does it wait for compaction");
     assert!(rig.store.meta().unwrap().unwrap().dead_databases);
+}
+
+#[test]
+fn who_asks_while_the_server_is_to_end_is_answered_when_it_goes_on_after_all() {
+    let rig = Rig::new(filled(&[]));
+    let mut checkpoints = Checkpoints::start(rig.tools).unwrap();
+    let told = || rig.shard.lock().unwrap().told.clone();
+    let askers = [7, 8].map(|client| ConnId { index: 0, client });
+    checkpoints.hurry(true);
+    for conn in askers {
+        checkpoints.ask(Request::Checkpoint(vec![(0, conn)]));
+    }
+    // What was asked for before it has been looked at then.
+    drop(checkpoints.holder().hold());
+    assert_eq!(told(), [], "they wait for the last one");
+    checkpoints.hurry(false);
+    drop(checkpoints.holder().hold());
+    assert_eq!(told(), askers.map(|conn| (conn, Ok(()))));
+    // It was not to end any more: nothing was left.
+    checkpoints.hurry(false);
+    checkpoints.end();
+    assert_eq!(rig.shard.lock().unwrap().finished, [true]);
 }
