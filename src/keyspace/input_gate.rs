@@ -7,9 +7,9 @@
 //!
 //! Always true: a key in the gate stays in memory, or stays known to be missing, until nobody needs
 //! it there any more. Whoever finds asleep what it was told is here finds out something new when it
-//! looks again: so nothing waits for ever. What a read brings is used only if nobody has looked for the key in another
-//! way meanwhile, and its database still lives. The same is true of fields: whoever needs one keeps
-//! it in memory, and the hash, but not the hash's other fields.
+//! looks again: so nothing waits for ever. What a read brings is used only if nobody has looked for
+//! the key in another way meanwhile, and its database still lives. The same is true of fields:
+//! whoever needs one keeps it in memory, and the hash, but not the hash's other fields.
 
 use hashbrown::hash_map::Entry;
 use hashbrown::{Equivalent, HashMap};

@@ -1,8 +1,8 @@
 //! How to take back what a command wrote before it answered with a Reject.
 //!
 //! Always true: steps are undone in the reverse order of the writes. What the command touched first
-//! in its turn is not logged then ([`super::turn::Turn::rolled_back`]); other touches stay, for they
-//! only say where to look.
+//! in its turn is not logged then (`Turn::rolled_back`); other touches stay, for they only say where
+//! to look.
 
 use bytes::BytesMut;
 
