@@ -97,21 +97,23 @@ impl Segment {
     /// The cell of a key's entry; a tombstone is an entry.
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<usize> {
+        self.seek(key).map(|(cell, _)| cell)
+    }
+
+    /// The cell of a key's entry, and the entry.
+    #[inline]
+    pub(super) fn seek(&self, key: &Key) -> Option<(usize, Raw<'_>)> {
         if self.cells.is_empty() {
             return None;
         }
-        let (hash32, tag) = (key.hash32(), key.tag());
-        let mut at = home(hash32, tag, self.cells.len());
+        let mut at = home(key.hash32(), key.tag(), self.cells.len());
         loop {
             let cell = *self.cells.get(at)?;
             if cell == EMPTY {
                 return None;
             }
-            if (cell >> TAG_SHIFT) as u8 == tag {
-                let raw = Raw(self.arena.at(cell & OFFSET_LIMIT));
-                if raw.hash32() == hash32 && self.key(raw) == key.bytes {
-                    return Some(at);
-                }
+            if let Some(raw) = self.entry_of(cell, key) {
+                return Some((at, raw));
             }
             at = if at + 1 == self.cells.len() {
                 0
@@ -119,6 +121,23 @@ impl Segment {
                 at + 1
             };
         }
+    }
+
+    /// The entry of a key, if it is behind this cell.
+    #[inline]
+    pub(super) fn still_at(&self, cell: usize, key: &Key) -> Option<Raw<'_>> {
+        let cell = self.cells.get(cell).filter(|cell| **cell != EMPTY)?;
+        self.entry_of(*cell, key)
+    }
+
+    /// The entry behind a used cell, if it is the key's.
+    #[inline]
+    fn entry_of(&self, cell: u32, key: &Key) -> Option<Raw<'_>> {
+        if (cell >> TAG_SHIFT) as u8 != key.tag() {
+            return None;
+        }
+        let raw = Raw(self.arena.at(cell & OFFSET_LIMIT));
+        (raw.hash32() == key.hash32() && self.key(raw) == key.bytes).then_some(raw)
     }
 
     /// The cell where the search for a key begins; `EMPTY` or of another key, if it is not there.

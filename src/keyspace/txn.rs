@@ -17,7 +17,7 @@ use crate::keyspace::key::{self, Key, field_hash32};
 use crate::keyspace::owned::{Keyspace, entry_due_ms};
 use crate::keyspace::slot::{Spot, Tables};
 use crate::keyspace::turn::Wait;
-use crate::keyspace::undo::{Before, Undo};
+use crate::keyspace::undo::Before;
 use crate::keyspace::value::{Kind, Value, ValueRef};
 use crate::limits::STRING_BYTES_MAX;
 use crate::number;
@@ -130,7 +130,6 @@ pub struct Txn<'a> {
     number: usize,
     pub(super) database: u32,
     wait: Wait,
-    pub(super) undo: Undo,
     effect_bytes: u64,
     /// What is asleep can be waited for.
     pub(super) patient: bool,
@@ -145,7 +144,6 @@ impl<'a> Txn<'a> {
         sim::begins();
         let first = owners.first();
         let database = first.databases.id(number);
-        let undo = std::mem::take(&mut first.undo);
         owners.each(|owner| {
             owner.turn.begin();
             owner.watched.begin();
@@ -156,7 +154,6 @@ impl<'a> Txn<'a> {
             number,
             database,
             wait: Wait::NONE,
-            undo,
             effect_bytes: 0,
             patient: false,
             hits: 0,
@@ -180,9 +177,8 @@ impl<'a> Txn<'a> {
 
     /// The writes stay. Returns what the reply has to wait for.
     pub fn commit(mut self) -> Wait {
-        self.undo.clear();
+        self.owners.each(|owner| owner.undo.clear());
         let first = self.owners.first();
-        first.undo = std::mem::take(&mut self.undo);
         first.stats.hits += self.hits;
         first.stats.misses += self.misses;
         self.wait
@@ -202,12 +198,15 @@ impl<'a> Txn<'a> {
 
     /// Every write is taken back. Returns what the reply has to wait for.
     pub fn roll_back(mut self) -> Wait {
-        let mut undo = std::mem::take(&mut self.undo);
-        if !undo.is_empty() && !sim::fault(Fault::UndoSkipped) {
-            undo.undo(&mut self.owners);
-        }
+        self.owners.each(|owner| {
+            let mut undo = std::mem::take(&mut owner.undo);
+            if !undo.is_empty() && !sim::fault(Fault::UndoSkipped) {
+                undo.undo(owner);
+            }
+            undo.clear();
+            owner.undo = undo;
+        });
         let first = self.owners.first();
-        first.undo = undo;
         first.stats.hits += self.hits;
         first.stats.misses += self.misses;
         let mut latest = Wait::NONE;
@@ -330,26 +329,42 @@ impl<'a> Txn<'a> {
     /// where it is.
     #[inline]
     fn look(&mut self, key: &Key<'_>) -> Option<Spot> {
+        self.depend_on(key);
+        self.find(key)
+    }
+
+    /// Notes that the reply tells something of `key`, and so waits for its last write.
+    #[inline]
+    fn depend_on(&mut self, key: &Key<'_>) {
+        if !sim::fault(Fault::GateOffForReads) {
+            let wait = self
+                .owners
+                .of(key.slot)
+                .turn
+                .wait_for(self.database, key.hash);
+            self.wait = self.wait.max(wait);
+        }
+    }
+
+    /// Like `look`, for a write: its reply waits for the write, and thus for all before it.
+    /// Whoever does not write after all has to `depend_on` the key.
+    #[inline]
+    fn find(&mut self, key: &Key<'_>) -> Option<Spot> {
         let database = self.database;
         let owner = self.owners.of(key.slot);
-        let waits = owner.turn.last_lsn() != 0 || !owner.turn.is_empty();
-        if waits && !sim::fault(Fault::GateOffForReads) {
-            self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
-        }
-        let now_ms = owner.now_ms;
-        let mut spot = owner.tables.spot(database, key);
-        if spot.is_none() && owner.tables.sleeps(database, key.slot) {
+        let mut found = owner.tables.seek(database, key);
+        if found.is_none() && owner.tables.sleeps(database, key.slot) {
             owner.wake_for(database, key, self.patient);
-            spot = owner.tables.spot(database, key);
+            found = owner.tables.seek(database, key);
         }
-        let entry = owner.tables.at(spot?)?;
+        let (spot, entry) = found?;
         let due_ms = entry_due_ms(&entry);
-        if due_ms != 0 && due_ms <= now_ms {
+        if due_ms != 0 && due_ms <= owner.now_ms {
             owner.expire_key(database, key, usize::MAX);
             self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
-            spot = owner.tables.spot(database, key);
+            return owner.tables.spot(database, key);
         }
-        spot
+        Some(spot)
     }
 
     /// A write of a key whose logged bytes besides the key are so many at most.
@@ -467,16 +482,17 @@ impl<'a> Txn<'a> {
 
     /// Sets value and deadline (0: none) of a key, whatever it was.
     pub fn put(&mut self, key: &Key<'_>, value: Value, deadline_ms: u64) {
-        self.look(key);
+        let spot = self.find(key);
         let value_bytes = value.heap_bytes();
         let database = self.database;
         let owner = self.owners.of(key.slot);
         if owner.unreadable.is_some() {
             // The store has something there that nobody can read: it is not written over.
+            self.depend_on(key);
             return;
         }
-        let before = owner.put(database, key, value, deadline_ms);
-        self.undo.push(database, key, Before::Entry(before));
+        let (before, touched) = owner.put(database, key, spot, value, deadline_ms);
+        owner.undo.push(touched, Before::Entry(before));
         self.wrote(key, value_bytes);
     }
 
@@ -487,12 +503,14 @@ impl<'a> Txn<'a> {
 
     /// Deletes a key; whether there was one.
     pub fn delete(&mut self, key: &Key<'_>) -> bool {
-        self.look(key);
+        self.find(key);
         let database = self.database;
-        let Some(before) = self.owners.of(key.slot).remove(database, key) else {
+        let owner = self.owners.of(key.slot);
+        let Some((before, touched)) = owner.remove(database, key) else {
+            self.depend_on(key);
             return false;
         };
-        self.undo.push(database, key, Before::Entry(Some(before)));
+        owner.undo.push(touched, Before::Entry(Some(before)));
         self.wrote(key, 0);
         true
     }
@@ -503,10 +521,9 @@ impl<'a> Txn<'a> {
             return false;
         };
         let database = self.database;
-        self.owners
-            .of(key.slot)
-            .set_deadline(database, key, deadline_ms);
-        self.undo.push(database, key, Before::Deadline(before_ms));
+        let owner = self.owners.of(key.slot);
+        let touched = owner.set_deadline(database, key, deadline_ms);
+        owner.undo.push(touched, Before::Deadline(before_ms));
         self.wrote(key, 0);
         true
     }
@@ -516,25 +533,29 @@ impl<'a> Txn<'a> {
     /// # Errors
     /// WRONGTYPE, not an integer, or overflow; nothing changes.
     pub fn add(&mut self, key: &Key<'_>, by: i64) -> Result<i64, Reject> {
-        let spot = self.look(key);
+        let spot = self.find(key);
         let database = self.database;
         let owner = self.owners.of(key.slot);
         let updated = spot.and_then(|spot| {
             owner.tables.update_counter_at(spot, |value, _| {
                 let before = *value;
                 *value = before.checked_add(by)?;
-                Some((before, *value))
+                Some((spot, before, *value))
             })
         });
         match updated {
-            Some(Some((before, after))) => {
+            Some(Some((spot, before, after))) => {
                 owner.written(database, key);
-                owner.turn.touch_whole(database, key);
-                self.undo.push(database, key, Before::Counter(before));
+                let touched = owner.turn.touch_whole(database, key);
+                owner.turn.lies_at(touched, spot);
+                owner.undo.push(touched, Before::Counter(before));
                 self.wrote(key, 0);
                 Ok(after)
             }
-            Some(None) => Err(Reject::overflow()),
+            Some(None) => {
+                self.depend_on(key);
+                Err(Reject::overflow())
+            }
             None => self.add_slowly(key, by),
         }
     }
@@ -596,7 +617,7 @@ impl<'a> Txn<'a> {
             overwritten
         });
         owner.written(database, key);
-        owner.turn.touch_part(
+        let touched = owner.turn.touch_part(
             database,
             key,
             before_total.min(offset) as u32,
@@ -607,7 +628,7 @@ impl<'a> Txn<'a> {
             bytes: overwritten.unwrap_or_default(),
             total: before_total,
         };
-        self.undo.push(database, key, part);
+        owner.undo.push(touched, part);
         self.wrote(key, bytes.len());
         Ok(total)
     }

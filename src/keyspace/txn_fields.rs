@@ -103,14 +103,14 @@ impl Txn<'_> {
         drop(hash);
         owner.hint(database, key, before_ms, due_ms);
         owner.written(database, key);
-        owner.turn.touch_field(database, key, name);
+        let touched = owner.turn.touch_field(database, key, name);
         let new = before.is_none();
         let before = Before::Field {
             name: name.into(),
             hash: field_hash,
             field: before,
         };
-        self.undo.push(database, key, before);
+        owner.undo.push(touched, before);
         self.wrote(key, name.len() + value_bytes);
         Ok(new)
     }
@@ -154,13 +154,13 @@ impl Txn<'_> {
         let empty = hash.is_empty();
         drop(hash);
         owner.written(database, key);
-        owner.turn.touch_field(database, key, name);
+        let touched = owner.turn.touch_field(database, key, name);
         let before = Before::Field {
             name: name.into(),
             hash: field_hash,
             field: Some(field.clone()),
         };
-        self.undo.push(database, key, before);
+        owner.undo.push(touched, before);
         self.wrote(key, name.len());
         if empty {
             self.delete(key);

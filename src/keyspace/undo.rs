@@ -1,14 +1,14 @@
 //! How to take back what a command wrote before it answered with a Reject.
 //!
 //! Always true: steps are undone in the reverse order of the writes. Touches stay: they only say
-//! where to look.
+//! where to look; and each step names the touch of its write, which knows the key.
 
 use bytes::BytesMut;
 
 use crate::keyspace::Field;
 use crate::keyspace::key::Key;
 use crate::keyspace::owned::Keyspace;
-use crate::keyspace::txn::Owners;
+use crate::keyspace::turn::Touched;
 use crate::keyspace::value::Value;
 
 /// What was there before a write.
@@ -42,44 +42,23 @@ pub enum Before {
 
 #[derive(Debug)]
 struct Step {
-    database: u32,
-    slot: u16,
-    hash: u64,
-    key: (u32, u32),
+    touched: Touched,
     before: Before,
 }
 
-/// The steps of one command.
+/// The steps of one command in one keyspace.
 #[derive(Debug, Default)]
 pub struct Undo {
     steps: Vec<Step>,
-    keys: Vec<u8>,
 }
 
-/// Memory that stays allocated between commands: steps, and bytes of keys.
+/// Steps whose memory stays allocated between commands.
 const STEPS_KEPT_MAX: usize = 1024;
-const KEY_BYTES_KEPT_MAX: usize = 1 << 20;
 
 impl Undo {
-    /// Notes what was at `key` before a write.
-    pub fn push(&mut self, database: u32, key: &Key<'_>, before: Before) {
-        let last = self.steps.last().map(|step| step.key);
-        let key_range = match last {
-            // Many fields of one hash name it once.
-            Some(range) if slice(&self.keys, range) == key.bytes => range,
-            _ => {
-                let start = self.keys.len() as u32;
-                self.keys.extend_from_slice(key.bytes);
-                (start, key.bytes.len() as u32)
-            }
-        };
-        self.steps.push(Step {
-            database,
-            slot: key.slot,
-            hash: key.hash,
-            key: key_range,
-            before,
-        });
+    /// Notes what was there before a write.
+    pub fn push(&mut self, touched: Touched, before: Before) {
+        self.steps.push(Step { touched, before });
     }
 
     /// Whether nothing was written.
@@ -89,35 +68,27 @@ impl Undo {
 
     /// Memory, in bytes.
     pub fn bytes(&self) -> usize {
-        self.steps.capacity() * size_of::<Step>() + self.keys.capacity()
+        self.steps.capacity() * size_of::<Step>()
     }
 
     /// The writes stay.
     pub fn clear(&mut self) {
         self.steps.clear();
         self.steps.shrink_to(STEPS_KEPT_MAX);
-        self.keys.clear();
-        self.keys.shrink_to(KEY_BYTES_KEPT_MAX);
     }
 
-    /// Takes every write back in `owners`.
-    pub fn undo(&mut self, owners: &mut Owners<'_>) {
+    /// Takes every write back; `keyspace` is the one that they were made in.
+    pub fn undo(&mut self, keyspace: &mut Keyspace) {
         while let Some(step) = self.steps.pop() {
-            let bytes = slice(&self.keys, step.key);
+            let (database, key) = keyspace.turn.touched(step.touched);
+            let bytes = key.bytes.to_vec();
             let key = Key {
-                bytes,
-                slot: step.slot,
-                hash: step.hash,
+                bytes: &bytes,
+                ..key
             };
-            step.before
-                .restore(owners.of(step.slot), step.database, &key);
+            step.before.restore(keyspace, database, &key);
         }
-        self.keys.clear();
     }
-}
-
-fn slice(keys: &[u8], (start, length): (u32, u32)) -> &[u8] {
-    &keys[start as usize..(start + length) as usize]
 }
 
 impl Before {
@@ -128,7 +99,7 @@ impl Before {
                     Value::Hash(hash) => Some(hash.generation()),
                     _ => None,
                 };
-                let gone = keyspace.put(database, key, value, deadline_ms);
+                let (gone, _) = keyspace.put(database, key, None, value, deadline_ms);
                 never_was(keyspace, gone, generation);
                 if let Some(generation) = generation {
                     keyspace.unretire(generation);
@@ -136,14 +107,16 @@ impl Before {
             }
             Before::Entry(None) => {
                 let gone = keyspace.remove(database, key);
-                never_was(keyspace, gone, None);
+                never_was(keyspace, gone.map(|(gone, _)| gone), None);
             }
             Before::Counter(number) => {
                 keyspace
                     .tables
                     .update_counter(database, key, |value, _| *value = number);
             }
-            Before::Deadline(deadline_ms) => keyspace.set_deadline(database, key, deadline_ms),
+            Before::Deadline(deadline_ms) => {
+                keyspace.set_deadline(database, key, deadline_ms);
+            }
             Before::Part {
                 offset,
                 bytes,
