@@ -472,7 +472,7 @@ impl Tables {
     /// The hash, to learn what the store has of it: that is no change. `None`: missing or not a
     /// hash.
     pub(super) fn hash_quietly(&mut self, database: DatabaseId, key: &Key) -> Option<HashMut<'_>> {
-        self.hash_at(database, key, false)
+        self.hash_at(self.spot(database, key)?, false)
     }
 
     /// The fields of the hash at a key are going to be read.
@@ -491,14 +491,18 @@ impl Tables {
 
     /// The hash, to be changed; the entry becomes dirty. `None`: missing or not a hash.
     pub fn hash_mut(&mut self, database: DatabaseId, key: &Key) -> Option<HashMut<'_>> {
-        self.hash_at(database, key, true)
+        self.hash_mut_at(self.spot(database, key)?)
     }
 
-    fn hash_at(&mut self, database: DatabaseId, key: &Key, changes: bool) -> Option<HashMut<'_>> {
-        let (stamp, index) = (self.stamp, self.slot_index(key.slot));
-        let database = self.database_mut(database)?;
-        let table = database.tables.get_mut(index)?.as_deref_mut()?;
-        let place = table.find(key)?;
+    /// The same for an entry whose place is known.
+    pub(super) fn hash_mut_at(&mut self, spot: Spot) -> Option<HashMut<'_>> {
+        self.hash_at(spot, true)
+    }
+
+    fn hash_at(&mut self, spot: Spot, changes: bool) -> Option<HashMut<'_>> {
+        let (stamp, place) = (self.stamp, spot.place);
+        let database = self.databases.get_mut(spot.database as usize)?;
+        let table = database.tables[spot.slot_index as usize].as_deref_mut()?;
         let (segment, tally) = table.segment_mut(place);
         segment.hash_at(place.cell())?;
         if changes {

@@ -63,8 +63,9 @@ pub enum What {
 /// Field names, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields {
-    names: Vec<Box<[u8]>>,
-    index: hashbrown::HashSet<Box<[u8]>>,
+    names: SmallVec<[Box<[u8]>; 1]>,
+    /// The same, where they are many.
+    index: Option<Box<hashbrown::HashSet<Box<[u8]>>>>,
 }
 
 /// Up to so many fields are searched one by one.
@@ -76,18 +77,16 @@ impl Fields {
         if self.names.last().is_some_and(|last| **last == *name) {
             return;
         }
-        if self.names.len() <= FIELDS_SCANNED_MAX {
-            if self.names.iter().any(|known| **known == *name) {
-                return;
-            }
-            self.names.push(name.into());
-            if self.names.len() > FIELDS_SCANNED_MAX {
-                self.index = self.names.iter().cloned().collect();
-            }
+        let known = match &mut self.index {
+            None => self.names.iter().any(|known| **known == *name),
+            Some(index) => !index.insert(name.into()),
+        };
+        if known {
             return;
         }
-        if self.index.insert(name.into()) {
-            self.names.push(name.into());
+        self.names.push(name.into());
+        if self.names.len() > FIELDS_SCANNED_MAX && self.index.is_none() {
+            self.index = Some(Box::new(self.names.iter().cloned().collect()));
         }
     }
 

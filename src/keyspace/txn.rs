@@ -328,7 +328,7 @@ impl<'a> Txn<'a> {
     /// Notes that the reply depends on `key`, and deletes what of it is past its deadline. Says
     /// where it is.
     #[inline]
-    fn look(&mut self, key: &Key<'_>) -> Option<Spot> {
+    pub(super) fn look(&mut self, key: &Key<'_>) -> Option<Spot> {
         self.depend_on(key);
         self.find(key)
     }
@@ -349,7 +349,7 @@ impl<'a> Txn<'a> {
     /// Like `look`, for a write: its reply waits for the write, and thus for all before it.
     /// Whoever does not write after all has to `depend_on` the key.
     #[inline]
-    fn find(&mut self, key: &Key<'_>) -> Option<Spot> {
+    pub(super) fn find(&mut self, key: &Key<'_>) -> Option<Spot> {
         let database = self.database;
         let owner = self.owners.of(key.slot);
         let mut found = owner.tables.seek(database, key);

@@ -29,15 +29,10 @@ pub enum Before {
         /// Length of the string.
         total: usize,
     },
-    /// A field of a hash, or none.
-    Field {
-        /// Its name.
-        name: Box<[u8]>,
-        /// Its stored hash.
-        hash: u32,
-        /// What was there.
-        field: Option<Field>,
-    },
+    /// A field of a hash.
+    Field(Field),
+    /// No field of this name and stored hash.
+    NoField(u32, Box<[u8]>),
 }
 
 #[derive(Debug)]
@@ -129,16 +124,15 @@ impl Before {
                         string[offset..offset + bytes.len()].copy_from_slice(&bytes);
                     });
             }
-            Before::Field { name, hash, field } => {
+            Before::Field(field) => {
                 if let Some(mut fields) = keyspace.tables.hash_mut(database, key) {
-                    match field {
-                        Some(field) => {
-                            fields.insert(hash, &name, field.value, field.expires_at_ms);
-                        }
-                        None => {
-                            fields.remove(hash, &name);
-                        }
-                    }
+                    let (value, expires_at_ms) = (field.value.clone(), field.expires_at_ms);
+                    fields.insert(field.hash, field.name(), value, expires_at_ms);
+                }
+            }
+            Before::NoField(hash, name) => {
+                if let Some(mut fields) = keyspace.tables.hash_mut(database, key) {
+                    fields.remove(hash, &name);
                 }
             }
         }
