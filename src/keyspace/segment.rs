@@ -6,6 +6,7 @@
 //! tombstones, and those with the dirty flag; at least every seventh cell is empty.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::arena::{Arena, OFFSET_LIMIT, size_class};
 use super::boxes::{Boxed, Boxes};
@@ -23,6 +24,9 @@ const EMPTY: u32 = u32::MAX;
 const TAG_SHIFT: u32 = 24;
 /// Garbage that is always tolerated, in bytes; beyond it, an eighth of what is used.
 const GARBAGE_BYTES: usize = 256;
+
+/// A string that lies in its entry.
+pub(super) type ShortText = SmallVec<[u8; INLINE_TEXT_BYTES_MAX]>;
 
 /// What to put into an entry.
 pub(super) enum Given<'a> {
@@ -390,6 +394,28 @@ impl Segment {
             self.dirty += 1;
         }
         Some(result)
+    }
+
+    /// Overwrites a short string with one of the same length, and stamps it; it becomes dirty.
+    /// Returns what was there; `None`, and no change, for any other entry.
+    #[inline]
+    pub(super) fn replace_text(
+        &mut self,
+        cell: usize,
+        stamp: u8,
+        text: &[u8],
+    ) -> Option<ShortText> {
+        let bytes = self.arena.at_mut(self.cells[cell] & OFFSET_LIMIT);
+        let raw = Raw(bytes);
+        if raw.kind() != STRING || raw.is_boxed() || raw.text().len() != text.len() {
+            return None;
+        }
+        let before = ShortText::from_slice(raw.text());
+        let start = raw.body_start() + 1;
+        bytes[start..start + text.len()].copy_from_slice(text);
+        set_stamp(bytes, stamp);
+        self.mark_dirty(cell);
+        Some(before)
     }
 
     /// The hash of an entry and the counter of heap bytes that goes with it.

@@ -13,7 +13,7 @@ use rand::Rng;
 use super::directory::{Place, SlotTable};
 use super::entry::{DIRTY, INLINE_TEXT_BYTES_MAX, TOMBSTONE};
 use super::evict::{Hand, Pinned};
-use super::segment::{Given, Segment, Tally};
+use super::segment::{Given, Segment, ShortText, Tally};
 use super::{EntryRef, EntryState, HashMut, Key, Value, ValueRef, parse_counter};
 
 /// The logged identity of a database; SELECT's numbers are mapped to it elsewhere.
@@ -371,12 +371,33 @@ impl Tables {
         spot: Spot,
         f: impl FnOnce(&mut i64, u64) -> R,
     ) -> Option<R> {
+        self.in_place(spot, |segment, cell, stamp| {
+            segment.update_counter(cell, stamp, f)
+        })
+    }
+
+    /// Overwrites a short string at a place with one of the same length; returns what was there.
+    /// `None`, and no change, for any other entry.
+    #[inline]
+    pub(super) fn replace_text_at(&mut self, spot: Spot, text: &[u8]) -> Option<ShortText> {
+        self.in_place(spot, |segment, cell, stamp| {
+            segment.replace_text(cell, stamp, text)
+        })
+    }
+
+    /// Changes an entry at a place, of which nothing but the dirty mark is counted.
+    #[inline]
+    fn in_place<R>(
+        &mut self,
+        spot: Spot,
+        f: impl FnOnce(&mut Segment, usize, u8) -> Option<R>,
+    ) -> Option<R> {
         let stamp = self.stamp;
         let database = self.databases.get_mut(spot.database as usize)?;
         let table = database.tables[spot.slot_index as usize].as_deref_mut()?;
         let (segment, tally) = table.segment_mut(spot.place);
         let before = segment.dirty();
-        let result = segment.update_counter(spot.place.cell(), stamp, f)?;
+        let result = f(segment, spot.place.cell(), stamp)?;
         let more = segment.dirty() - before;
         tally.dirty += more;
         database.tally.dirty += more;

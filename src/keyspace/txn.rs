@@ -18,7 +18,7 @@ use crate::keyspace::owned::{Keyspace, entry_due_ms};
 use crate::keyspace::slot::{Spot, Tables};
 use crate::keyspace::turn::Wait;
 use crate::keyspace::undo::Before;
-use crate::keyspace::value::{Kind, Value, ValueRef};
+use crate::keyspace::value::{Kind, Value, ValueRef, parse_counter};
 use crate::limits::STRING_BYTES_MAX;
 use crate::number;
 use crate::reply::{Reject, Reply};
@@ -483,6 +483,11 @@ impl<'a> Txn<'a> {
     /// Sets value and deadline (0: none) of a key, whatever it was.
     pub fn put(&mut self, key: &Key<'_>, value: Value, deadline_ms: u64) {
         let spot = self.find(key);
+        self.put_at(key, spot, value, deadline_ms);
+    }
+
+    /// The same for a key that was looked for.
+    fn put_at(&mut self, key: &Key<'_>, spot: Option<Spot>, value: Value, deadline_ms: u64) {
         let value_bytes = value.heap_bytes();
         let database = self.database;
         let owner = self.owners.of(key.slot);
@@ -498,7 +503,44 @@ impl<'a> Txn<'a> {
 
     /// Sets a string and deadline (0: none) of a key, whatever it was.
     pub fn put_text(&mut self, key: &Key<'_>, bytes: &[u8], deadline_ms: u64) {
-        self.put(key, Value::from_bytes(bytes), deadline_ms);
+        let spot = self.find(key);
+        let overwritten = spot.is_some_and(|spot| self.overwrite(key, spot, bytes, deadline_ms));
+        if !overwritten {
+            self.put_at(key, spot, Value::from_bytes(bytes), deadline_ms);
+        }
+    }
+
+    /// Puts a string where one of the same form, size and deadline is: nothing else has to be
+    /// known of either. False, and no change, where there is none.
+    fn overwrite(&mut self, key: &Key<'_>, spot: Spot, bytes: &[u8], deadline_ms: u64) -> bool {
+        let tables = &mut self.owners.of(key.slot).tables;
+        let known_ms = tables.at(spot).map(|entry| entry.deadline_ms());
+        if known_ms != Some(deadline_ms) {
+            return false;
+        }
+        let before = match parse_counter(bytes) {
+            Some(number) => tables
+                .update_counter_at(spot, |value, _| std::mem::replace(value, number))
+                .map(Before::Counter),
+            None => tables.replace_text_at(spot, bytes).map(Before::Text),
+        };
+        let Some(before) = before else {
+            return false;
+        };
+        self.changed_at(key, spot, before);
+        self.wrote(key, bytes.len());
+        true
+    }
+
+    /// Notes a write that left an entry where it was.
+    #[inline]
+    fn changed_at(&mut self, key: &Key<'_>, spot: Spot, before: Before) {
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        owner.written(database, key);
+        let touched = owner.turn.touch_whole(database, key);
+        owner.turn.lies_at(touched, spot);
+        owner.undo.push(touched, before);
     }
 
     /// Deletes a key; whether there was one.
@@ -534,10 +576,9 @@ impl<'a> Txn<'a> {
     /// WRONGTYPE, not an integer, or overflow; nothing changes.
     pub fn add(&mut self, key: &Key<'_>, by: i64) -> Result<i64, Reject> {
         let spot = self.find(key);
-        let database = self.database;
-        let owner = self.owners.of(key.slot);
+        let tables = &mut self.owners.of(key.slot).tables;
         let updated = spot.and_then(|spot| {
-            owner.tables.update_counter_at(spot, |value, _| {
+            tables.update_counter_at(spot, |value, _| {
                 let before = *value;
                 *value = before.checked_add(by)?;
                 Some((spot, before, *value))
@@ -545,10 +586,7 @@ impl<'a> Txn<'a> {
         });
         match updated {
             Some(Some((spot, before, after))) => {
-                owner.written(database, key);
-                let touched = owner.turn.touch_whole(database, key);
-                owner.turn.lies_at(touched, spot);
-                owner.undo.push(touched, Before::Counter(before));
+                self.changed_at(key, spot, Before::Counter(before));
                 self.wrote(key, 0);
                 Ok(after)
             }

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use crate::keyspace::Field;
 use crate::keyspace::key::Key;
 use crate::keyspace::owned::Keyspace;
+use crate::keyspace::segment::ShortText;
 use crate::keyspace::turn::Touched;
 use crate::keyspace::value::Value;
 
@@ -18,6 +19,8 @@ pub enum Before {
     Entry(Option<(Value, u64)>),
     /// The counter's number.
     Counter(i64),
+    /// A short string, as long as what was written.
+    Text(ShortText),
     /// The deadline.
     Deadline(u64),
     /// The bytes of a string from an offset on, and its length.
@@ -108,6 +111,11 @@ impl Before {
                 keyspace
                     .tables
                     .update_counter(database, key, |value, _| *value = number);
+            }
+            Before::Text(text) => {
+                if let Some(spot) = keyspace.tables.spot(database, key) {
+                    keyspace.tables.replace_text_at(spot, &text);
+                }
             }
             Before::Deadline(deadline_ms) => {
                 keyspace.set_deadline(database, key, deadline_ms);

@@ -4,8 +4,8 @@ use crate::command::KeyCommand;
 use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry, put_until};
 use crate::command::spec::{Access, Across, Arg, Group, Keys, Spec, Words, flag};
 use crate::command::strings::condition::{Condition, ConditionArgs, HasCondition};
+use crate::keyspace::Txn;
 use crate::keyspace::txn::Text;
-use crate::keyspace::{Txn, Value};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
 
@@ -189,7 +189,7 @@ impl KeyCommand for MSetEx {
                     Expiry::Keep => txn.deadline_ms(&key).unwrap_or(0),
                     _ => given_ms.unwrap_or(0),
                 };
-                put_until(txn, &key, Value::from_bytes(value), deadline_ms);
+                put_until(txn, &key, value, deadline_ms);
             }
         }
         reply.integer(i64::from(met));
