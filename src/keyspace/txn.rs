@@ -7,6 +7,7 @@
 
 use bytes::BytesMut;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use smallvec::SmallVec;
 
 use crate::keyspace::Hash;
 use crate::keyspace::codec::write_part;
@@ -19,7 +20,7 @@ use crate::keyspace::slot::{Spot, Tables};
 use crate::keyspace::turn::Wait;
 use crate::keyspace::undo::Before;
 use crate::keyspace::value::{Kind, Value, ValueRef, parse_counter};
-use crate::limits::STRING_BYTES_MAX;
+use crate::limits::{PIPELINED_MAX, STRING_BYTES_MAX};
 use crate::number;
 use crate::reply::{Reject, Reply};
 use crate::sim::{self, Fault};
@@ -123,6 +124,9 @@ fn is_whole(entry: &EntryRef<'_>) -> bool {
 
 /// Bytes of a mutation besides key and value, at most.
 const EFFECT_HEAD_BYTES: u64 = 96;
+
+/// Keys of one command.
+pub type Keys<'k> = SmallVec<[Key<'k>; PIPELINED_MAX]>;
 
 /// A command's view of the keyspace.
 pub struct Txn<'a> {
@@ -284,6 +288,16 @@ impl<'a> Txn<'a> {
     /// The key with its slot and hash.
     pub fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
         self.owners.first_ref().key(bytes)
+    }
+
+    /// Several keys with their slots and hashes, in order. What is going to be looked at is
+    /// brought near for all of them together.
+    pub fn keys<'k>(&self, words: impl Iterator<Item = &'k [u8]>) -> Keys<'k> {
+        let keys: Keys<'k> = words.map(|bytes| self.key(bytes)).collect();
+        if let Owners::One(keyspace) = &self.owners {
+            keyspace.warm_keys(self.database, &keys);
+        }
+        keys
     }
 
     /// The stored hash of a field name.
