@@ -159,6 +159,9 @@ impl Hasher for Passed {
 const TOUCHES_KEPT_MAX: usize = 8 * 1024;
 const KEY_BYTES_KEPT_MAX: usize = 1 << 20;
 
+/// What a short value takes in a batch besides its key.
+const EFFECT_BYTES: usize = 24;
+
 /// A position's place in the map, with its share of what is empty.
 const POSITION_BYTES: usize = 20;
 
@@ -411,6 +414,11 @@ impl Turn {
     /// The touched keys, in the order of their first touch.
     pub fn touches(&self) -> impl Iterator<Item = (&Touch, Key<'_>)> {
         self.touches.iter().map(|touch| (touch, self.key_of(touch)))
+    }
+
+    /// About how many bytes the touches take in a batch, if they are short values.
+    pub fn batch_bytes(&self) -> usize {
+        self.keys.len() + self.touches.len() * EFFECT_BYTES
     }
 
     /// The slots and databases whose key count changed, each once.

@@ -32,6 +32,7 @@ use crate::worker::conn::{Conn, Place, Resting};
 use crate::worker::input_gate::{InputGate, ReadSink};
 use crate::worker::lending::{Coordinator, Held};
 use crate::worker::sweep::Sweeping;
+use crate::worker::waits::Waits;
 
 mod blocks;
 pub mod conn;
@@ -50,6 +51,7 @@ pub mod runner;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 /// What a thread asks of the server as a whole.
 #[derive(Debug)]
@@ -131,7 +133,7 @@ pub struct Worker {
     /// Connections that something happened to.
     attention: Vec<ConnId>,
     /// Positions that held replies wait for.
-    gate_waits: BinaryHeap<Reverse<(u64, ConnId)>>,
+    gate_waits: Waits,
     /// Positions that WAITAOF waits for.
     durable_waits: BinaryHeap<Reverse<(u64, ConnId)>>,
     /// Messages that wait for the shard to come home, or for room in the log.
@@ -297,7 +299,7 @@ impl Worker {
             monitor_lines: Vec::new(),
             outbox: Vec::new(),
             attention: Vec::new(),
-            gate_waits: BinaryHeap::new(),
+            gate_waits: Waits::default(),
             durable_waits: BinaryHeap::new(),
             waiting: VecDeque::new(),
             waiting_conns: Vec::new(),
@@ -528,7 +530,7 @@ impl Worker {
             conn.gate_lsn = lsn;
             conn.held_since_ns = self.last_ns;
             self.metrics.gate_replies.raise(1);
-            self.gate_waits.push(Reverse((lsn, conn.id)));
+            self.gate_waits.add(lsn, conn.id);
         }
     }
 
@@ -554,7 +556,7 @@ impl Worker {
             .as_mut()
             .filter(|keyspace| keyspace.has_effects());
         if let Some(keyspace) = effects {
-            let mut batch = BatchBuilder::default();
+            let mut batch = BatchBuilder::with_room(keyspace.turn().batch_bytes());
             keyspace.seal(&mut batch);
             let lsn = append(
                 &self.log,
@@ -671,11 +673,7 @@ impl Worker {
         if let Some(keyspace) = &mut self.keyspace {
             keyspace.durable(durable_lsn);
         }
-        while let Some(Reverse((lsn, id))) = self.gate_waits.peek().copied() {
-            if lsn > released_lsn {
-                break;
-            }
-            self.gate_waits.pop();
+        while let Some(id) = self.gate_waits.take(released_lsn) {
             let now_ns = self.last_ns;
             self.metrics.gate_replies.lower(1);
             let held_since_ns = self.conn(id).map(|conn| {
@@ -699,7 +697,7 @@ impl Worker {
 
     /// The position that this thread wants to be woken for.
     pub fn wanted_lsn(&self) -> Option<u64> {
-        let gate = self.gate_waits.peek().map(|Reverse((lsn, _))| *lsn);
+        let gate = self.gate_waits.first();
         // Where replies do not wait for the disk, a sync is noticed at the next tick.
         let waits = self.log.released_lsn() != u64::MAX;
         let durable = self

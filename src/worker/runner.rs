@@ -472,7 +472,8 @@ impl Local {
             let Some(released) = worker.output(id) else {
                 return Ok(Sent::All);
             };
-            if released.bytes().is_empty() {
+            let released_bytes = released.bytes().len();
+            if released_bytes == 0 {
                 worker.hold_watch(id);
                 return Ok(Sent::All);
             }
@@ -482,6 +483,10 @@ impl Local {
                     let sent_bytes = &served.client.sent_bytes;
                     sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     worker.sent(id, bytes);
+                    if bytes == released_bytes {
+                        worker.hold_watch(id);
+                        return Ok(Sent::All);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     worker.check_unread(id)?;
