@@ -140,7 +140,10 @@ impl Single {
             for command in template.split(" | ") {
                 let words: Vec<String> = command
                     .split_whitespace()
-                    .map(|word| word.replace('@', &unit).replace('#', &self.key()))
+                    .map(|word| match word.contains('#') {
+                        true => word.replace('#', &self.key()),
+                        false => word.replace('@', &unit),
+                    })
                     .collect();
                 let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
                 encode_command(&words, &mut out);
