@@ -39,11 +39,14 @@
 //! - `shard-N`, one per core but one: a tokio current-thread runtime around a
 //!   [`worker::Worker`]: owns the
 //!   keys of a range of slots, and serves a share of the connections.
-//! - commit log: takes the batches that queued while the last sync ran, writes one record, syncs,
-//!   wakes who waits.
-//! - checkpoint: one checkpoint at a time; the store's compaction runs beside it.
-//! - readers, a few: read keys that hibernate, for the shards.
-//! - main: accepts sockets and deals them out, signals, start and stop.
+//! - `log-commit`: takes the batches that queued while the last sync ran, writes one record, syncs,
+//!   wakes who waits. `log-prepare` makes segments ready before they are needed.
+//! - `checkpoint`: one checkpoint at a time; the store's `compaction` runs beside it.
+//! - `reader-N`, a few: read keys that hibernate, for the shards.
+//! - `deadlines`: tells the shards which keys on disk are due.
+//! - `main`: accepts sockets and deals them out, start and stop.
+//! - `stop`: hears signals, tells main of the first, and bounds how long the stop takes then.
+//! - For a while: `backup`, while one is made; `free`, which drops what was flushed.
 //!
 //! Cores are plain structs, threads are thin: `Worker`, the keyspace and the committer take bytes,
 //! messages and times, and give bytes and messages. `worker::runner` and `log::runner` own the

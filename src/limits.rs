@@ -162,8 +162,8 @@ const _: () = assert!(
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Longest password, in bytes, as in Redis.
 pub const PASSWORD_BYTES_MAX: usize = 512;
-/// Longest time that a stop by signal takes, in milliseconds: those who send one often wait for 30
-/// seconds. Then the log has to do, which has everything.
+/// So long after a signal a stop waits for the log alone, in milliseconds: those who send one often
+/// wait for 30 seconds, and the log has everything.
 pub const STOP_MS_MAX: u64 = 25_000;
 /// Most clients that the settings can allow.
 pub const CLIENTS_MAX: usize = 1_000_000;

@@ -13,7 +13,7 @@ use crate::keyspace::key::key_hash32;
 use crate::keyspace::{DatabaseId, FieldValue, Hash, Key, Kind, Value};
 use crate::limits::{ASLEEP_FIELDS_MIN, FIELD_BYTES_MAX, KEY_BYTES_MAX};
 use crate::store::row::{self, KeyOf, RowKey};
-use crate::store::{Store, StoreError};
+use crate::store::{DeadlineRows, Store, StoreError};
 
 /// The keys of a store.
 pub struct StoredKeys {
@@ -181,10 +181,10 @@ pub struct DueRows {
 }
 
 /// Reads at most `limit` deadline rows from the row `from` on, of what is due before `to_ms`.
-/// `seed` is the folder's.
+/// `seed` is the folder's. Damaged rows are passed over.
 ///
 /// # Errors
-/// They cannot be read.
+/// The disk fails.
 pub fn due_rows(
     store: &dyn Store,
     from: &[u8],
@@ -193,9 +193,8 @@ pub fn due_rows(
     seed: u64,
 ) -> Result<DueRows, StoreError> {
     let mut due = DueRows::default();
-    let (_, to) = row::deadlines(0, to_ms);
-    for next in store.scan(from, &to) {
-        let (row, _) = next?;
+    for next in DeadlineRows::new(store, from, to_ms) {
+        let row = next?;
         if due.hints.len() >= limit {
             due.next = Some(row.to_vec());
             break;
@@ -208,7 +207,7 @@ pub fn due_rows(
             ..
         }) = RowKey::decode(&row)
         else {
-            return Err(damaged(&row, "no deadline"));
+            continue;
         };
         due.hints.push(Hint {
             at_ms,

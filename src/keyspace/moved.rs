@@ -56,6 +56,7 @@ impl Moved {
     /// A database is gone, and with it all that reminds of its keys.
     pub fn forget(&mut self, database: u32) {
         self.notes.remove(&database);
+        self.taken.retain(|(of, ..), _| *of != database);
     }
 
     /// Memory, in bytes.
@@ -92,6 +93,22 @@ mod tests {
         moved.finish(false);
         moved.forget(0);
         assert_eq!(moved.take(PLACE), None);
+    }
+
+    #[test]
+    fn a_database_that_is_gone_is_not_reminded_of_by_a_sweep_that_fails() {
+        let mut moved = Moved::default();
+        let of_another = (1, 5, 7);
+        for (place, at_ms) in [(PLACE, 10), (of_another, 20)] {
+            moved.note(place, at_ms);
+            assert_eq!(moved.take(place), Some(at_ms));
+        }
+        moved.forget(0);
+        moved.finish(false);
+        assert_eq!(
+            (moved.take(PLACE), moved.take(of_another)),
+            (None, Some(20))
+        );
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::sim::{self, Fault};
 pub(super) struct Tail {
     pub segment: Segment,
     pub number: u64,
-    pub head: Head,
+    /// None where there was no room to make the first one.
+    pub head: Option<Head>,
     pub offset: u64,
     /// The last record.
     pub position: Position,
@@ -274,7 +275,9 @@ impl Committer {
             incarnation: self.tail.incarnation,
             chain: self.tail.position.chain,
         })?;
-        self.tail.head.write(number)?;
+        if let Some(head) = &self.tail.head {
+            head.write(number)?;
+        }
         let full = std::mem::replace(&mut self.tail.segment, segment);
         self.shared.space.retire(full, self.tail.position.lsn);
         self.tail.number = number;

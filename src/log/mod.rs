@@ -139,6 +139,11 @@ impl Fatal {
             source: Some(Arc::new(error)),
         }
     }
+
+    /// The disk has no room: nothing else is wrong with it.
+    fn is_full(&self) -> bool {
+        self.source.as_deref().is_some_and(disk::is_full)
+    }
 }
 
 impl fmt::Display for Fatal {
@@ -275,6 +280,11 @@ impl Log {
 
     fn shared(&self) -> &Shared {
         &self.handle.shared
+    }
+
+    /// It has a head, from now on: without one that is whole, something is missing.
+    pub fn has_head(&self) -> bool {
+        self.shared().has_head
     }
 
     /// Queues a batch and gives it its lsn; never waits for I/O. Its space was reserved before: a

@@ -36,6 +36,7 @@ pub(super) struct Shared {
     pub counters: Counters,
     pub space: Space,
     pub options: Options,
+    pub has_head: bool,
 }
 
 struct Queue {
@@ -49,7 +50,13 @@ struct Queue {
 
 impl Shared {
     /// `durable` is the end of what recovery found.
-    pub fn new(options: Options, space: Space, counters: Counters, durable: Position) -> Shared {
+    pub fn new(
+        options: Options,
+        space: Space,
+        counters: Counters,
+        durable: Position,
+        has_head: bool,
+    ) -> Shared {
         Shared {
             queue: Mutex::new(Queue {
                 batches: VecDeque::new(),
@@ -73,6 +80,7 @@ impl Shared {
             counters,
             space,
             options,
+            has_head,
         }
     }
 

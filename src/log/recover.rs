@@ -184,8 +184,8 @@ impl Recovery {
         } else {
             self.tail(&space)?
         };
-        let durable = tail.position;
-        let shared = Shared::new(self.options, space, self.counters, durable);
+        let (durable, has_head) = (tail.position, tail.head.is_some());
+        let shared = Shared::new(self.options, space, self.counters, durable, has_head);
         // What is needed at once; the rest comes later. A full disk refuses writes, not the start.
         while shared.space.is_low() && shared.space.prepare()? == Prepared::Made {}
         let mut committer = Committer::new(Arc::new(shared), tail);
@@ -268,11 +268,25 @@ impl Recovery {
     fn tail(&self, space: &Space) -> Result<Tail, Fatal> {
         let Found { segment, header } = &self.walker.files.live[self.walker.index];
         space.add(segment.bytes - self.walker.offset);
-        let folder_id = self.options.folder_id;
+        let head = Head::open(
+            &*self.disk,
+            &self.dir,
+            self.options.folder_id,
+            header.number,
+        );
+        let head = match head {
+            // The first servers made none. A full disk refuses writes, not the start: the next
+            // start makes it.
+            Err(fatal) if !self.walker.has_head() && fatal.is_full() => {
+                tracing::warn!("nothing would tell if the end of the log were lost: {fatal}");
+                None
+            }
+            head => Some(head?),
+        };
         Ok(Tail {
             segment: segment.clone(),
             number: header.number,
-            head: Head::open(&*self.disk, &self.dir, folder_id, header.number)?,
+            head,
             offset: self.walker.offset,
             position: self.walker.position,
             incarnation: self.walker.incarnation_max + 1,
@@ -301,7 +315,7 @@ fn first_tail(
     Ok(Tail {
         segment,
         number: 1,
-        head: Head::open(disk, dir, options.folder_id, 1)?,
+        head: Some(Head::open(disk, dir, options.folder_id, 1)?),
         offset: LOG_BLOCK_BYTES,
         position: Position::default(),
         incarnation,

@@ -225,6 +225,11 @@ impl Walker {
         }
     }
 
+    /// The log is known to have a head.
+    pub fn has_head(&self) -> bool {
+        self.known.has_head
+    }
+
     /// Forgets what was read ahead, so that what was written since is seen.
     pub fn read_afresh(&mut self) {
         self.window = Window::default();

@@ -25,7 +25,7 @@ use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
 use crate::sim::{self, Fault};
 use crate::store::checkpoint::{self, CheckpointError, Deep, Slice, Stale, Sweep};
 use crate::store::row::RowKey;
-use crate::store::{Ballast, Meta, Store, StoreError};
+use crate::store::{Ballast, Meta, ROWS_FORMAT, Store, StoreError};
 use crate::worker::runner::{Envelope, Mailbox};
 
 /// What the thread is asked for.
@@ -152,7 +152,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(mut tools: Tools<Vec<Mailbox>>) -> io::Result<Checkpoints> {
+    pub fn start<S: Shards + Send + 'static>(mut tools: Tools<S>) -> io::Result<Checkpoints> {
         let (requests, received) = channel();
         let asked = Arc::new(AtomicBool::new(false));
         let flag = asked.clone();
@@ -193,9 +193,12 @@ impl Checkpoints {
     }
 
     /// The last checkpoint is near: from now on nothing is done, or waited for, that could be left.
-    /// `false`: the server goes on after all.
+    /// `false`: the server goes on after all, and so does what was left.
     pub fn hurry(&self, ending: bool) {
-        self.ending.store(ending, Ordering::SeqCst);
+        let before = self.ending.swap(ending, Ordering::SeqCst);
+        if before && !ending {
+            self.ask(Request::Checkpoint(Vec::new()));
+        }
     }
 
     /// For who wants no checkpoint to run for a moment.
@@ -235,7 +238,8 @@ const HOLD_STEP: Duration = Duration::from_millis(20);
 /// A checkpoint waits so many times (10 ms each) for compaction to catch up.
 const DEEP_WAITS_MAX: usize = 500;
 
-fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &AtomicBool) {
+fn serve<S: Shards>(mut tools: Tools<S>, requests: &Receiver<Request>, asked: &AtomicBool) {
+    // Who asked while the server was to end.
     let mut late = Vec::new();
     while let Ok(mut request) = requests.recv() {
         let result = match &mut request {
@@ -260,6 +264,7 @@ fn serve(mut tools: Tools<Vec<Mailbox>>, requests: &Receiver<Request>, asked: &A
                     late.append(askers);
                     continue;
                 }
+                askers.append(&mut late);
                 tools.run(false)
             }
             Request::Now(_) => tools.run(true),
@@ -512,7 +517,7 @@ impl<S: Shards> Sweep for Sweeper<'_, S> {
         }
         let dead = &self.tools.dead;
         Ok(Meta {
-            format: 1,
+            format: ROWS_FORMAT,
             lsn: position.lsn,
             // Until it is known how far the rows reach.
             rows_lsn: position.lsn,

@@ -25,6 +25,8 @@ struct Shard {
     finished: Vec<bool>,
     /// A second shard, which has ended, is asked as well.
     with_dead_peer: bool,
+    /// Who was told how a checkpoint ended.
+    told: Vec<(ConnId, Result<(), String>)>,
 }
 
 impl Shards for Arc<Mutex<Shard>> {
@@ -52,7 +54,9 @@ impl Shards for Arc<Mutex<Shard>> {
         Ok(slice)
     }
 
-    fn tell(&self, _: ShardId, _: ConnId, _: Result<(), String>) {}
+    fn tell(&self, _: ShardId, conn: ConnId, result: Result<(), String>) {
+        self.lock().unwrap().told.push((conn, result));
+    }
 }
 
 struct Rig {
@@ -174,9 +178,13 @@ fn rows_that_cannot_be_read_keep_no_checkpoint_from_being_made() {
         retired(2, 6),
         main_row(3, 0, b"flushed"),
         retired(3, 7),
+        deadline_row(START_MS + 1, 1, b"lives"),
+        deadline_row(START_MS + 2, 0, b"flushed"),
     ];
     let store = filled(&rows);
     store.damage(&rows[1]);
+    // Behind a row that is no slot's.
+    store.damage(&rows[6]);
     let mut rig = Rig::new(store);
     rig.tools.dead = Dead::new(Databases::new(2), true);
     rig.tools.dead.follow(Databases::restored(vec![1, 2], 3, 2));
@@ -191,17 +199,15 @@ fn rows_that_cannot_be_read_keep_no_checkpoint_from_being_made() {
         }];
         assert_eq!(rig.tools.run(true), Ok(()));
     }
-    let kept = [rows[1].clone(), rows[2].clone(), main_row(9, 1, b"written")];
+    let written = main_row(9, 1, b"written");
+    let [_, stuck, behind, _, _, lives, late] = rows;
+    let kept = [stuck, behind, written, lives, late];
     let (from, to) = everything();
-    let found: Vec<Vec<u8>> = rig
-        .store
-        .scan(&from, &to)
-        .map(|row| match row {
-            Ok((key, _)) => key.to_vec(),
-            Err(_) => rows[1].clone(),
-        })
-        .collect();
-    assert_eq!(found, kept);
+    let rows: Vec<_> = rig.store.scan(&from, &to).collect();
+    assert_eq!(rows.len(), kept.len());
+    for (found, kept) in rows.into_iter().zip(&kept) {
+        assert_eq!(found.map_or(kept.clone(), |(key, _)| key.to_vec()), *kept);
+    }
     let meta = rig.store.meta().unwrap().unwrap();
     assert!(meta.dead_databases, "what was passed over may be dead");
 }
@@ -231,6 +237,19 @@ fn deadlines_that_are_over_go_but_for_those_of_keys_that_are_stuck() {
 }
 
 #[test]
+fn deadlines_that_are_over_go_but_for_those_that_cannot_be_read() {
+    let over = |before_ms| deadline_row(START_MS - before_ms, 1, b"key");
+    let rows = [over(300), over(200), over(100)];
+    let store = filled(&rows);
+    store.damage(&rows[1]);
+    let mut rig = Rig::new(store.clone());
+    rig.tools.past_ms = 0..START_MS;
+    assert_eq!(rig.tools.run(true), Ok(()));
+    let left = rows.each_ref().map(|row| store.get(row) != Ok(None));
+    assert_eq!(left, [false, true, false]);
+}
+
+#[test]
 fn the_last_checkpoint_reads_nothing_that_it_need_not_have() {
     let rows = [
         main_row(1, 0, b"flushed"),
@@ -249,4 +268,26 @@ fn the_last_checkpoint_reads_nothing_that_it_need_not_have() {
     assert_eq!(store.reads(), 0);
     assert_eq!(store.depth(), 1_000, "nor does it wait for compaction");
     assert!(rig.store.meta().unwrap().unwrap().dead_databases);
+}
+
+#[test]
+fn who_asks_while_the_server_is_to_end_is_answered_when_it_goes_on_after_all() {
+    let rig = Rig::new(filled(&[]));
+    let mut checkpoints = Checkpoints::start(rig.tools).unwrap();
+    let told = || rig.shard.lock().unwrap().told.clone();
+    let askers = [7, 8].map(|client| ConnId { index: 0, client });
+    checkpoints.hurry(true);
+    for conn in askers {
+        checkpoints.ask(Request::Checkpoint(vec![(0, conn)]));
+    }
+    // What was asked for before it has been looked at then.
+    drop(checkpoints.holder().hold());
+    assert_eq!(told(), [], "they wait for the last one");
+    checkpoints.hurry(false);
+    drop(checkpoints.holder().hold());
+    assert_eq!(told(), askers.map(|conn| (conn, Ok(()))));
+    // It was not to end any more: nothing was left.
+    checkpoints.hurry(false);
+    checkpoints.end();
+    assert_eq!(rig.shard.lock().unwrap().finished, [true]);
 }

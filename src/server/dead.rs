@@ -221,7 +221,11 @@ impl Look<'_> {
                 Err(error) => {
                     warn(&error);
                     self.found.left_behind = true;
-                    return (slot + 1 < SLOTS).then(|| slots(slot + 1, SLOTS).0);
+                    // Behind the slots come counts and deadlines, and then there is nothing.
+                    return slot
+                        .checked_add(1)
+                        .filter(|next| *next < SLOTS)
+                        .map(|next| slots(next, SLOTS).0);
                 }
             };
             if look >= DEAD_ROWS_LOOKS_MAX || self.is_enough() {

@@ -1,8 +1,9 @@
 //! Starting, serving, stopping: opens the data folder, recovers, runs the threads, and carries out
 //! what connections ask of the server as a whole.
 //!
-//! Always true: nothing listens before everything recovered is durable; a stop runs no new command,
-//! drains the log, and leaves an empty log and everything in the store.
+//! Always true: nobody is served before everything recovered is durable; a stop runs no new command
+//! and, but at a second signal, waits for the log. With its checkpoint (which NOSAVE leaves out,
+//! and a signal does without if need be) it leaves an empty log and everything in the store.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::backup::backup;
 use crate::check::Step;
@@ -84,6 +85,8 @@ pub fn run(
         let live = Live::new(settings, file);
         live.watch(changed);
         let mut server = start::start(live, files, control)?;
+        let told = stop_bound::watch(server.log.clone())
+            .map_err(|error| Fatal::new(format!("cannot listen to signals: {error}")))?;
         announce(&Ready {
             addresses: &listeners.addresses(),
             shards: server.shared.shards,
@@ -91,7 +94,7 @@ pub fn run(
             keys: server.recovered_keys,
             took: Duration::from_nanos(stopwatch.now_ns() - began_ns),
         });
-        server.serve(listeners, wishes).await?;
+        server.serve(listeners, wishes, told).await?;
         // The process ends: nobody waits for what compaction, reads and the like are at.
         std::mem::forget(server);
         Ok(())
@@ -147,12 +150,8 @@ impl Server {
         &mut self,
         listeners: Listeners,
         mut wishes: mpsc::UnboundedReceiver<Control>,
+        mut told_to_stop: oneshot::Receiver<()>,
     ) -> Result<(), Fatal> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let failed =
-            |error: std::io::Error| Fatal::new(format!("cannot listen to signals: {error}"));
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut sample = tokio::time::interval(Duration::from_millis(100));
         sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -162,16 +161,13 @@ impl Server {
                     self.deal_out(accepted).await;
                 }
                 Some(wish) = wishes.recv() => stop = self.grant(wish),
-                _ = terminate.recv() => stop = Some(Stop { no_save: false, asker: None }),
-                _ = interrupt.recv() => stop = Some(Stop { no_save: false, asker: None }),
+                // Polled never again: such a stop is the end.
+                _ = &mut told_to_stop => stop = Some(Stop { no_save: false, asker: None }),
                 _ = sample.tick() => self.look_after(),
             }
             let Some(stop) = stop else {
                 continue;
             };
-            if stop.asker.is_none() {
-                stop_bound::watch(self.log.clone());
-            }
             match self.stop(stop) {
                 Ok(()) => {
                     listeners.close();

@@ -100,5 +100,13 @@ mod tests {
         let before = raise(0);
         assert!(before > 0);
         assert_eq!(raise(1), before);
+        let wanted = before as u64;
+        let less = Rlimit {
+            current: Some(wanted - 1),
+            ..getrlimit(Resource::Nofile)
+        };
+        setrlimit(Resource::Nofile, less).unwrap();
+        assert_eq!(raise(wanted), before);
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(wanted));
     }
 }

@@ -104,7 +104,9 @@ pub(super) fn start(
     });
     let recovered = recovered.map_err(Fatal::new)?;
     let log = recovery.finish().map_err(Fatal::new)?;
-    if let Err(error) = folder.note_log_head() {
+    if log.has_head()
+        && let Err(error) = folder.note_log_head()
+    {
         tracing::warn!("nothing would tell if the whole log were lost: {error}");
     }
     let clock = Clock::start(recovered.time_ms);

@@ -166,3 +166,15 @@ pub enum Message {
     /// What a connection asked of the server is done; an error text if it failed.
     Done(ConnId, Result<(), String>),
 }
+
+impl Message {
+    /// How much there is to do for it, in calls; `None`: somebody stands still until it arrives.
+    pub fn calls(&self) -> Option<usize> {
+        match self {
+            Message::Calls(calls) => Some(calls.calls.len()),
+            Message::Answers { answers, .. } => Some(answers.ends.len()),
+            Message::Lend { .. } | Message::Lent { .. } | Message::Home { .. } => None,
+            _ => Some(1),
+        }
+    }
+}

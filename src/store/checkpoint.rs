@@ -23,7 +23,7 @@ use std::vec;
 
 use bytes::Bytes;
 
-use super::{Finish, Ingestion, Meta, Rows, Store, StoreError, row};
+use super::{DeadlineRows, Finish, Ingestion, Meta, Store, StoreError, row};
 use crate::limits::{CHECKPOINT_DEADLINE_BYTES_MAX, STORE_DEPTH_MAX};
 
 /// One changed row.
@@ -241,7 +241,7 @@ struct Checkpoint<'a> {
     /// The times of stale deadline rows, until they are looked for.
     deadlines_ms: Option<Range<u64>>,
     /// Stale deadline rows that are left to be removed.
-    past: Option<Peekable<Rows>>,
+    past: Option<Peekable<DeadlineRows<'a>>>,
     deadlines: Deadlines,
     counts: Vec<RowChange>,
     outcome: Outcome,
@@ -326,9 +326,9 @@ impl Checkpoint<'_> {
                 self.past = None;
                 break;
             }
-            match past.next_if(|row| row.as_ref().map_or(true, |(past, _)| &past[..] <= key)) {
-                Some(Ok((past, _))) if &past[..] == key || self.sweep.stays(&past) => {}
-                Some(Ok((past, _))) => self.give(rows, &past, None)?,
+            match past.next_if(|row| row.as_ref().map_or(true, |past| &past[..] <= key)) {
+                Some(Ok(past)) if &past[..] == key || self.sweep.stays(&past) => {}
+                Some(Ok(past)) => self.give(rows, &past, None)?,
                 Some(Err(error)) => {
                     tracing::warn!("deadlines that are over cannot all be removed: {error}");
                     self.past = None;
@@ -348,8 +348,7 @@ impl Checkpoint<'_> {
         if let Some(Range { start, end }) = self.deadlines_ms.take()
             && !self.sweep.hurries()
         {
-            let (from, to) = row::deadlines(start, end);
-            self.past = Some(self.store.scan(&from, &to).peekable());
+            self.past = Some(DeadlineRows::between(self.store, start, end).peekable());
         }
     }
 

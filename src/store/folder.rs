@@ -287,6 +287,8 @@ impl Look {
 
 /// A data folder in the making, beside its place under a temporary name. Dropping it before
 /// [`Draft::finish`] removes it; what a crash leaves, the next draft in the same folder removes.
+/// But a crash right before the renaming leaves it whole, without CREATING: it stays until a draft
+/// for the same place makes it anew, or a server that is started there takes it.
 #[derive(Debug)]
 pub struct Draft {
     path: PathBuf,

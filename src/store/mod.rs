@@ -11,6 +11,7 @@
 
 pub mod ballast;
 pub mod checkpoint;
+pub mod deadlines;
 pub mod files;
 pub mod folder;
 pub mod meta;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 
 pub use self::ballast::Ballast;
 pub use self::checkpoint::{CheckpointError, Deep, Depth, Outcome, RowChange, Slice, Stale, Sweep};
+pub use self::deadlines::DeadlineRows;
 pub use self::fjall::{FjallStore, StoreOptions};
 pub use self::folder::{Draft, Folder, FolderError, Identity, Look};
 pub use self::map::{Fault, MapStore};

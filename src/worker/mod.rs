@@ -422,6 +422,13 @@ impl Worker {
         self.busy(id).is_some_and(|conn| conn.has_input())
     }
 
+    /// Whether there is something to do for a connection before its client sends more, or the disk
+    /// releases more.
+    pub fn has_work(&mut self, id: ConnId) -> bool {
+        let place = self.place(id);
+        place.is_none_or(|place| place.busy().is_some_and(|conn| !conn.is_idle()))
+    }
+
     /// Whether a connection is gone or can be closed: it is closing, and everything was sent.
     pub fn is_done(&mut self, id: ConnId) -> bool {
         match self.place(id) {

@@ -1,7 +1,9 @@
 //! Puts a [`Worker`] on a thread: sockets, wake-ups and timers around the plain core.
 //!
 //! Always true: no borrow of the worker is held over an await; a turn is what the ready tasks do
-//! before the seal task runs, which the turn's first write wakes.
+//! before the seal task runs, which the turn's first write wakes. What a turn has for another
+//! thread leaves in few pieces, when the ready tasks are through at the latest, in the order in
+//! which it was made.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -36,6 +38,8 @@ pub enum Accepted {
 pub enum Envelope {
     /// A message to its worker.
     Message(Message),
+    /// Messages of one turn of another shard thread, in their order.
+    Turn(Vec<Message>),
     /// A connection to serve.
     Accept(Accepted, Arc<Client>),
     /// Tell when nothing is under way any more; `true`: as far as it would have to end before the
@@ -52,6 +56,8 @@ pub type Mailbox = mpsc::UnboundedSender<Envelope>;
 const EXPIRE_BUDGET: usize = 200;
 /// A thread looks at its timers at least so often.
 const TICK_MS: u64 = 25;
+/// So many calls for another thread do not wait for the end of a turn.
+const POST_CALLS: usize = 32;
 /// Reads of one connection before others have their turn.
 const READS_PER_POLL: usize = 4;
 
@@ -129,6 +135,8 @@ struct Served {
     outgoing: Outgoing,
     /// Of the task that serves it.
     waker: RefCell<Option<Waker>>,
+    /// The task is woken when the socket has something to read.
+    listens: Cell<bool>,
 }
 
 struct Local {
@@ -141,6 +149,9 @@ struct Local {
     wake_client: Wake,
     scratch: RefCell<Vec<u8>>,
     seal: Notify,
+    /// For each other thread, what leaves at the end of this turn at the latest.
+    posts: RefCell<Vec<Post>>,
+    post: Notify,
     log: Subscription,
     wanted_lsn: Cell<u64>,
     quiet: RefCell<Vec<(std::sync::mpsc::Sender<()>, bool)>>,
@@ -159,6 +170,8 @@ pub fn run(
         id: parts.id,
         shared: parts.shared.clone(),
         wake_client: wake_by(peers[parts.id].clone()),
+        posts: RefCell::new(peers.iter().map(|_| Post::default()).collect()),
+        post: Notify::new(),
         peers,
         served: RefCell::new(Vec::new()),
         scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
@@ -173,6 +186,7 @@ pub fn run(
     });
     let tasks = LocalSet::new();
     tasks.spawn_local(seal_turns(local.clone()));
+    tasks.spawn_local(post_turns(local.clone()));
     tasks.spawn_local(follow_log(local.clone(), durable));
     tasks.spawn_local(keep_time(local.clone()));
     tasks.block_on(runtime, receive(local.clone(), inbox));
@@ -192,12 +206,19 @@ async fn receive(local: Rc<Local>, mut inbox: mpsc::UnboundedReceiver<Envelope>)
         local.worker.borrow_mut().begin_turn();
         match envelope {
             Envelope::Message(message) => local.worker.borrow_mut().message(message),
+            Envelope::Turn(messages) => {
+                for message in messages {
+                    local.worker.borrow_mut().message(message);
+                }
+                local.send_released();
+            }
             Envelope::Accept(accepted, client) => local.accept(accepted, client),
             Envelope::Quiet(told, ending) => local.quiet.borrow_mut().push((told, ending)),
             Envelope::Stop => break,
         }
         local.after();
     }
+    local.send_posts();
 }
 
 async fn seal_turns(local: Rc<Local>) {
@@ -205,6 +226,13 @@ async fn seal_turns(local: Rc<Local>) {
         local.seal.notified().await;
         local.worker.borrow_mut().seal();
         local.after();
+    }
+}
+
+async fn post_turns(local: Rc<Local>) {
+    loop {
+        local.post.notified().await;
+        local.send_posts();
     }
 }
 
@@ -217,8 +245,6 @@ async fn follow_log(local: Rc<Local>, durable: Arc<Notify>) {
             worker.begin_turn();
             worker.durable();
         }
-        // Of those alone whose replies were released: what else happens runs requests outside of
-        // the connection's task, which then has to look at its socket again.
         local.send_released();
         {
             let mut worker = local.worker.borrow_mut();
@@ -264,6 +290,24 @@ async fn keep_time(local: Rc<Local>) {
     }
 }
 
+/// Messages of this turn for another thread.
+#[derive(Default)]
+struct Post {
+    messages: Vec<Message>,
+    /// Calls and answers in them, about.
+    calls: usize,
+}
+
+impl Post {
+    fn send(&mut self, peer: &Mailbox) {
+        self.calls = 0;
+        if !self.messages.is_empty() {
+            // A thread that has ended needs nothing any more.
+            let _ = peer.send(Envelope::Turn(std::mem::take(&mut self.messages)));
+        }
+    }
+}
+
 impl Local {
     /// Passes on what the worker made.
     fn after(&self) {
@@ -276,8 +320,7 @@ impl Local {
                 if to == self.id {
                     self.worker.borrow_mut().message(message);
                 } else {
-                    // A thread that has ended needs nothing any more.
-                    let _ = self.peers[to].send(Envelope::Message(message));
+                    self.post_to(to, message);
                 }
             }
         }
@@ -297,6 +340,7 @@ impl Local {
         let attention = worker.take_attention();
         let sleep_us = worker.take_sleep_us();
         if !self.quiet.borrow().is_empty() && !worker.wants_seal() {
+            self.send_posts();
             let (quiet, may_end) = (worker.is_quiet(), worker.may_end());
             self.quiet.borrow_mut().retain(|(told, ending)| {
                 let now = quiet || (*ending && may_end);
@@ -311,8 +355,28 @@ impl Local {
             self.wake(id);
         }
         if sleep_us > 0 {
+            self.send_posts();
             // DEBUG SLEEP is meant to block everything here.
             std::thread::sleep(Duration::from_micros(sleep_us));
+        }
+    }
+
+    /// Keeps a message for another thread until the turn ends, or there is enough for it to do.
+    fn post_to(&self, to: ShardId, message: Message) {
+        let post = &mut self.posts.borrow_mut()[to];
+        post.calls += message.calls().unwrap_or(POST_CALLS);
+        post.messages.push(message);
+        if post.calls >= POST_CALLS {
+            post.send(&self.peers[to]);
+        } else {
+            self.post.notify_one();
+        }
+    }
+
+    /// Sends other threads what this one has for them.
+    fn send_posts(&self) {
+        for (peer, post) in self.peers.iter().zip(&mut *self.posts.borrow_mut()) {
+            post.send(peer);
         }
     }
 
@@ -328,17 +392,16 @@ impl Local {
         }
     }
 
-    /// Sends what the disk has just released. Only connections that have something else to do, or
-    /// whose socket is full, have their task woken for it.
+    /// Sends what was released just now. Only connections that have something else to do, or whose
+    /// socket is full, have their task woken for it.
     fn send_released(&self) {
         let attention = self.worker.borrow_mut().take_attention();
         for id in attention {
             let sent = self.served(id).is_some_and(|served| {
                 let killed = served.client.killed.load(Ordering::Relaxed);
-                !killed && matches!(self.write(&served), Ok(Sent::All))
+                served.listens.get() && !killed && matches!(self.write(&served), Ok(Sent::All))
             });
-            let idle = |worker: &mut Worker| worker.conn(id).is_some_and(|conn| conn.is_idle());
-            if !sent || !idle(&mut self.worker.borrow_mut()) {
+            if !sent || self.worker.borrow_mut().has_work(id) {
                 self.wake(id);
             }
         }
@@ -361,6 +424,7 @@ impl Local {
             incoming: RefCell::new(incoming),
             outgoing,
             waker: RefCell::default(),
+            listens: Cell::new(false),
         });
         let mut all = self.served.borrow_mut();
         if all.len() <= id.index as usize {
@@ -405,11 +469,9 @@ impl Local {
             worker.resume(id);
         }
         drop(worker);
-        if self
-            .read(id, &mut served.incoming.borrow_mut(), cx)
-            .is_err()
-        {
-            return Poll::Ready(());
+        match self.read(id, &mut served.incoming.borrow_mut(), cx) {
+            Ok(listens) => served.listens.set(listens),
+            Err(_) => return Poll::Ready(()),
         }
         loop {
             match self.write(served) {
@@ -427,26 +489,21 @@ impl Local {
         if done { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Reads what has come, and runs it.
-    fn read(&self, id: ConnId, incoming: &mut Incoming, cx: &mut Context<'_>) -> io::Result<()> {
-        for read in 0..=READS_PER_POLL {
-            if read == READS_PER_POLL {
-                // There may be more, but others have their turn first.
-                cx.waker().wake_by_ref();
-                break;
-            }
+    /// Reads what has come, and runs it. True when the task is woken for what comes next.
+    fn read(&self, id: ConnId, incoming: &mut Incoming, cx: &mut Context<'_>) -> io::Result<bool> {
+        for _ in 0..READS_PER_POLL {
             if !self.worker.borrow_mut().may_read(id) {
-                break;
+                return Ok(false);
             }
             let mut scratch = self.scratch.borrow_mut();
             match incoming.poll_read(cx, &mut scratch) {
-                Poll::Pending => break,
+                Poll::Pending => return Ok(true),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => {
                     if let Some(conn) = self.worker.borrow_mut().conn(id) {
                         conn.eof = true;
                     }
-                    break;
+                    return Ok(false);
                 }
                 Poll::Ready(Ok(bytes)) => {
                     self.worker.borrow_mut().receive(id, &scratch[..bytes]);
@@ -454,14 +511,15 @@ impl Local {
                         continue;
                     }
                     // The socket was emptied; this registers for what comes next.
-                    if let Poll::Ready(Ok(())) = incoming.poll_ready(cx) {
-                        continue;
+                    if incoming.poll_ready(cx).is_pending() {
+                        return Ok(true);
                     }
-                    break;
                 }
             }
         }
-        Ok(())
+        // There may be more, but others have their turn first.
+        cx.waker().wake_by_ref();
+        Ok(false)
     }
 
     /// Sends released bytes as far as the socket takes them.

@@ -90,8 +90,17 @@ class Chain:
         for operation in self.pending:
             self.latest = operation(self.latest, None)[0]
 
-    def allowed(self):
-        """The states that may be found after a crash."""
+    def allowed(self, refusing):
+        """The states that may be found after a crash.
+
+        `refusing`: the server may have refused any of the unanswered commands for want of space.
+        """
+        if refusing:
+            states = {repr(self.base): self.base}
+            for operation in self.pending:
+                nexts = [operation(state, None)[0] for state in states.values()]
+                states |= {repr(state): state for state in nexts}
+            return [*self.older, *states.values()]
         states, state = [*self.older, self.base], self.base
         for operation in self.pending:
             state = operation(state, None)[0]
@@ -616,11 +625,13 @@ class Load:
         self.slowest = 0.0
         # Replies do not wait for the disk (`appendfsync` everysec or no).
         self.relaxed = False
+        # The disk may be full for a while: whether a command was refused, only its reply says.
+        self.refusing = False
         self.has_once = self.has_credits = False
 
-    def begin(self, port, relaxed=False):
+    def begin(self, port, relaxed=False, refusing=False):
         """Starts the clients and the observer."""
-        self.relaxed = relaxed
+        self.relaxed, self.refusing = relaxed, refusing
         with Wire(port) as wire:
             known = plain(wire.call("COMMAND", "INFO", "ONCE", "RESERVE"))
             self.has_once, self.has_credits = (bool(entry) for entry in known)
@@ -720,7 +731,7 @@ class Load:
             except (Wrong, TypeError) as error:
                 wrong.append(f"{name}: {error}; {answers}")
                 continue
-            allowed = chain.allowed()
+            allowed = chain.allowed(self.refusing)
             if not any(matches(candidate, state, chain) for candidate in allowed):
                 wrong.append(f"{name} is {state!r:.300}, allowed {allowed[:4]!r:.600}")
             chain.found(state)

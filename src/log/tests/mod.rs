@@ -365,6 +365,35 @@ fn a_log_without_its_head_is_refused_unless_it_may_have_none() {
 }
 
 #[test]
+fn a_full_disk_starts_without_a_head_where_there_was_none() {
+    let big = "x".repeat(20_000);
+    for used_blocks in 0..2 {
+        let mut rig = Rig::new();
+        rig.commit(&["one"]);
+        // Segments for the next ones.
+        rig.manual.run().unwrap();
+        assert!(rig.log.has_head());
+        remove(&rig.disk, &dir().join(head::NAME));
+        // A part of the head may still fit.
+        let bytes = rig.disk.used_bytes() + used_blocks * BLOCK;
+        rig.disk.set_space(Some(bytes));
+        let (mut full, replayed) = Rig::on(&rig.disk, SyncMode::Always).unwrap();
+        assert_eq!(texts(&replayed), ["one"]);
+        assert!(!full.log.has_head(), "nobody may note that there is one");
+        let before = live_files(&rig.disk).len();
+        full.commit(&[&big, &big, &big]);
+        assert!(live_files(&rig.disk).len() > before, "no new segment");
+        rig.disk.crash(Keep::Nothing);
+        rig.disk.set_space(None);
+        let (again, replayed) = Rig::on(&rig.disk, SyncMode::Always).unwrap();
+        assert_eq!(texts(&replayed), ["one", &big, &big, &big]);
+        assert!(again.log.has_head());
+        rig.disk.crash(Keep::Nothing);
+        assert_eq!(begun(&rig.disk, Position::default()).unwrap().len(), 4);
+    }
+}
+
+#[test]
 fn whatever_fails_while_segments_follow_each_other_the_next_start_has_everything() {
     let keeps = [Keep::Nothing, Keep::Everything, Keep::Some, Keep::Torn];
     let calls = [Call::Write, Call::Sync, Call::Create, Call::SyncDir];

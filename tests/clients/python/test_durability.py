@@ -64,8 +64,7 @@ def test_kill_9_keeps_every_acknowledged_write():
 
 
 def woken_fields(wire):
-    text = wire.call("INFO", "tallyman").decode()
-    return int(dict(line.split(":") for line in text.split("\r\n") if ":" in line)["woken_fields"])
+    return int(wire.info("tallyman")["woken_fields"])
 
 
 def test_a_large_hash_that_hibernates_is_read_field_by_field():
