@@ -164,6 +164,23 @@ mod tests {
     use crate::keyspace::{FieldValue, Hash, Value};
 
     #[test]
+    fn what_was_overwritten_in_place_comes_back() {
+        let mut t = Transcript::new();
+        t.check("SET text abc EX 100", "OK");
+        t.check("SET number 7", "OK");
+        let mut txn = Txn::new(Owners::One(t.keyspace()), 0);
+        let (text, number) = (txn.key(b"text"), txn.key(b"number"));
+        let deadline_ms = txn.deadline_ms(&text).expect("it was set");
+        txn.put_text(&text, b"def", deadline_ms);
+        txn.put_text(&number, b"8", 0);
+        txn.put_text(&text, b"ghi", deadline_ms);
+        txn.roll_back();
+        t.check("GET text", "\"abc\"");
+        t.check("TTL text", "(integer) 100");
+        t.check("GET number", "\"7\"");
+    }
+
+    #[test]
     fn a_hash_that_never_was_leaves_nothing_to_tidy_up() {
         let mut t = Transcript::new();
         t.make_hash("old");
