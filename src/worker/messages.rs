@@ -46,7 +46,6 @@ impl Worker {
                 fetch,
             } => self.errand_fetched(ticket, shard, fetch),
             Message::Home { keyspace } => self.came_home(keyspace),
-            Message::Wake(id) => self.attention.push(id),
             Message::Monitor(line, wait) => self.show_monitors(&line, wait),
             Message::Done(id, result) => self.server_done(id, result),
         }
