@@ -191,6 +191,8 @@ pub const PIPELINED_MAX: usize = 16;
 pub const PIPELINED_ARGS_MAX: usize = 64;
 /// Bytes of a key that is looked for ahead of its command.
 pub const WARMED_KEY_BYTES_MAX: usize = 256;
+/// Keys of one command that are looked for together.
+pub const WARMED_KEYS_MAX: usize = 1_024;
 /// Commands that one connection may run before others have their turn.
 pub const TURN_COMMANDS_MAX: usize = 1_000;
 /// Commands that run while shards are borrowed once; then the shards go home, where others wait.

@@ -4,13 +4,14 @@
 //! others may read of it is in its [`Client`] record. Nothing here does I/O: commands say what the
 //! connection has to do next with [`Next`].
 
+mod address;
 mod alone;
 
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use hashbrown::HashMap;
+use std::collections::BTreeMap;
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::command::Row;
 use crate::command::spec::flag;
@@ -19,6 +20,8 @@ use crate::keyspace::txn::WatchedKey;
 use crate::reply::Reject;
 use crate::resp::Protocol;
 use crate::resp::decode::{Args, OwnedArgs};
+
+pub use address::Address;
 
 /// The version of Redis that clients are told: they switch features on it.
 pub const REDIS_VERSION: &str = "7.2.0";
@@ -181,34 +184,32 @@ pub struct SessionCall<'a> {
     pub clock: &'a crate::clock::Clock,
 }
 
-/// What others may read of a connection, and how they reach it.
+/// What others may read of a connection, and how they reach it. Small, for there may be very many.
 pub struct Client {
     /// Never used twice.
     pub id: u64,
-    /// Peer address, `ip:port` or the socket's path.
-    pub address: String,
+    /// Peer address.
+    pub address: Address,
     /// Own address.
-    pub local_address: String,
+    pub local_address: Address,
     /// File descriptor.
     pub fd: i32,
-    /// Connected over the Unix socket.
-    pub unix: bool,
     /// When it connected, ms since the Unix epoch.
     pub created_ms: u64,
     /// Shard thread that serves it.
-    pub shard: usize,
+    pub shard: u32,
     /// Last command, ms since the Unix epoch.
     pub active_ms: AtomicU64,
     /// Row of the last command; `u32::MAX`: none yet.
     pub last_row: AtomicU32,
     /// Selected database.
-    pub database: AtomicUsize,
+    pub database: AtomicU32,
     /// Commands queued in MULTI; -1: no MULTI.
-    pub queued: AtomicI64,
+    pub queued: AtomicI32,
     /// Watched keys.
-    pub watching: AtomicUsize,
+    pub watching: AtomicU32,
     /// RESP version.
-    pub resp: AtomicU32,
+    pub resp: AtomicU8,
     /// Bytes in the query buffer.
     pub query_bytes: AtomicUsize,
     /// Bytes waiting to be sent.
@@ -230,12 +231,14 @@ pub struct Client {
     /// It has to close: CLIENT KILL, or the output limit.
     pub killed: AtomicBool,
     /// CLIENT UNBLOCK: 0 no, 1 as a timeout, 2 with an error.
-    pub unblock: AtomicU32,
+    pub unblock: AtomicU8,
+    /// Its thread was told to look at it, and has not done so yet.
+    called: AtomicBool,
     names: Mutex<Option<Box<Names>>>,
-    wake: Mutex<Option<(Wake, u32)>>,
+    wake: OnceLock<(Wake, u32)>,
 }
 
-/// Wakes a connection of a thread: its place there, and the client's id.
+/// Tells a thread to look at a connection: its place there, and the client's id.
 pub type Wake = Arc<dyn Fn(u32, u64) + Send + Sync>;
 
 /// The texts that a client gives about itself.
@@ -254,9 +257,8 @@ impl Client {
     pub fn new(
         id: u64,
         shard: usize,
-        (address, local_address): (String, String),
+        (address, local_address): (Address, Address),
         fd: i32,
-        unix: bool,
         now_ms: u64,
     ) -> Client {
         Client {
@@ -264,15 +266,14 @@ impl Client {
             address,
             local_address,
             fd,
-            unix,
             created_ms: now_ms,
-            shard,
+            shard: shard as u32,
             active_ms: AtomicU64::new(now_ms),
             last_row: AtomicU32::new(u32::MAX),
-            database: AtomicUsize::new(0),
-            queued: AtomicI64::new(-1),
-            watching: AtomicUsize::new(0),
-            resp: AtomicU32::new(2),
+            database: AtomicU32::new(0),
+            queued: AtomicI32::new(-1),
+            watching: AtomicU32::new(0),
+            resp: AtomicU8::new(2),
             query_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
             received_bytes: AtomicU64::new(0),
@@ -283,9 +284,10 @@ impl Client {
             monitor: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            unblock: AtomicU32::new(0),
+            unblock: AtomicU8::new(0),
+            called: AtomicBool::new(false),
             names: Mutex::default(),
-            wake: Mutex::default(),
+            wake: OnceLock::new(),
         }
     }
 
@@ -301,23 +303,41 @@ impl Client {
         change(lock(&self.names).get_or_insert_default());
     }
 
-    /// How its thread is woken, and its place there.
-    pub fn set_wake(&self, wake: Option<(Wake, u32)>) {
-        *lock(&self.wake) = wake;
+    /// A thread serves it from now on: how that is told to look at it, and its place there.
+    pub fn set_wake(&self, wake: Wake, place: u32) {
+        // Connections stay where they are.
+        let _ = self.wake.set((wake, place));
     }
 
-    /// Wakes the connection, to look at its flags.
+    /// Has its thread look at it: at its socket, and at its flags.
     pub fn wake(&self) {
-        let wake = lock(&self.wake).clone();
-        if let Some((wake, place)) = wake {
-            wake(place, self.id);
+        if let Some((wake, place)) = self.wake.get()
+            && !self.called.swap(true, Ordering::AcqRel)
+        {
+            wake(*place, self.id);
         }
+    }
+
+    /// Its thread looks at it: what happens from now on has to wake it again.
+    pub fn looked_at(&self) {
+        self.called.swap(false, Ordering::AcqRel);
     }
 
     /// Makes it close.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::SeqCst);
         self.wake();
+    }
+}
+
+/// The record wakes its connection by itself: no task is kept for it.
+impl std::task::Wake for Client {
+    fn wake(self: Arc<Self>) {
+        Client::wake(&self);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        Client::wake(self);
     }
 }
 
@@ -328,7 +348,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// All connections, by id.
 #[derive(Default)]
 pub struct Clients {
-    all: Mutex<HashMap<u64, Arc<Client>>>,
+    /// Ordered, and without large pieces that double.
+    all: Mutex<BTreeMap<u64, Arc<Client>>>,
     next_id: AtomicU64,
     /// Accepted since the start.
     pub accepted: AtomicU64,
@@ -341,7 +362,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Client>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
         lock(&self.all)
     }
 
@@ -362,9 +383,7 @@ impl Clients {
 
     /// All connections, by id.
     pub fn list(&self) -> Vec<Arc<Client>> {
-        let mut clients: Vec<Arc<Client>> = self.lock().values().cloned().collect();
-        clients.sort_unstable_by_key(|client| client.id);
-        clients
+        self.lock().values().cloned().collect()
     }
 
     /// The connection with this id.
@@ -479,12 +498,9 @@ pub fn permitted(row: &Row, client: &Client, allowed: DebugCommand) -> Result<()
     if !row.has(flag::PROTECTED) {
         return Ok(());
     }
-    let ip = client.address.rsplit_once(':').map_or("", |(ip, _)| ip);
-    let ip = ip.trim_start_matches('[').trim_end_matches(']');
-    let is_local = || client.unix || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
     match allowed {
         DebugCommand::Yes => Ok(()),
-        DebugCommand::Local if is_local() => Ok(()),
+        DebugCommand::Local if client.address.is_local() => Ok(()),
         _ => Err(Reject::fixed(
             "ERR DEBUG command not allowed. If the enable-debug-command option is set to \
              \"local\", you can run it from a local connection, otherwise you need to set this \
@@ -516,4 +532,36 @@ pub fn redacted(row: &Row, args: Args<'_>) -> Option<OwnedArgs> {
 /// The error for a command that a session must not run here.
 pub fn not_in_block(name: &str) -> Reject {
     Reject::err(format!("{name} is not allowed inside MULTI"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_takes_little_memory() {
+        assert!(size_of::<Client>() <= 176, "{}", size_of::<Client>());
+    }
+
+    #[test]
+    fn a_client_is_called_once_until_it_was_looked_at() {
+        let addresses = (Address::loopback(1), Address::loopback(2));
+        let client = Client::new(7, 0, addresses, 9, 0);
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        client.wake();
+        client.set_wake(
+            {
+                let calls = calls.clone();
+                Arc::new(move |place, id| lock(&calls).push((place, id)))
+            },
+            3,
+        );
+        assert!(lock(&calls).is_empty(), "nobody served it yet");
+        client.wake();
+        client.kill();
+        assert_eq!(*lock(&calls), [(3, 7)]);
+        client.looked_at();
+        client.wake();
+        assert_eq!(*lock(&calls), [(3, 7), (3, 7)]);
+    }
 }

@@ -13,7 +13,7 @@ use tallyman::log::{self, Batch, Log, Manual, Options, Position};
 use tallyman::recovery::{Plan, recover};
 use tallyman::resp::encode::encode_command;
 use tallyman::route::Routes;
-use tallyman::session::{Client, Shared};
+use tallyman::session::{Address, Client, Shared};
 use tallyman::shard::mailbox::ConnId;
 use tallyman::store::{MapStore, Meta, Store};
 use tallyman::worker::{Parts, Worker};
@@ -114,8 +114,8 @@ impl Single {
         });
         let conns = (1..=CLIENTS as u64)
             .map(|id| {
-                let names = ("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned());
-                worker.connect(Arc::new(Client::new(id, 0, names, 0, false, 0)))
+                let addresses = (Address::loopback(1), Address::loopback(2));
+                worker.connect(Arc::new(Client::new(id, 0, addresses, 0, 0)))
             })
             .collect();
         Single {
@@ -140,7 +140,10 @@ impl Single {
             for command in template.split(" | ") {
                 let words: Vec<String> = command
                     .split_whitespace()
-                    .map(|word| word.replace('@', &unit).replace('#', &self.key()))
+                    .map(|word| match word.contains('#') {
+                        true => word.replace('#', &self.key()),
+                        false => word.replace('@', &unit),
+                    })
                     .collect();
                 let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
                 encode_command(&words, &mut out);

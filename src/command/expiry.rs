@@ -5,7 +5,7 @@
 
 use crate::command::KeyCommand;
 use crate::command::spec::{Arg, Type};
-use crate::keyspace::{Key, Txn, Value};
+use crate::keyspace::{Key, Txn};
 use crate::number::parse_i64;
 use crate::reply::Reject;
 
@@ -66,13 +66,13 @@ impl Expiry {
     }
 }
 
-/// Sets value and deadline (0: none) of a key, whatever it was. A deadline that has passed deletes
-/// the key, as EXAT and PXAT do in Redis.
-pub fn put_until(txn: &mut Txn<'_>, key: &Key<'_>, value: Value, deadline_ms: u64) {
+/// Sets a string and deadline (0: none) of a key, whatever it was. A deadline that has passed
+/// deletes the key, as EXAT and PXAT do in Redis.
+pub fn put_until(txn: &mut Txn<'_>, key: &Key<'_>, text: &[u8], deadline_ms: u64) {
     if deadline_ms != 0 && deadline_ms <= txn.now_ms() {
         txn.delete(key);
     } else {
-        txn.put(key, value, deadline_ms);
+        txn.put_text(key, text, deadline_ms);
     }
 }
 

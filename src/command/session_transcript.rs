@@ -1,6 +1,7 @@
 //! Transcripts of session commands: a user who types into one connection of a server whose engine
 //! room is a fake, at a time that the test moves. Only for tests.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -12,7 +13,7 @@ use crate::config::{DebugCommand, Live, Settings};
 use crate::metrics::Metrics;
 use crate::reply::{Reject, Reply};
 use crate::session::{
-    Client, Clients, Engine, KeyCounts, Next, Session, SessionCall, Shared, permitted,
+    Address, Client, Clients, Engine, KeyCounts, Next, Session, SessionCall, Shared, permitted,
 };
 
 /// The time at which a transcript begins, ms since the Unix epoch.
@@ -185,9 +186,10 @@ impl Default for SessionTranscript {
 }
 
 fn connected(shared: &Shared, address: &str) -> Arc<Client> {
-    let addresses = (address.to_owned(), "127.0.0.1:6379".to_owned());
+    let address: SocketAddr = address.parse().expect("an address and port");
+    let addresses = (address.into(), Address::loopback(6379));
     let id = shared.clients.next_id();
-    let client = Arc::new(Client::new(id, 0, addresses, 9, false, START_MS));
+    let client = Arc::new(Client::new(id, 0, addresses, 9, START_MS));
     shared.clients.add(client.clone());
     client
 }

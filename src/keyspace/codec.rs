@@ -181,6 +181,14 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
+    /// Room for so many bytes, where it is known about how many there will be.
+    pub fn with_room(bytes: usize) -> BatchBuilder {
+        BatchBuilder {
+            parts: Vec::new(),
+            tail: Vec::with_capacity(bytes),
+        }
+    }
+
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty() && self.tail.is_empty()
@@ -194,7 +202,15 @@ impl BatchBuilder {
         self.parts
     }
 
+    #[inline]
     fn head(&mut self, tag: u8, database: u32, key: &[u8]) {
+        if database < 0x80 && key.len() < 0x80 {
+            // As below, where each number is one byte.
+            self.tail
+                .extend_from_slice(&[tag, database as u8, key.len() as u8]);
+            self.tail.extend_from_slice(key);
+            return;
+        }
         self.tail.push(tag);
         put_u64(&mut self.tail, u64::from(database));
         put_bytes(&mut self.tail, key);

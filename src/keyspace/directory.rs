@@ -46,7 +46,7 @@ pub(super) struct SlotTable {
 }
 
 /// A cell in a slot's table.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     bucket: u32,
     segment: u32,
@@ -130,15 +130,31 @@ impl Bucket {
         segment.key(segment.raw_at(found.offset))
     }
 
+    /// The entry of a key: number of its segment, this, and its cell.
     #[inline]
-    fn find(&self, key: &Key) -> Option<(u32, u32)> {
-        if let Some(cell) = self.first.find(key) {
-            return Some((0, cell as u32));
+    fn seek(&self, key: &Key) -> Option<(u32, &Segment, (usize, Raw<'_>))> {
+        if let Some(found) = self.first.seek(key) {
+            return Some((0, &self.first, found));
         }
         self.more
             .iter()
             .zip(1..)
-            .find_map(|(segment, number)| Some((number, segment.find(key)? as u32)))
+            .find_map(|(segment, number)| Some((number, segment, segment.seek(key)?)))
+    }
+
+    /// An entry of one of its segments.
+    #[inline]
+    pub(super) fn entry_in<'a>(
+        &self,
+        segment: &'a Segment,
+        raw: Raw<'a>,
+        running_sweep: u32,
+    ) -> EntryRef<'a> {
+        EntryRef {
+            segment,
+            raw,
+            in_running_sweep: self.swept == running_sweep && running_sweep != 0,
+        }
     }
 
     /// Entries, tombstones included.
@@ -211,13 +227,38 @@ impl SlotTable {
 
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<Place> {
-        let bucket = self.bucket_number(key.hash32());
-        let (segment, cell) = self.buckets[bucket as usize].find(key)?;
-        Some(Place {
-            bucket,
-            segment,
-            cell,
-        })
+        self.seek(key, 0).map(|(place, _)| place)
+    }
+
+    /// The entry of a key, a tombstone as well, and its place.
+    #[inline]
+    pub(super) fn seek(&self, key: &Key, running_sweep: u32) -> Option<(Place, EntryRef<'_>)> {
+        let number = self.bucket_number(key.hash32());
+        let bucket = &self.buckets[number as usize];
+        let (segment_number, segment, (cell, raw)) = bucket.seek(key)?;
+        let place = Place {
+            bucket: number,
+            segment: segment_number,
+            cell: cell as u32,
+        };
+        Some((place, bucket.entry_in(segment, raw, running_sweep)))
+    }
+
+    /// The same, if it is at this place. Segments may have come and gone since it was.
+    #[inline]
+    pub(super) fn still_at(
+        &self,
+        place: Place,
+        key: &Key,
+        running_sweep: u32,
+    ) -> Option<EntryRef<'_>> {
+        let bucket = self.buckets.get(place.bucket as usize)?;
+        let segment = match place.segment {
+            0 => &bucket.first,
+            number => bucket.more.get(number as usize - 1)?,
+        };
+        let raw = segment.still_at(place.cell as usize, key)?;
+        Some(bucket.entry_in(segment, raw, running_sweep))
     }
 
     /// The bucket of a key, and the cell where the search for it begins.
@@ -242,13 +283,8 @@ impl SlotTable {
     #[inline]
     pub(super) fn entry(&self, place: Place, running_sweep: u32) -> EntryRef<'_> {
         let bucket = &self.buckets[place.bucket as usize];
-        let in_running_sweep = bucket.swept == running_sweep && running_sweep != 0;
         let segment = bucket.segment(place.segment);
-        EntryRef {
-            segment,
-            raw: segment.raw(place.cell as usize),
-            in_running_sweep,
-        }
+        bucket.entry_in(segment, segment.raw(place.cell as usize), running_sweep)
     }
 
     #[inline]

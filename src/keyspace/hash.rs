@@ -473,8 +473,13 @@ impl Hash {
 
     fn locate(&self, hash: u32, name: &[u8]) -> (usize, Result<usize, usize>) {
         let order = |field: &Field| (field.hash, field.name()).cmp(&(hash, name));
-        let behind = self.leaves.partition_point(|leaf| order(&leaf[0]).is_le());
-        let leaf = behind.saturating_sub(1);
+        let leaf = match self.leaves.len() {
+            0 | 1 => 0,
+            _ => {
+                let behind = self.leaves.partition_point(|leaf| order(&leaf[0]).is_le());
+                behind.saturating_sub(1)
+            }
+        };
         match self.leaves.get(leaf) {
             Some(fields) => (leaf, fields.binary_search_by(order)),
             None => (0, Err(0)),

@@ -24,9 +24,9 @@ use crate::keyspace::hold::end_at_deadline;
 use crate::keyspace::input_gate::InputGate;
 use crate::keyspace::key::{Key, field_hash32};
 use crate::keyspace::moved::Moved;
-use crate::keyspace::slot::{Database, Tables};
+use crate::keyspace::slot::{Database, Spot, Tables};
 use crate::keyspace::tokens::{TokenSource, Tokens};
-use crate::keyspace::turn::{Touch, Turn, What};
+use crate::keyspace::turn::{Touch, Touched, Turn, What};
 use crate::keyspace::undo::Undo;
 use crate::keyspace::value::{Value, ValueRef};
 use crate::keyspace::warm::Warmed;
@@ -245,14 +245,15 @@ impl Keyspace {
 
     // ---- the writing methods ---------------------------------------------------------------
 
-    /// Sets value and deadline; returns what was there.
+    /// Sets value and deadline; returns what was there. `spot`: where the key is, if that is known.
     pub(super) fn put(
         &mut self,
         database: u32,
         key: &Key<'_>,
+        spot: Option<Spot>,
         value: Value,
         deadline_ms: u64,
-    ) -> Option<(Value, u64)> {
+    ) -> (Option<(Value, u64)>, Touched) {
         let fields_ms = match &value {
             Value::Hash(hash) => hash.next_deadline_ms(),
             _ => 0,
@@ -261,7 +262,10 @@ impl Keyspace {
             Value::Hash(hash) => Some(hash.generation()),
             _ => None,
         };
-        let before = self.tables.set(database, key, value, deadline_ms);
+        let before = match spot {
+            Some(spot) => Some(self.tables.set_at(spot, key, value, deadline_ms)),
+            None => self.tables.set(database, key, value, deadline_ms),
+        };
         self.retire(database, key, before.as_ref(), fresh);
         if before.is_none() {
             self.turn.count_changed(key.slot, database);
@@ -271,19 +275,26 @@ impl Keyspace {
         self.hint(database, key, before_ms, deadline_ms);
         self.hint(database, key, 0, fields_ms);
         self.written(database, key);
-        self.turn.touch_whole(database, key);
-        before
+        let touched = self.turn.touch_whole(database, key);
+        if let Some(spot) = spot {
+            self.turn.lies_at(touched, spot);
+        }
+        (before, touched)
     }
 
     /// Deletes a key; returns what was there.
-    pub(super) fn remove(&mut self, database: u32, key: &Key<'_>) -> Option<(Value, u64)> {
+    pub(super) fn remove(
+        &mut self,
+        database: u32,
+        key: &Key<'_>,
+    ) -> Option<((Value, u64), Touched)> {
         let before = self.tables.remove(database, key)?;
         self.retire(database, key, Some(&before), None);
         self.moved(database, key, before.1, 0);
         self.turn.count_changed(key.slot, database);
         self.written(database, key);
-        self.turn.touch_whole(database, key);
-        Some(before)
+        let touched = self.turn.touch_whole(database, key);
+        Some((before, touched))
     }
 
     /// Notes a hash that is gone, unless it is the one that is `fresh`ly put.
@@ -346,7 +357,12 @@ impl Keyspace {
     }
 
     /// Sets the deadline of a key that exists (0: none).
-    pub(super) fn set_deadline(&mut self, database: u32, key: &Key<'_>, deadline_ms: u64) {
+    pub(super) fn set_deadline(
+        &mut self,
+        database: u32,
+        key: &Key<'_>,
+        deadline_ms: u64,
+    ) -> Touched {
         let before_ms = self
             .tables
             .get(database, key)
@@ -355,7 +371,7 @@ impl Keyspace {
         self.moved(database, key, before_ms, deadline_ms);
         self.hint(database, key, before_ms, deadline_ms);
         self.written(database, key);
-        self.turn.touch_deadline(database, key);
+        self.turn.touch_deadline(database, key)
     }
 
     /// Notes that a key has lost a deadline.
@@ -662,7 +678,10 @@ pub(super) fn due_ms(value: &ValueRef<'_>, deadline_ms: u64) -> u64 {
 
 fn seal_touch(tables: &Tables, seed: u64, batch: &mut BatchBuilder, touch: &Touch, key: &Key<'_>) {
     let database = touch.database;
-    let Some(entry) = tables.get(database, key) else {
+    let found = touch
+        .spot
+        .and_then(|spot| tables.still_at(spot, database, key));
+    let Some(entry) = found.or_else(|| tables.get(database, key)) else {
         if touch.what != What::Nothing {
             batch.delete(database, key.bytes);
         }

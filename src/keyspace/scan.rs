@@ -48,12 +48,7 @@ impl SlotTable {
 impl Bucket {
     pub(super) fn entry(&self, found: &Found, running_sweep: u32) -> EntryRef<'_> {
         let segment = self.segment(found.segment);
-        let in_running_sweep = self.swept == running_sweep && running_sweep != 0;
-        EntryRef {
-            segment,
-            raw: segment.raw_at(found.offset),
-            in_running_sweep,
-        }
+        self.entry_in(segment, segment.raw_at(found.offset), running_sweep)
     }
 
     /// The first `wanted` live entries from a hash on, in order, and those that share the last

@@ -6,6 +6,7 @@
 //! tombstones, and those with the dirty flag; at least every seventh cell is empty.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::arena::{Arena, OFFSET_LIMIT, size_class};
 use super::boxes::{Boxed, Boxes};
@@ -23,6 +24,9 @@ const EMPTY: u32 = u32::MAX;
 const TAG_SHIFT: u32 = 24;
 /// Garbage that is always tolerated, in bytes; beyond it, an eighth of what is used.
 const GARBAGE_BYTES: usize = 256;
+
+/// A string that lies in its entry.
+pub(super) type ShortText = SmallVec<[u8; INLINE_TEXT_BYTES_MAX]>;
 
 /// What to put into an entry.
 pub(super) enum Given<'a> {
@@ -97,21 +101,23 @@ impl Segment {
     /// The cell of a key's entry; a tombstone is an entry.
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<usize> {
+        self.seek(key).map(|(cell, _)| cell)
+    }
+
+    /// The cell of a key's entry, and the entry.
+    #[inline]
+    pub(super) fn seek(&self, key: &Key) -> Option<(usize, Raw<'_>)> {
         if self.cells.is_empty() {
             return None;
         }
-        let (hash32, tag) = (key.hash32(), key.tag());
-        let mut at = home(hash32, tag, self.cells.len());
+        let mut at = home(key.hash32(), key.tag(), self.cells.len());
         loop {
             let cell = *self.cells.get(at)?;
             if cell == EMPTY {
                 return None;
             }
-            if (cell >> TAG_SHIFT) as u8 == tag {
-                let raw = Raw(self.arena.at(cell & OFFSET_LIMIT));
-                if raw.hash32() == hash32 && self.key(raw) == key.bytes {
-                    return Some(at);
-                }
+            if let Some(raw) = self.entry_of(cell, key) {
+                return Some((at, raw));
             }
             at = if at + 1 == self.cells.len() {
                 0
@@ -119,6 +125,23 @@ impl Segment {
                 at + 1
             };
         }
+    }
+
+    /// The entry of a key, if it is behind this cell.
+    #[inline]
+    pub(super) fn still_at(&self, cell: usize, key: &Key) -> Option<Raw<'_>> {
+        let cell = self.cells.get(cell).filter(|cell| **cell != EMPTY)?;
+        self.entry_of(*cell, key)
+    }
+
+    /// The entry behind a used cell, if it is the key's.
+    #[inline]
+    fn entry_of(&self, cell: u32, key: &Key) -> Option<Raw<'_>> {
+        if (cell >> TAG_SHIFT) as u8 != key.tag() {
+            return None;
+        }
+        let raw = Raw(self.arena.at(cell & OFFSET_LIMIT));
+        (raw.hash32() == key.hash32() && self.key(raw) == key.bytes).then_some(raw)
     }
 
     /// The cell where the search for a key begins; `EMPTY` or of another key, if it is not there.
@@ -371,6 +394,28 @@ impl Segment {
             self.dirty += 1;
         }
         Some(result)
+    }
+
+    /// Overwrites a short string with one of the same length, and stamps it; it becomes dirty.
+    /// Returns what was there; `None`, and no change, for any other entry.
+    #[inline]
+    pub(super) fn replace_text(
+        &mut self,
+        cell: usize,
+        stamp: u8,
+        text: &[u8],
+    ) -> Option<ShortText> {
+        let bytes = self.arena.at_mut(self.cells[cell] & OFFSET_LIMIT);
+        let raw = Raw(bytes);
+        if raw.kind() != STRING || raw.is_boxed() || raw.text().len() != text.len() {
+            return None;
+        }
+        let before = ShortText::from_slice(raw.text());
+        let start = raw.body_start() + 1;
+        bytes[start..start + text.len()].copy_from_slice(text);
+        set_stamp(bytes, stamp);
+        self.mark_dirty(cell);
+        Some(before)
     }
 
     /// The hash of an entry and the counter of heap bytes that goes with it.

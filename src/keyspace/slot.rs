@@ -13,7 +13,7 @@ use rand::Rng;
 use super::directory::{Place, SlotTable};
 use super::entry::{DIRTY, INLINE_TEXT_BYTES_MAX, TOMBSTONE};
 use super::evict::{Hand, Pinned};
-use super::segment::{Given, Segment, Tally};
+use super::segment::{Given, Segment, ShortText, Tally};
 use super::{EntryRef, EntryState, HashMut, Key, Value, ValueRef, parse_counter};
 
 /// The logged identity of a database; SELECT's numbers are mapped to it elsewhere.
@@ -33,8 +33,8 @@ pub enum Presence<'a> {
 }
 
 /// The place of a live entry, until something is put, removed or evicted.
-#[derive(Clone, Copy)]
-pub(super) struct Spot {
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
     database: u32,
     slot_index: u32,
     place: Place,
@@ -122,6 +122,12 @@ impl Tables {
     /// than once asks for its place.
     #[inline]
     pub(super) fn spot(&self, database: DatabaseId, key: &Key) -> Option<Spot> {
+        self.seek(database, key).map(|(spot, _)| spot)
+    }
+
+    /// The live entry of a key, and where it is.
+    #[inline]
+    pub(super) fn seek(&self, database: DatabaseId, key: &Key) -> Option<(Spot, EntryRef<'_>)> {
         let (database, slot_index) = (
             self.database_place(database).ok()?,
             self.slot_index(key.slot),
@@ -130,12 +136,27 @@ impl Tables {
             .tables
             .get(slot_index)?
             .as_deref()?;
-        let place = table.find(key)?;
-        (table.raw(place).kind() != TOMBSTONE).then_some(Spot {
+        let (place, entry) = table.seek(key, self.running_sweep())?;
+        let spot = Spot {
             database: database as u32,
             slot_index: slot_index as u32,
             place,
-        })
+        };
+        (entry.raw.kind() != TOMBSTONE).then_some((spot, entry))
+    }
+
+    /// The live entry of a key, if it is where it once was.
+    #[inline]
+    pub(super) fn still_at(
+        &self,
+        spot: Spot,
+        database: DatabaseId,
+        key: &Key,
+    ) -> Option<EntryRef<'_>> {
+        let known = self.databases.get(spot.database as usize)?;
+        let table = known.tables.get(self.slot_index(key.slot))?.as_deref()?;
+        let entry = table.still_at(spot.place, key, self.running_sweep())?;
+        (known.id == database && entry.raw.kind() != TOMBSTONE).then_some(entry)
     }
 
     /// The entry at a place.
@@ -161,12 +182,11 @@ impl Tables {
     #[inline]
     pub fn presence(&self, database: DatabaseId, key: &Key) -> Presence<'_> {
         let table = self.table(database, key.slot);
-        let Some((table, place)) = table.and_then(|table| Some((table, table.find(key)?))) else {
-            return Presence::Absent;
-        };
-        match table.raw(place).kind() {
-            TOMBSTONE => Presence::Tombstone,
-            _ => Presence::Live(table.entry(place, self.running_sweep())),
+        let found = table.and_then(|table| table.seek(key, self.running_sweep()));
+        match found {
+            None => Presence::Absent,
+            Some((_, entry)) if entry.raw.kind() == TOMBSTONE => Presence::Tombstone,
+            Some((_, entry)) => Presence::Live(entry),
         }
     }
 
@@ -351,12 +371,33 @@ impl Tables {
         spot: Spot,
         f: impl FnOnce(&mut i64, u64) -> R,
     ) -> Option<R> {
+        self.in_place(spot, |segment, cell, stamp| {
+            segment.update_counter(cell, stamp, f)
+        })
+    }
+
+    /// Overwrites a short string at a place with one of the same length; returns what was there.
+    /// `None`, and no change, for any other entry.
+    #[inline]
+    pub(super) fn replace_text_at(&mut self, spot: Spot, text: &[u8]) -> Option<ShortText> {
+        self.in_place(spot, |segment, cell, stamp| {
+            segment.replace_text(cell, stamp, text)
+        })
+    }
+
+    /// Changes an entry at a place, of which nothing but the dirty mark is counted.
+    #[inline]
+    fn in_place<R>(
+        &mut self,
+        spot: Spot,
+        f: impl FnOnce(&mut Segment, usize, u8) -> Option<R>,
+    ) -> Option<R> {
         let stamp = self.stamp;
         let database = self.databases.get_mut(spot.database as usize)?;
         let table = database.tables[spot.slot_index as usize].as_deref_mut()?;
         let (segment, tally) = table.segment_mut(spot.place);
         let before = segment.dirty();
-        let result = segment.update_counter(spot.place.cell(), stamp, f)?;
+        let result = f(segment, spot.place.cell(), stamp)?;
         let more = segment.dirty() - before;
         tally.dirty += more;
         database.tally.dirty += more;
@@ -373,20 +414,34 @@ impl Tables {
         value: Value,
         deadline_ms: u64,
     ) -> Option<(Value, u64)> {
+        if let Some(spot) = self.spot(database, key) {
+            return Some(self.set_at(spot, key, value, deadline_ms));
+        }
+        self.write(database, key, Given::from(value), deadline_ms);
+        None
+    }
+
+    /// The same for an entry whose place is known.
+    pub(super) fn set_at(
+        &mut self,
+        spot: Spot,
+        key: &Key,
+        value: Value,
+        deadline_ms: u64,
+    ) -> (Value, u64) {
         let stamp = self.stamp;
-        let given = Given::from(value);
-        let mut previous = None;
-        self.with_table(database, key.slot, |table| match table.find(key) {
-            Some(place) => table.change(place, |segment, cell| {
-                let old = segment.raw(cell);
-                if old.kind() != TOMBSTONE {
-                    let old_deadline_ms = old.deadline_ms();
-                    previous = Some((segment.take_value(cell), old_deadline_ms));
-                }
-                segment.overwrite(cell, key, given, deadline_ms, stamp);
-            }),
-            None => table.insert(key, given, deadline_ms, DIRTY, stamp),
+        let database = &mut self.databases[spot.database as usize];
+        let table = database.tables[spot.slot_index as usize]
+            .as_deref_mut()
+            .expect("a place in a table that is there");
+        let before = table.tally;
+        let previous = table.change(spot.place, |segment, cell| {
+            let deadline_before_ms = segment.raw(cell).deadline_ms();
+            let previous = (segment.take_value(cell), deadline_before_ms);
+            segment.overwrite(cell, key, Given::from(value), deadline_ms, stamp);
+            previous
         });
+        database.tally.replace(before, table.tally);
         previous
     }
 
@@ -438,7 +493,7 @@ impl Tables {
     /// The hash, to learn what the store has of it: that is no change. `None`: missing or not a
     /// hash.
     pub(super) fn hash_quietly(&mut self, database: DatabaseId, key: &Key) -> Option<HashMut<'_>> {
-        self.hash_at(database, key, false)
+        self.hash_at(self.spot(database, key)?, false)
     }
 
     /// The fields of the hash at a key are going to be read.
@@ -457,14 +512,18 @@ impl Tables {
 
     /// The hash, to be changed; the entry becomes dirty. `None`: missing or not a hash.
     pub fn hash_mut(&mut self, database: DatabaseId, key: &Key) -> Option<HashMut<'_>> {
-        self.hash_at(database, key, true)
+        self.hash_mut_at(self.spot(database, key)?)
     }
 
-    fn hash_at(&mut self, database: DatabaseId, key: &Key, changes: bool) -> Option<HashMut<'_>> {
-        let (stamp, index) = (self.stamp, self.slot_index(key.slot));
-        let database = self.database_mut(database)?;
-        let table = database.tables.get_mut(index)?.as_deref_mut()?;
-        let place = table.find(key)?;
+    /// The same for an entry whose place is known.
+    pub(super) fn hash_mut_at(&mut self, spot: Spot) -> Option<HashMut<'_>> {
+        self.hash_at(spot, true)
+    }
+
+    fn hash_at(&mut self, spot: Spot, changes: bool) -> Option<HashMut<'_>> {
+        let (stamp, place) = (self.stamp, spot.place);
+        let database = self.databases.get_mut(spot.database as usize)?;
+        let table = database.tables[spot.slot_index as usize].as_deref_mut()?;
         let (segment, tally) = table.segment_mut(place);
         segment.hash_at(place.cell())?;
         if changes {
@@ -826,6 +885,63 @@ mod tests {
             tables.scan(0, 0, 0xDEAD_BEF0, 10, |_| panic!("none is left")),
             None
         );
+    }
+
+    #[test]
+    fn an_entry_that_has_moved_is_not_taken_for_another_one() {
+        let mut tables = Tables::new(0..1);
+        let names: Vec<String> = (0..3_000).map(|number| format!("key:{number}")).collect();
+        let key = |number: usize| Key {
+            slot: 0,
+            ..Key::new(names[number].as_bytes(), 3)
+        };
+        let mut spots = Vec::new();
+        for number in 0..names.len() {
+            tables.put(0, &key(number), Value::Counter(number as i64), 0);
+            spots.push(tables.spot(0, &key(number)).expect("it was put"));
+        }
+        let still = |tables: &Tables, at: usize, number: usize| {
+            let entry = tables.still_at(spots[at], 0, &key(number));
+            entry.map(|entry| entry.key().to_vec())
+        };
+        let here = |tables: &Tables| {
+            let mut there = 0;
+            for number in 0..names.len() {
+                for at in [
+                    number,
+                    (number * 7 + 1) % names.len(),
+                    names.len() - 1 - number,
+                ] {
+                    let found = still(tables, at, number);
+                    let right = found
+                        .as_deref()
+                        .is_none_or(|name| name == key(number).bytes);
+                    assert!(right, "{found:?} for {}", names[number]);
+                    there += usize::from(at == number && found.is_some());
+                }
+            }
+            there
+        };
+        let split = here(&tables);
+        assert!(
+            split > 0 && split < names.len(),
+            "{split} stay as buckets split"
+        );
+        let last = names.len() - 1;
+        assert_eq!(still(&tables, last, last).as_deref(), Some(key(last).bytes));
+        assert!(tables.still_at(spots[last], 1, &key(last)).is_none());
+        tables.delete(0, &key(last));
+        assert_eq!(still(&tables, last, last), None, "a tombstone");
+        for number in 0..last {
+            tables.set_deadline(0, &key(number), 7);
+        }
+        assert_eq!(
+            here(&tables),
+            split - 1,
+            "an entry that grows stays in its cell"
+        );
+        tables.drop_database(0);
+        assert_eq!(here(&tables), 0);
     }
 
     #[test]

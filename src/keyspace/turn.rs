@@ -4,13 +4,19 @@
 //! Always true: a touch says only *what to log*; values are read when the turn is sealed, so ten
 //! thousand writes of one key in a turn are one mutation. Positions are a superset of the keys with
 //! unsynced writes, deleted keys included.
+//!
+//! Touches are numbered, and a number is never used again. A key's position is the number of its
+//! last touch, and each turn that was queued knows where its numbers end: so nothing has to be
+//! written for each key when a turn gets its place in the log.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::keyspace::key::Key;
+use crate::keyspace::slot::Spot;
 
 /// What a reply has to wait for: nothing, a log position, or the running turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +30,7 @@ impl Wait {
 
     /// Everything up to `lsn`.
     pub fn lsn(lsn: u64) -> Wait {
-        assert!(lsn < TURN_BIT, "a log position below 2^63");
+        assert!(lsn != u64::MAX, "a log position");
         Wait(lsn)
     }
 
@@ -57,8 +63,9 @@ pub enum What {
 /// Field names, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields {
-    names: Vec<Box<[u8]>>,
-    index: hashbrown::HashSet<Box<[u8]>>,
+    names: SmallVec<[Box<[u8]>; 1]>,
+    /// The same, where they are many.
+    index: Option<Box<hashbrown::HashSet<Box<[u8]>>>>,
 }
 
 /// Up to so many fields are searched one by one.
@@ -70,18 +77,16 @@ impl Fields {
         if self.names.last().is_some_and(|last| **last == *name) {
             return;
         }
-        if self.names.len() <= FIELDS_SCANNED_MAX {
-            if self.names.iter().any(|known| **known == *name) {
-                return;
-            }
-            self.names.push(name.into());
-            if self.names.len() > FIELDS_SCANNED_MAX {
-                self.index = self.names.iter().cloned().collect();
-            }
+        let known = match &mut self.index {
+            None => self.names.iter().any(|known| **known == *name),
+            Some(index) => !index.insert(name.into()),
+        };
+        if known {
             return;
         }
-        if self.index.insert(name.into()) {
-            self.names.push(name.into());
+        self.names.push(name.into());
+        if self.names.len() > FIELDS_SCANNED_MAX && self.index.is_none() {
+            self.index = Some(Box::new(self.names.iter().cloned().collect()));
         }
     }
 
@@ -102,12 +107,27 @@ pub struct Touch {
     pub hash: u64,
     /// What to log.
     pub what: What,
+    /// Where the entry was when it was written. It may have moved since, or be another one.
+    pub(super) spot: Option<Spot>,
     key: (u32, u32),
-    /// What the key's position was before.
+    /// What the key's position was before; 0: it had none.
     before: u64,
 }
 
-const TURN_BIT: u64 = 1 << 63;
+/// A touch of the running turn, by its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Touched(u32);
+
+/// A turn that was queued in the log and may not be durable.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    /// The number behind its last touch.
+    end: u64,
+    lsn: u64,
+}
+
+/// Above so many queued turns, each two become one: their keys wait for the later one.
+const QUEUED_MAX: usize = 4096;
 /// Above so many positions the older half is put aside, to be dropped at once when durable.
 const POSITIONS_YOUNG_MAX: usize = 4096;
 /// Above so many more, where the disk does not follow, what was put aside is forgotten: any key may
@@ -139,15 +159,20 @@ impl Hasher for Passed {
 const TOUCHES_KEPT_MAX: usize = 8 * 1024;
 const KEY_BYTES_KEPT_MAX: usize = 1 << 20;
 
+/// What a short value takes in a batch besides its key.
+const EFFECT_BYTES: usize = 24;
+
 /// A position's place in the map, with its share of what is empty.
 const POSITION_BYTES: usize = 20;
 
 type Positions = HashMap<u64, u64, BuildHasherDefault<Passed>>;
 
 /// The touched keys of the running turn and the positions of earlier ones.
-#[derive(Default)]
 pub struct Turn {
     touches: Vec<Touch>,
+    /// Number of the first touch of this turn.
+    first: u64,
+    queued: VecDeque<Queued>,
     keys: Vec<u8>,
     young: Positions,
     young_lsn_max: u64,
@@ -165,6 +190,28 @@ pub struct Turn {
     marks: (usize, usize),
     /// The running command found something expired.
     expired: bool,
+}
+
+impl Default for Turn {
+    fn default() -> Turn {
+        Turn {
+            touches: Vec::new(),
+            first: 1,
+            queued: VecDeque::new(),
+            keys: Vec::new(),
+            young: Positions::default(),
+            young_lsn_max: 0,
+            old: Positions::default(),
+            old_lsn_max: 0,
+            forgotten_lsn: 0,
+            durable_lsn: 0,
+            last_lsn: 0,
+            counts: Vec::new(),
+            other: false,
+            marks: (0, 0),
+            expired: false,
+        }
+    }
 }
 
 /// One number per database and key; two keys may share it, which only makes a reply wait longer.
@@ -223,18 +270,18 @@ impl Turn {
     }
 
     /// The touch of `key` in this turn; made if there is none.
-    pub fn touch(&mut self, database: u32, key: &Key<'_>) -> &mut Touch {
+    fn touch(&mut self, database: u32, key: &Key<'_>) -> (Touched, &mut Touch) {
         let id = identity(database, key.hash);
-        let next = self.touches.len() as u64 | TURN_BIT;
         let position = self.young.entry(id).or_insert(0);
-        if *position & TURN_BIT != 0 {
-            let index = (*position & !TURN_BIT) as usize;
+        if *position >= self.first {
+            let index = (*position - self.first) as usize;
             let touch = &self.touches[index];
             if touch.database == database && slice(&self.keys, touch.key) == key.bytes {
-                return &mut self.touches[index];
+                return (Touched(index as u32), &mut self.touches[index]);
             }
         }
-        let before = std::mem::replace(position, next);
+        let index = self.touches.len();
+        let before = std::mem::replace(position, self.first + index as u64);
         let start = self.keys.len() as u32;
         self.keys.extend_from_slice(key.bytes);
         self.touches.push(Touch {
@@ -242,33 +289,62 @@ impl Turn {
             slot: key.slot,
             hash: key.hash,
             what: What::Nothing,
+            spot: None,
             key: (start, key.bytes.len() as u32),
             before,
         });
-        let last = self.touches.len() - 1;
-        &mut self.touches[last]
+        (Touched(index as u32), &mut self.touches[index])
+    }
+
+    /// Notes where the entry of a touched key is.
+    #[inline]
+    pub(super) fn lies_at(&mut self, touched: Touched, spot: Spot) {
+        self.touches[touched.0 as usize].spot = Some(spot);
+    }
+
+    /// Database and key of a touch.
+    pub(super) fn touched(&self, touched: Touched) -> (u32, Key<'_>) {
+        let touch = &self.touches[touched.0 as usize];
+        (touch.database, self.key_of(touch))
+    }
+
+    fn key_of(&self, touch: &Touch) -> Key<'_> {
+        Key {
+            bytes: slice(&self.keys, touch.key),
+            slot: touch.slot,
+            hash: touch.hash,
+        }
     }
 
     /// Logs the whole value of `key`.
-    pub fn touch_whole(&mut self, database: u32, key: &Key<'_>) {
-        self.touch(database, key).what = What::Whole;
+    pub fn touch_whole(&mut self, database: u32, key: &Key<'_>) -> Touched {
+        let (touched, touch) = self.touch(database, key);
+        touch.what = What::Whole;
+        touched
     }
 
     /// Logs the deadline of `key`.
-    pub fn touch_deadline(&mut self, database: u32, key: &Key<'_>) {
-        let touch = self.touch(database, key);
+    pub fn touch_deadline(&mut self, database: u32, key: &Key<'_>) -> Touched {
+        let (touched, touch) = self.touch(database, key);
         touch.what = match std::mem::replace(&mut touch.what, What::Nothing) {
             What::Nothing | What::Deadline => What::Deadline,
             // The head of a hash is logged with its fields, the deadline in it.
             What::Fields(fields) => What::Fields(fields),
             What::Whole | What::Parts(_) => What::Whole,
         };
+        touched
     }
 
     /// Logs `length` bytes at `offset` of the string at `key`.
-    pub fn touch_part(&mut self, database: u32, key: &Key<'_>, offset: u32, length: u32) {
+    pub fn touch_part(
+        &mut self,
+        database: u32,
+        key: &Key<'_>,
+        offset: u32,
+        length: u32,
+    ) -> Touched {
         const PARTS_MAX: usize = 64;
-        let touch = self.touch(database, key);
+        let (touched, touch) = self.touch(database, key);
         match &mut touch.what {
             What::Whole => {}
             What::Parts(parts) => {
@@ -285,11 +361,12 @@ impl Turn {
             What::Nothing => touch.what = What::Parts(SmallVec::from_slice(&[(offset, length)])),
             What::Deadline | What::Fields(_) => touch.what = What::Whole,
         }
+        touched
     }
 
     /// Logs `field` of the hash at `key`.
-    pub fn touch_field(&mut self, database: u32, key: &Key<'_>, field: &[u8]) {
-        let touch = self.touch(database, key);
+    pub fn touch_field(&mut self, database: u32, key: &Key<'_>, field: &[u8]) -> Touched {
+        let (touched, touch) = self.touch(database, key);
         match &mut touch.what {
             What::Whole => {}
             What::Fields(fields) => fields.add(field),
@@ -300,6 +377,7 @@ impl Turn {
             }
             What::Parts(_) => touch.what = What::Whole,
         }
+        touched
     }
 
     /// What a reply that looked at `key` has to wait for.
@@ -308,18 +386,17 @@ impl Turn {
             return Wait::NONE;
         }
         let id = identity(database, hash);
-        let position = self
-            .young
-            .get(&id)
-            .or_else(|| self.old.get(&id))
-            .copied()
-            .unwrap_or(self.forgotten_lsn);
-        if position & TURN_BIT != 0 {
-            Wait::TURN
-        } else if position > self.durable_lsn {
-            Wait(position)
-        } else {
-            Wait::NONE
+        match self.young.get(&id).or_else(|| self.old.get(&id)) {
+            Some(&number) if number >= self.first => Wait::TURN,
+            Some(&number) => {
+                // It is durable if its turn is not among those that are queued.
+                let turn = self.queued.partition_point(|turn| turn.end <= number);
+                self.queued
+                    .get(turn)
+                    .map_or(Wait::NONE, |turn| Wait(turn.lsn))
+            }
+            None if self.forgotten_lsn > self.durable_lsn => Wait(self.forgotten_lsn),
+            None => Wait::NONE,
         }
     }
 
@@ -336,17 +413,12 @@ impl Turn {
 
     /// The touched keys, in the order of their first touch.
     pub fn touches(&self) -> impl Iterator<Item = (&Touch, Key<'_>)> {
-        self.touches.iter().map(|touch| {
-            let bytes = slice(&self.keys, touch.key);
-            (
-                touch,
-                Key {
-                    bytes,
-                    slot: touch.slot,
-                    hash: touch.hash,
-                },
-            )
-        })
+        self.touches.iter().map(|touch| (touch, self.key_of(touch)))
+    }
+
+    /// About how many bytes the touches take in a batch, if they are short values.
+    pub fn batch_bytes(&self) -> usize {
+        self.keys.len() + self.touches.len() * EFFECT_BYTES
     }
 
     /// The slots and databases whose key count changed, each once.
@@ -359,11 +431,20 @@ impl Turn {
     /// The turn was queued at `lsn`; the next one begins.
     pub fn sealed(&mut self, lsn: u64) {
         assert!(
-            lsn > self.last_lsn && lsn < TURN_BIT,
+            lsn > self.last_lsn && lsn != u64::MAX,
             "positions of a shard grow"
         );
-        for touch in &self.touches {
-            self.young.insert(identity(touch.database, touch.hash), lsn);
+        self.first += self.touches.len() as u64;
+        self.queued.push_back(Queued {
+            end: self.first,
+            lsn,
+        });
+        if self.queued.len() >= QUEUED_MAX {
+            let mut number = 0;
+            self.queued.retain(|_| {
+                number += 1;
+                number % 2 == 0
+            });
         }
         self.touches.clear();
         self.touches.shrink_to(TOUCHES_KEPT_MAX);
@@ -387,6 +468,9 @@ impl Turn {
     /// Everything up to `lsn` is durable: forgets what needs no waiting any more.
     pub fn durable(&mut self, lsn: u64) {
         self.durable_lsn = self.durable_lsn.max(lsn);
+        while self.queued.front().is_some_and(|turn| turn.lsn <= lsn) {
+            self.queued.pop_front();
+        }
         if self.forgotten_lsn <= lsn {
             self.forgotten_lsn = 0;
         }
@@ -403,6 +487,7 @@ impl Turn {
         let positions = self.young.capacity() + self.old.capacity();
         positions * POSITION_BYTES
             + self.touches.capacity() * size_of::<Touch>()
+            + self.queued.capacity() * size_of::<Queued>()
             + self.keys.capacity()
             + self.counts.capacity() * size_of::<(u16, u32)>()
     }
@@ -480,6 +565,33 @@ mod tests {
     }
 
     #[test]
+    fn many_queued_turns_become_fewer_and_no_key_waits_for_too_little() {
+        let mut turn = Turn::default();
+        let of = |lsn: u64| lsn.to_string().into_bytes();
+        for lsn in 1..=3 * QUEUED_MAX as u64 {
+            turn.touch_whole(0, &key(&of(lsn)));
+            turn.sealed(lsn);
+        }
+        assert!(turn.queued.len() < QUEUED_MAX);
+        let last_lsn = 3 * QUEUED_MAX as u64;
+        turn.durable(QUEUED_MAX as u64);
+        for lsn in 1..=last_lsn {
+            let wait = turn.wait_for(0, key(&of(lsn)).hash);
+            let enough = wait >= Wait::lsn(lsn) || lsn <= QUEUED_MAX as u64;
+            assert!(
+                enough && wait <= Wait::lsn(last_lsn),
+                "{lsn} waits for {wait:?}"
+            );
+        }
+        assert_eq!(
+            turn.wait_for(0, key(&of(last_lsn)).hash),
+            Wait::lsn(last_lsn)
+        );
+        turn.durable(last_lsn);
+        assert_eq!(turn.wait_for(0, key(&of(last_lsn)).hash), Wait::NONE);
+    }
+
+    #[test]
     fn positions_are_forgotten_under_endless_load() {
         let mut turn = Turn::default();
         for lsn in 1..2_000_u64 {
@@ -504,6 +616,7 @@ mod tests {
         };
         let bytes_max = 2 * 2 * POSITIONS_MAX * POSITION_BYTES
             + TOUCHES_KEPT_MAX * (size_of::<Touch>() + size_of::<(u16, u32)>())
+            + 2 * QUEUED_MAX * size_of::<Queued>()
             + KEY_BYTES_KEPT_MAX;
         let mut turn = Turn::default();
         large(&mut turn, 1);

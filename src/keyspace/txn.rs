@@ -7,6 +7,7 @@
 
 use bytes::BytesMut;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use smallvec::SmallVec;
 
 use crate::keyspace::Hash;
 use crate::keyspace::codec::write_part;
@@ -17,9 +18,9 @@ use crate::keyspace::key::{self, Key, field_hash32};
 use crate::keyspace::owned::{Keyspace, entry_due_ms};
 use crate::keyspace::slot::{Spot, Tables};
 use crate::keyspace::turn::Wait;
-use crate::keyspace::undo::{Before, Undo};
-use crate::keyspace::value::{Kind, Value, ValueRef};
-use crate::limits::STRING_BYTES_MAX;
+use crate::keyspace::undo::Before;
+use crate::keyspace::value::{Kind, Value, ValueRef, parse_counter};
+use crate::limits::{PIPELINED_MAX, STRING_BYTES_MAX};
 use crate::number;
 use crate::reply::{Reject, Reply};
 use crate::sim::{self, Fault};
@@ -124,13 +125,15 @@ fn is_whole(entry: &EntryRef<'_>) -> bool {
 /// Bytes of a mutation besides key and value, at most.
 const EFFECT_HEAD_BYTES: u64 = 96;
 
+/// Keys of one command.
+pub type Keys<'k> = SmallVec<[Key<'k>; PIPELINED_MAX]>;
+
 /// A command's view of the keyspace.
 pub struct Txn<'a> {
     pub(super) owners: Owners<'a>,
     number: usize,
     pub(super) database: u32,
     wait: Wait,
-    pub(super) undo: Undo,
     effect_bytes: u64,
     /// What is asleep can be waited for.
     pub(super) patient: bool,
@@ -145,7 +148,6 @@ impl<'a> Txn<'a> {
         sim::begins();
         let first = owners.first();
         let database = first.databases.id(number);
-        let undo = std::mem::take(&mut first.undo);
         owners.each(|owner| {
             owner.turn.begin();
             owner.watched.begin();
@@ -156,7 +158,6 @@ impl<'a> Txn<'a> {
             number,
             database,
             wait: Wait::NONE,
-            undo,
             effect_bytes: 0,
             patient: false,
             hits: 0,
@@ -180,9 +181,8 @@ impl<'a> Txn<'a> {
 
     /// The writes stay. Returns what the reply has to wait for.
     pub fn commit(mut self) -> Wait {
-        self.undo.clear();
+        self.owners.each(|owner| owner.undo.clear());
         let first = self.owners.first();
-        first.undo = std::mem::take(&mut self.undo);
         first.stats.hits += self.hits;
         first.stats.misses += self.misses;
         self.wait
@@ -202,12 +202,15 @@ impl<'a> Txn<'a> {
 
     /// Every write is taken back. Returns what the reply has to wait for.
     pub fn roll_back(mut self) -> Wait {
-        let mut undo = std::mem::take(&mut self.undo);
-        if !undo.is_empty() && !sim::fault(Fault::UndoSkipped) {
-            undo.undo(&mut self.owners);
-        }
+        self.owners.each(|owner| {
+            let mut undo = std::mem::take(&mut owner.undo);
+            if !undo.is_empty() && !sim::fault(Fault::UndoSkipped) {
+                undo.undo(owner);
+            }
+            undo.clear();
+            owner.undo = undo;
+        });
         let first = self.owners.first();
-        first.undo = undo;
         first.stats.hits += self.hits;
         first.stats.misses += self.misses;
         let mut latest = Wait::NONE;
@@ -287,6 +290,16 @@ impl<'a> Txn<'a> {
         self.owners.first_ref().key(bytes)
     }
 
+    /// Several keys with their slots and hashes, in order. What is going to be looked at is
+    /// brought near for all of them together.
+    pub fn keys<'k>(&self, words: impl Iterator<Item = &'k [u8]>) -> Keys<'k> {
+        let keys: Keys<'k> = words.map(|bytes| self.key(bytes)).collect();
+        if let Owners::One(keyspace) = &self.owners {
+            keyspace.warm_keys(self.database, &keys);
+        }
+        keys
+    }
+
     /// The stored hash of a field name.
     pub fn field_hash(&self, field: &[u8]) -> u32 {
         field_hash32(field, self.owners.first_ref().seed)
@@ -329,27 +342,43 @@ impl<'a> Txn<'a> {
     /// Notes that the reply depends on `key`, and deletes what of it is past its deadline. Says
     /// where it is.
     #[inline]
-    fn look(&mut self, key: &Key<'_>) -> Option<Spot> {
+    pub(super) fn look(&mut self, key: &Key<'_>) -> Option<Spot> {
+        self.depend_on(key);
+        self.find(key)
+    }
+
+    /// Notes that the reply tells something of `key`, and so waits for its last write.
+    #[inline]
+    fn depend_on(&mut self, key: &Key<'_>) {
+        if !sim::fault(Fault::GateOffForReads) {
+            let wait = self
+                .owners
+                .of(key.slot)
+                .turn
+                .wait_for(self.database, key.hash);
+            self.wait = self.wait.max(wait);
+        }
+    }
+
+    /// Like `look`, for a write: its reply waits for the write, and thus for all before it.
+    /// Whoever does not write after all has to `depend_on` the key.
+    #[inline]
+    pub(super) fn find(&mut self, key: &Key<'_>) -> Option<Spot> {
         let database = self.database;
         let owner = self.owners.of(key.slot);
-        let waits = owner.turn.last_lsn() != 0 || !owner.turn.is_empty();
-        if waits && !sim::fault(Fault::GateOffForReads) {
-            self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
-        }
-        let now_ms = owner.now_ms;
-        let mut spot = owner.tables.spot(database, key);
-        if spot.is_none() && owner.tables.sleeps(database, key.slot) {
+        let mut found = owner.tables.seek(database, key);
+        if found.is_none() && owner.tables.sleeps(database, key.slot) {
             owner.wake_for(database, key, self.patient);
-            spot = owner.tables.spot(database, key);
+            found = owner.tables.seek(database, key);
         }
-        let entry = owner.tables.at(spot?)?;
+        let (spot, entry) = found?;
         let due_ms = entry_due_ms(&entry);
-        if due_ms != 0 && due_ms <= now_ms {
+        if due_ms != 0 && due_ms <= owner.now_ms {
             owner.expire_key(database, key, usize::MAX);
             self.wait = self.wait.max(owner.turn.wait_for(database, key.hash));
-            spot = owner.tables.spot(database, key);
+            return owner.tables.spot(database, key);
         }
-        spot
+        Some(spot)
     }
 
     /// A write of a key whose logged bytes besides the key are so many at most.
@@ -467,32 +496,77 @@ impl<'a> Txn<'a> {
 
     /// Sets value and deadline (0: none) of a key, whatever it was.
     pub fn put(&mut self, key: &Key<'_>, value: Value, deadline_ms: u64) {
-        self.look(key);
+        let spot = self.find(key);
+        self.put_at(key, spot, value, deadline_ms);
+    }
+
+    /// The same for a key that was looked for.
+    fn put_at(&mut self, key: &Key<'_>, spot: Option<Spot>, value: Value, deadline_ms: u64) {
         let value_bytes = value.heap_bytes();
         let database = self.database;
         let owner = self.owners.of(key.slot);
         if owner.unreadable.is_some() {
             // The store has something there that nobody can read: it is not written over.
+            self.depend_on(key);
             return;
         }
-        let before = owner.put(database, key, value, deadline_ms);
-        self.undo.push(database, key, Before::Entry(before));
+        let (before, touched) = owner.put(database, key, spot, value, deadline_ms);
+        owner.undo.push(touched, Before::Entry(before));
         self.wrote(key, value_bytes);
     }
 
     /// Sets a string and deadline (0: none) of a key, whatever it was.
     pub fn put_text(&mut self, key: &Key<'_>, bytes: &[u8], deadline_ms: u64) {
-        self.put(key, Value::from_bytes(bytes), deadline_ms);
+        let spot = self.find(key);
+        let overwritten = spot.is_some_and(|spot| self.overwrite(key, spot, bytes, deadline_ms));
+        if !overwritten {
+            self.put_at(key, spot, Value::from_bytes(bytes), deadline_ms);
+        }
+    }
+
+    /// Puts a string where one of the same form, size and deadline is: nothing else has to be
+    /// known of either. False, and no change, where there is none.
+    fn overwrite(&mut self, key: &Key<'_>, spot: Spot, bytes: &[u8], deadline_ms: u64) -> bool {
+        let tables = &mut self.owners.of(key.slot).tables;
+        let known_ms = tables.at(spot).map(|entry| entry.deadline_ms());
+        if known_ms != Some(deadline_ms) {
+            return false;
+        }
+        let before = match parse_counter(bytes) {
+            Some(number) => tables
+                .update_counter_at(spot, |value, _| std::mem::replace(value, number))
+                .map(Before::Counter),
+            None => tables.replace_text_at(spot, bytes).map(Before::Text),
+        };
+        let Some(before) = before else {
+            return false;
+        };
+        self.changed_at(key, spot, before);
+        self.wrote(key, bytes.len());
+        true
+    }
+
+    /// Notes a write that left an entry where it was.
+    #[inline]
+    fn changed_at(&mut self, key: &Key<'_>, spot: Spot, before: Before) {
+        let database = self.database;
+        let owner = self.owners.of(key.slot);
+        owner.written(database, key);
+        let touched = owner.turn.touch_whole(database, key);
+        owner.turn.lies_at(touched, spot);
+        owner.undo.push(touched, before);
     }
 
     /// Deletes a key; whether there was one.
     pub fn delete(&mut self, key: &Key<'_>) -> bool {
-        self.look(key);
+        self.find(key);
         let database = self.database;
-        let Some(before) = self.owners.of(key.slot).remove(database, key) else {
+        let owner = self.owners.of(key.slot);
+        let Some((before, touched)) = owner.remove(database, key) else {
+            self.depend_on(key);
             return false;
         };
-        self.undo.push(database, key, Before::Entry(Some(before)));
+        owner.undo.push(touched, Before::Entry(Some(before)));
         self.wrote(key, 0);
         true
     }
@@ -503,10 +577,9 @@ impl<'a> Txn<'a> {
             return false;
         };
         let database = self.database;
-        self.owners
-            .of(key.slot)
-            .set_deadline(database, key, deadline_ms);
-        self.undo.push(database, key, Before::Deadline(before_ms));
+        let owner = self.owners.of(key.slot);
+        let touched = owner.set_deadline(database, key, deadline_ms);
+        owner.undo.push(touched, Before::Deadline(before_ms));
         self.wrote(key, 0);
         true
     }
@@ -516,25 +589,25 @@ impl<'a> Txn<'a> {
     /// # Errors
     /// WRONGTYPE, not an integer, or overflow; nothing changes.
     pub fn add(&mut self, key: &Key<'_>, by: i64) -> Result<i64, Reject> {
-        let spot = self.look(key);
-        let database = self.database;
-        let owner = self.owners.of(key.slot);
+        let spot = self.find(key);
+        let tables = &mut self.owners.of(key.slot).tables;
         let updated = spot.and_then(|spot| {
-            owner.tables.update_counter_at(spot, |value, _| {
+            tables.update_counter_at(spot, |value, _| {
                 let before = *value;
                 *value = before.checked_add(by)?;
-                Some((before, *value))
+                Some((spot, before, *value))
             })
         });
         match updated {
-            Some(Some((before, after))) => {
-                owner.written(database, key);
-                owner.turn.touch_whole(database, key);
-                self.undo.push(database, key, Before::Counter(before));
+            Some(Some((spot, before, after))) => {
+                self.changed_at(key, spot, Before::Counter(before));
                 self.wrote(key, 0);
                 Ok(after)
             }
-            Some(None) => Err(Reject::overflow()),
+            Some(None) => {
+                self.depend_on(key);
+                Err(Reject::overflow())
+            }
             None => self.add_slowly(key, by),
         }
     }
@@ -596,7 +669,7 @@ impl<'a> Txn<'a> {
             overwritten
         });
         owner.written(database, key);
-        owner.turn.touch_part(
+        let touched = owner.turn.touch_part(
             database,
             key,
             before_total.min(offset) as u32,
@@ -607,7 +680,7 @@ impl<'a> Txn<'a> {
             bytes: overwritten.unwrap_or_default(),
             total: before_total,
         };
-        self.undo.push(database, key, part);
+        owner.undo.push(touched, part);
         self.wrote(key, bytes.len());
         Ok(total)
     }

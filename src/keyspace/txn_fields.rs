@@ -4,6 +4,7 @@
 //! only this field. A hash is made by its first field and goes with its last one.
 
 use crate::keyspace::key::{Key, field_hash32};
+use crate::keyspace::slot::Spot;
 use crate::keyspace::txn::Txn;
 use crate::keyspace::undo::Before;
 use crate::keyspace::{Field, FieldValue, Hash, HashRef, Value, ValueRef};
@@ -20,9 +21,19 @@ impl Txn<'_> {
         key: &Key<'_>,
         names: impl Iterator<Item = &'n [u8]>,
     ) -> Result<Option<HashRef<'_>>, Reject> {
-        let Some(spot) = self.read(key) else {
-            return Ok(None);
-        };
+        match self.read(key) {
+            Some(spot) => self.fields_at(key, spot, names).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same of a key whose place is known.
+    fn fields_at<'n>(
+        &mut self,
+        key: &Key<'_>,
+        spot: Spot,
+        names: impl Iterator<Item = &'n [u8]>,
+    ) -> Result<HashRef<'_>, Reject> {
         let (database, patient) = (self.database, self.patient);
         let owner = self.owners.of(key.slot);
         let seed = owner.seed;
@@ -33,7 +44,7 @@ impl Txn<'_> {
             }
         }
         match owner.tables.at_touched(spot).map(|entry| entry.value()) {
-            Some(ValueRef::Hash(hash)) => Ok(Some(HashRef::new(hash, seed))),
+            Some(ValueRef::Hash(hash)) => Ok(HashRef::new(hash, seed)),
             _ => Err(Reject::wrong_type()),
         }
     }
@@ -75,15 +86,33 @@ impl Txn<'_> {
                 "a field name is longer than {FIELD_BYTES_MAX} bytes"
             )));
         }
-        let in_part = match self.peek(key).map(|entry| entry.value()) {
-            Some(ValueRef::Hash(hash)) => !hash.is_whole(),
-            Some(_) => return Err(Reject::wrong_type()),
+        let spot = match self.look(key) {
+            Some(spot) => spot,
             None => {
                 let generation = self.token(key)?;
                 // The turn logs it whole, with the fields that it gets.
                 self.put(key, Value::Hash(Box::new(Hash::new(generation))), 0);
-                false
+                let spot = self.find(key);
+                // Nothing is put where something is that cannot be read.
+                spot.ok_or(Reject::wrong_type())?
             }
+        };
+        self.put_field_at(key, spot, name, value, expires_at_ms)
+    }
+
+    /// The same of a key whose place is known, and a name that is short enough.
+    fn put_field_at(
+        &mut self,
+        key: &Key<'_>,
+        spot: Spot,
+        name: &[u8],
+        value: FieldValue,
+        expires_at_ms: u64,
+    ) -> Result<bool, Reject> {
+        let entry = self.owners.of(key.slot).tables.at(spot);
+        let in_part = match entry.map(|entry| entry.value()) {
+            Some(ValueRef::Hash(hash)) => !hash.is_whole(),
+            _ => return Err(Reject::wrong_type()),
         };
         let field_hash = self.field_hash(name);
         let plain = expires_at_ms == 0 && value.open_hold().is_none();
@@ -94,7 +123,7 @@ impl Txn<'_> {
         let value_bytes = value.logged_bytes();
         let database = self.database;
         let owner = self.owners.of(key.slot);
-        let Some(mut hash) = owner.tables.hash_mut(database, key) else {
+        let Some(mut hash) = owner.tables.hash_mut_at(spot) else {
             return Err(Reject::wrong_type());
         };
         let before_ms = hash.next_deadline_ms();
@@ -103,14 +132,14 @@ impl Txn<'_> {
         drop(hash);
         owner.hint(database, key, before_ms, due_ms);
         owner.written(database, key);
-        owner.turn.touch_field(database, key, name);
+        let touched = owner.turn.touch_field(database, key, name);
+        owner.turn.lies_at(touched, spot);
         let new = before.is_none();
-        let before = Before::Field {
-            name: name.into(),
-            hash: field_hash,
-            field: before,
+        let before = match before {
+            Some(field) => Before::Field(field),
+            None => Before::NoField(field_hash, name.into()),
         };
-        self.undo.push(database, key, before);
+        owner.undo.push(touched, before);
         self.wrote(key, name.len() + value_bytes);
         Ok(new)
     }
@@ -120,8 +149,16 @@ impl Txn<'_> {
     /// # Errors
     /// WRONGTYPE, not an integer, or overflow; nothing changes.
     pub fn add_field(&mut self, key: &Key<'_>, name: &[u8], by: i64) -> Result<i64, Reject> {
-        let (before, expires_at_ms) = match self.field(key, name)? {
-            None => (0, 0),
+        let Some(spot) = self.read(key) else {
+            self.put_field(key, name, FieldValue::from_counter(by), 0)?;
+            return Ok(by);
+        };
+        let fields = self.fields_at(key, spot, std::iter::once(name))?;
+        let (before, expires_at_ms) = match fields.get(name) {
+            None => {
+                self.put_field(key, name, FieldValue::from_counter(by), 0)?;
+                return Ok(by);
+            }
             Some(field) => {
                 let before = field.value.counter();
                 let before = before.ok_or(Reject::fixed("ERR hash value is not an integer"))?;
@@ -129,7 +166,8 @@ impl Txn<'_> {
             }
         };
         let after = before.checked_add(by).ok_or(Reject::overflow())?;
-        self.put_field(key, name, FieldValue::from_counter(after), expires_at_ms)?;
+        let value = FieldValue::from_counter(after);
+        self.put_field_at(key, spot, name, value, expires_at_ms)?;
         Ok(after)
     }
 
@@ -154,13 +192,8 @@ impl Txn<'_> {
         let empty = hash.is_empty();
         drop(hash);
         owner.written(database, key);
-        owner.turn.touch_field(database, key, name);
-        let before = Before::Field {
-            name: name.into(),
-            hash: field_hash,
-            field: Some(field.clone()),
-        };
-        self.undo.push(database, key, before);
+        let touched = owner.turn.touch_field(database, key, name);
+        owner.undo.push(touched, Before::Field(field.clone()));
         self.wrote(key, name.len());
         if empty {
             self.delete(key);

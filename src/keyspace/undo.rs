@@ -1,15 +1,16 @@
 //! How to take back what a command wrote before it answered with a Reject.
 //!
-//! Always true: steps are undone in the reverse order of the writes. What the command touched first
-//! in its turn is not logged then (`Turn::rolled_back`); other touches stay, for they only say where
-//! to look.
+//! Always true: steps are undone in the reverse order of the writes. Each names the touch of its
+//! write, which knows the key; so touches stay until all is undone. Then the turn drops those that
+//! the command made (`Turn::rolled_back`).
 
 use bytes::BytesMut;
 
 use crate::keyspace::Field;
 use crate::keyspace::key::Key;
 use crate::keyspace::owned::Keyspace;
-use crate::keyspace::txn::Owners;
+use crate::keyspace::segment::ShortText;
+use crate::keyspace::turn::Touched;
 use crate::keyspace::value::Value;
 
 /// What was there before a write.
@@ -19,6 +20,8 @@ pub enum Before {
     Entry(Option<(Value, u64)>),
     /// The counter's number.
     Counter(i64),
+    /// A short string, as long as what was written.
+    Text(ShortText),
     /// The deadline.
     Deadline(u64),
     /// The bytes of a string from an offset on, and its length.
@@ -30,57 +33,31 @@ pub enum Before {
         /// Length of the string.
         total: usize,
     },
-    /// A field of a hash, or none.
-    Field {
-        /// Its name.
-        name: Box<[u8]>,
-        /// Its stored hash.
-        hash: u32,
-        /// What was there.
-        field: Option<Field>,
-    },
+    /// A field of a hash.
+    Field(Field),
+    /// No field of this name and stored hash.
+    NoField(u32, Box<[u8]>),
 }
 
 #[derive(Debug)]
 struct Step {
-    database: u32,
-    slot: u16,
-    hash: u64,
-    key: (u32, u32),
+    touched: Touched,
     before: Before,
 }
 
-/// The steps of one command.
+/// The steps of one command in one keyspace.
 #[derive(Debug, Default)]
 pub struct Undo {
     steps: Vec<Step>,
-    keys: Vec<u8>,
 }
 
-/// Memory that stays allocated between commands: steps, and bytes of keys.
+/// Steps whose memory stays allocated between commands.
 const STEPS_KEPT_MAX: usize = 1024;
-const KEY_BYTES_KEPT_MAX: usize = 1 << 20;
 
 impl Undo {
-    /// Notes what was at `key` before a write.
-    pub fn push(&mut self, database: u32, key: &Key<'_>, before: Before) {
-        let last = self.steps.last().map(|step| step.key);
-        let key_range = match last {
-            // Many fields of one hash name it once.
-            Some(range) if slice(&self.keys, range) == key.bytes => range,
-            _ => {
-                let start = self.keys.len() as u32;
-                self.keys.extend_from_slice(key.bytes);
-                (start, key.bytes.len() as u32)
-            }
-        };
-        self.steps.push(Step {
-            database,
-            slot: key.slot,
-            hash: key.hash,
-            key: key_range,
-            before,
-        });
+    /// Notes what was there before a write.
+    pub fn push(&mut self, touched: Touched, before: Before) {
+        self.steps.push(Step { touched, before });
     }
 
     /// Whether nothing was written.
@@ -90,35 +67,27 @@ impl Undo {
 
     /// Memory, in bytes.
     pub fn bytes(&self) -> usize {
-        self.steps.capacity() * size_of::<Step>() + self.keys.capacity()
+        self.steps.capacity() * size_of::<Step>()
     }
 
     /// The writes stay.
     pub fn clear(&mut self) {
         self.steps.clear();
         self.steps.shrink_to(STEPS_KEPT_MAX);
-        self.keys.clear();
-        self.keys.shrink_to(KEY_BYTES_KEPT_MAX);
     }
 
-    /// Takes every write back in `owners`.
-    pub fn undo(&mut self, owners: &mut Owners<'_>) {
+    /// Takes every write back; `keyspace` is the one that they were made in.
+    pub fn undo(&mut self, keyspace: &mut Keyspace) {
         while let Some(step) = self.steps.pop() {
-            let bytes = slice(&self.keys, step.key);
+            let (database, key) = keyspace.turn.touched(step.touched);
+            let bytes = key.bytes.to_vec();
             let key = Key {
-                bytes,
-                slot: step.slot,
-                hash: step.hash,
+                bytes: &bytes,
+                ..key
             };
-            step.before
-                .restore(owners.of(step.slot), step.database, &key);
+            step.before.restore(keyspace, database, &key);
         }
-        self.keys.clear();
     }
-}
-
-fn slice(keys: &[u8], (start, length): (u32, u32)) -> &[u8] {
-    &keys[start as usize..(start + length) as usize]
 }
 
 impl Before {
@@ -129,7 +98,7 @@ impl Before {
                     Value::Hash(hash) => Some(hash.generation()),
                     _ => None,
                 };
-                let gone = keyspace.put(database, key, value, deadline_ms);
+                let (gone, _) = keyspace.put(database, key, None, value, deadline_ms);
                 never_was(keyspace, gone, generation);
                 if let Some(generation) = generation {
                     keyspace.unretire(generation);
@@ -137,14 +106,21 @@ impl Before {
             }
             Before::Entry(None) => {
                 let gone = keyspace.remove(database, key);
-                never_was(keyspace, gone, None);
+                never_was(keyspace, gone.map(|(gone, _)| gone), None);
             }
             Before::Counter(number) => {
                 keyspace
                     .tables
                     .update_counter(database, key, |value, _| *value = number);
             }
-            Before::Deadline(deadline_ms) => keyspace.set_deadline(database, key, deadline_ms),
+            Before::Text(text) => {
+                if let Some(spot) = keyspace.tables.spot(database, key) {
+                    keyspace.tables.replace_text_at(spot, &text);
+                }
+            }
+            Before::Deadline(deadline_ms) => {
+                keyspace.set_deadline(database, key, deadline_ms);
+            }
             Before::Part {
                 offset,
                 bytes,
@@ -157,16 +133,15 @@ impl Before {
                         string[offset..offset + bytes.len()].copy_from_slice(&bytes);
                     });
             }
-            Before::Field { name, hash, field } => {
+            Before::Field(field) => {
                 if let Some(mut fields) = keyspace.tables.hash_mut(database, key) {
-                    match field {
-                        Some(field) => {
-                            fields.insert(hash, &name, field.value, field.expires_at_ms);
-                        }
-                        None => {
-                            fields.remove(hash, &name);
-                        }
-                    }
+                    let (value, expires_at_ms) = (field.value.clone(), field.expires_at_ms);
+                    fields.insert(field.hash, field.name(), value, expires_at_ms);
+                }
+            }
+            Before::NoField(hash, name) => {
+                if let Some(mut fields) = keyspace.tables.hash_mut(database, key) {
+                    fields.remove(hash, &name);
                 }
             }
         }
@@ -188,6 +163,23 @@ mod tests {
     use crate::command::transcript::Transcript;
     use crate::keyspace::txn::{Owners, Txn};
     use crate::keyspace::{FieldValue, Hash, Value};
+
+    #[test]
+    fn what_was_overwritten_in_place_comes_back() {
+        let mut t = Transcript::new();
+        t.check("SET text abc EX 100", "OK");
+        t.check("SET number 7", "OK");
+        let mut txn = Txn::new(Owners::One(t.keyspace()), 0);
+        let (text, number) = (txn.key(b"text"), txn.key(b"number"));
+        let deadline_ms = txn.deadline_ms(&text).expect("it was set");
+        txn.put_text(&text, b"def", deadline_ms);
+        txn.put_text(&number, b"8", 0);
+        txn.put_text(&text, b"ghi", deadline_ms);
+        txn.roll_back();
+        t.check("GET text", "\"abc\"");
+        t.check("TTL text", "(integer) 100");
+        t.check("GET number", "\"7\"");
+    }
 
     #[test]
     fn a_hash_that_never_was_leaves_nothing_to_tidy_up() {

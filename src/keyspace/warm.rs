@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::directory::SlotTable;
 use super::{Key, Keyspace, Tables};
-use crate::limits::{PIPELINED_MAX, WARMED_KEY_BYTES_MAX};
+use crate::limits::{PIPELINED_MAX, WARMED_KEY_BYTES_MAX, WARMED_KEYS_MAX};
 
 /// Slot and hash of a key that was computed ahead of its command.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,16 @@ impl Keyspace {
             Some(Warmed::of(&key))
         }));
         self.tables().warm(self.databases().id(number), &near);
+    }
+
+    /// Brings near what a command looks at that has several keys.
+    pub(super) fn warm_keys(&self, database: u32, keys: &[Key<'_>]) {
+        if keys.len() > 1 {
+            let keys = &keys[..keys.len().min(WARMED_KEYS_MAX)];
+            for some in keys.chunks(PIPELINED_MAX) {
+                self.tables().warm(database, some);
+            }
+        }
     }
 
     /// The running command's key, if it was warmed: to be forgotten again before the bytes of the

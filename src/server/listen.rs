@@ -11,13 +11,13 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::Settings;
 use crate::server::Fatal;
-use crate::session::Client;
+use crate::session::{Address, Client};
 use crate::worker::runner::Accepted;
 
 /// All listening sockets.
 pub struct Listeners {
     tcp: Vec<TcpListener>,
-    unix: Option<(UnixListener, PathBuf)>,
+    unix: Option<(UnixListener, Arc<PathBuf>)>,
     port: u16,
 }
 
@@ -29,7 +29,7 @@ enum Stream {
 /// A connection that nobody serves yet.
 pub struct NewConnection {
     stream: Stream,
-    local_address: String,
+    local_address: Address,
 }
 
 impl Listeners {
@@ -64,7 +64,7 @@ impl Listeners {
         }
         if !settings.unixsocket.is_empty() {
             let path = PathBuf::from(&settings.unixsocket);
-            listeners.unix = Some((listen_unix(&path, settings.unixsocketperm)?, path));
+            listeners.unix = Some((listen_unix(&path, settings.unixsocketperm)?, path.into()));
         }
         Ok(listeners)
     }
@@ -91,11 +91,10 @@ impl Listeners {
             for listener in &self.tcp {
                 if let std::task::Poll::Ready(accepted) = listener.poll_accept(cx) {
                     return std::task::Poll::Ready(accepted.map(|(stream, peer)| {
-                        let local = stream.local_addr().map(|at| at.to_string());
-                        let local_address = local.unwrap_or_default();
+                        let unknown = || SocketAddr::from(([0; 4], 0));
                         NewConnection {
+                            local_address: stream.local_addr().unwrap_or_else(|_| unknown()).into(),
                             stream: Stream::Tcp(stream, peer),
-                            local_address,
                         }
                     }));
                 }
@@ -105,7 +104,7 @@ impl Listeners {
             {
                 return std::task::Poll::Ready(accepted.map(|(stream, _)| NewConnection {
                     stream: Stream::Unix(stream),
-                    local_address: format!("{}:0", path.display()),
+                    local_address: Address::Unix(path.clone()),
                 }));
             }
             std::task::Poll::Pending
@@ -116,7 +115,7 @@ impl Listeners {
     /// Removes the Unix socket's file.
     pub fn close(self) {
         if let Some((_, path)) = self.unix {
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(&*path);
         }
     }
 }
@@ -200,20 +199,20 @@ impl NewConnection {
     /// The socket, to be moved to a shard thread, and the client's record.
     pub fn into_parts(self, id: u64, shard: usize, now_ms: u64) -> (Accepted, Arc<Client>) {
         let local_address = self.local_address;
-        let (accepted, address, fd, unix) = match self.stream {
+        let (accepted, address, fd) = match self.stream {
             Stream::Tcp(stream, peer) => {
                 let fd = stream.as_raw_fd();
                 let accepted = stream.into_std().map(Accepted::Tcp);
-                (accepted, peer.to_string(), fd, false)
+                (accepted, peer.into(), fd)
             }
             Stream::Unix(stream) => {
                 let fd = stream.as_raw_fd();
                 let accepted = stream.into_std().map(Accepted::Unix);
-                (accepted, local_address.clone(), fd, true)
+                (accepted, local_address.clone(), fd)
             }
         };
         let addresses = (address, local_address);
-        let client = Arc::new(Client::new(id, shard, addresses, fd, unix, now_ms));
+        let client = Arc::new(Client::new(id, shard, addresses, fd, now_ms));
         (
             accepted.expect("a socket that was accepted can be taken out of the event loop"),
             client,

@@ -128,8 +128,6 @@ pub enum Message {
         /// The shard.
         keyspace: Box<Keyspace>,
     },
-    /// Look at a connection's flags.
-    Wake(ConnId),
     /// A line for this thread's monitors; it waits for `wait`.
     Monitor(Bytes, Wait),
     /// Use this keyspace from now on: what was recovered in place.

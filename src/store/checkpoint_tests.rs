@@ -384,7 +384,10 @@ fn deadline_rows_that_cannot_be_read_stay() {
     };
     let mut sweep = TestSweep::default();
     let outcome = run(&store, &mut sweep, stale, &mut no_wait).unwrap();
-    assert!(outcome.deadlines_removed, "the others are not looked at again");
+    assert!(
+        outcome.deadlines_removed,
+        "the others are not looked at again"
+    );
     // Also the other one of that time.
     assert_eq!((store.len(), outcome.rows_deleted), (43, 158));
 }

@@ -91,7 +91,8 @@ impl Worker {
     /// Copies what others may see of the session.
     fn publish_session(&mut self, conn: &Conn) {
         let (session, client) = (&conn.session, &conn.session.client);
-        client.database.store(session.database, Ordering::Relaxed);
+        let database = session.database as u32;
+        client.database.store(database, Ordering::Relaxed);
         let resp = if session.protocol == crate::resp::Protocol::Resp3 {
             3
         } else {
@@ -101,11 +102,10 @@ impl Worker {
         let queued = session
             .block
             .as_ref()
-            .map_or(-1, |block| block.calls.len() as i64);
+            .map_or(-1, |block| block.calls.len() as i32);
         client.queued.store(queued, Ordering::Relaxed);
-        client
-            .watching
-            .store(session.watched.len(), Ordering::Relaxed);
+        let watching = session.watched.len() as u32;
+        client.watching.store(watching, Ordering::Relaxed);
     }
 
     fn next(&mut self, conn: &mut Conn, next: Next, args: Args<'_>) -> Flow {

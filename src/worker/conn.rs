@@ -1,6 +1,7 @@
 //! One connection as its thread sees it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::command::spec::Across;
 use crate::command::{LastFound, RowId};
@@ -112,9 +113,8 @@ pub struct Conn {
 
 /// A connection that has nothing but its client's choices: most connections, most of the time.
 pub struct Resting {
-    pub(super) id: ConnId,
-    pub(super) client: Arc<Client>,
-    database: usize,
+    client: Arc<Client>,
+    database: u32,
     protocol: Protocol,
     authenticated: bool,
     requests: sim::Requests,
@@ -129,40 +129,40 @@ pub(super) enum Place {
     /// A connection in use.
     Busy(Box<Conn>),
     /// One that takes less memory until it is used.
-    Resting(Box<Resting>),
+    Resting(Resting),
 }
 
 impl Resting {
     /// A fresh connection.
-    pub(super) fn new(id: ConnId, session: &Session) -> Resting {
+    pub(super) fn new(session: &Session) -> Resting {
         Resting {
-            id,
             client: session.client.clone(),
-            database: session.database,
+            database: session.database as u32,
             protocol: session.protocol,
             authenticated: session.authenticated,
             requests: sim::Requests::default(),
         }
     }
 
-    /// The same, to be used.
-    fn wake(self) -> Box<Conn> {
+    /// The same at its place, to be used.
+    fn wake(self, index: u32) -> Box<Conn> {
+        let client = self.client.id;
         let mut session = Session::new(self.client, self.authenticated);
-        session.database = self.database;
+        session.database = self.database as usize;
         session.protocol = self.protocol;
-        let mut conn = Conn::new(self.id, session);
+        let mut conn = Conn::new(ConnId { index, client }, session);
         conn.requests = self.requests;
         Box::new(conn)
     }
 }
 
 impl Place {
-    /// Whose it is.
-    pub(super) fn id(&self) -> Option<ConnId> {
+    /// Whose it is: the client's id.
+    pub(super) fn client_id(&self) -> Option<u64> {
         match self {
             Place::Free => None,
-            Place::Busy(conn) => Some(conn.id),
-            Place::Resting(resting) => Some(resting.id),
+            Place::Busy(conn) => Some(conn.id.client),
+            Place::Resting(resting) => Some(resting.client.id),
         }
     }
 
@@ -183,33 +183,42 @@ impl Place {
         }
     }
 
-    /// The connection; it rests no more.
-    pub(super) fn awake(&mut self) -> Option<&mut Conn> {
-        *self = match std::mem::take(self) {
-            Place::Resting(resting) => Place::Busy(resting.wake()),
-            place => place,
-        };
-        self.busy()
+    /// Ends the connection's rest at its place `index`; whether it did rest.
+    pub(super) fn wake(&mut self, index: u32) -> bool {
+        if !matches!(self, Place::Resting(_)) {
+            return false;
+        }
+        if let Place::Resting(resting) = std::mem::take(self) {
+            *self = Place::Busy(resting.wake(index));
+        }
+        true
     }
 
-    /// Takes the connection out; it rests no more.
-    pub(super) fn take(&mut self) -> Option<Box<Conn>> {
+    /// Takes the connection out, unless it rests.
+    pub(super) fn take_busy(&mut self) -> Option<Box<Conn>> {
         match std::mem::take(self) {
-            Place::Free => None,
             Place::Busy(conn) => Some(conn),
-            Place::Resting(resting) => Some(resting.wake()),
+            place => {
+                *self = place;
+                None
+            }
         }
     }
 
-    /// Lets the connection rest, if it has nothing to remember.
-    pub(super) fn rest(&mut self) {
-        if let Place::Busy(conn) = self
-            && conn.can_rest()
-        {
-            let mut resting = Resting::new(conn.id, &conn.session);
-            resting.requests = conn.requests;
-            *self = Place::Resting(Box::new(resting));
+    /// Lets the connection rest if it was not used since `since_ms` and has nothing to remember;
+    /// whether it is still in use.
+    pub(super) fn rest(&mut self, since_ms: u64) -> bool {
+        let Place::Busy(conn) = self else {
+            return false;
+        };
+        let active_ms = conn.session.client.active_ms.load(Ordering::Relaxed);
+        if active_ms > since_ms || !conn.can_rest() {
+            return true;
         }
+        let mut resting = Resting::new(&conn.session);
+        resting.requests = conn.requests;
+        *self = Place::Resting(resting);
+        false
     }
 }
 
@@ -365,5 +374,15 @@ impl Conn {
             }
             None => self.queue.fill(place, bytes, wait),
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "simulation")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resting_connection_is_its_place_and_its_client() {
+        assert_eq!(size_of::<Place>(), 16);
     }
 }

@@ -7,10 +7,12 @@ use bytes::Bytes;
 
 use crate::command::table;
 use crate::keyspace::txn::Owners;
-use crate::keyspace::{Keyspace, Wait};
+use crate::keyspace::{Keyspace, Wait, Warmed};
+use crate::limits::PIPELINED_MAX;
 use crate::reply::Reply;
 use crate::resp::Protocol;
-use crate::shard::mailbox::{Answers, Calls, ConnId, Message, ShardId, Work};
+use crate::resp::decode::Args;
+use crate::shard::mailbox::{Answers, Call, Calls, ConnId, Message, ShardId, Work};
 use crate::shard::{Ended, execute, execute_block};
 use crate::worker::Worker;
 use crate::worker::conn::Barrier;
@@ -45,7 +47,6 @@ impl Worker {
                 fetch,
             } => self.errand_fetched(ticket, shard, fetch),
             Message::Home { keyspace } => self.came_home(keyspace),
-            Message::Wake(id) => self.attention.push(id),
             Message::Monitor(line, wait) => self.show_monitors(&line, wait),
             Message::Done(id, result) => self.server_done(id, result),
         }
@@ -107,29 +108,17 @@ impl Worker {
         let mut answers = Answers::default();
         let mut left = calls.into_iter();
         let mut rest = Vec::new();
-        while let Some(call) = left.next() {
-            let Some(keyspace) = &mut self.keyspace else {
+        let mut warmed = Vec::new();
+        while !left.as_slice().is_empty() && self.keyspace.is_some() {
+            if warmed.is_empty() {
+                self.warm_calls(left.as_slice(), &mut warmed);
+            }
+            let (Some(call), known) = (left.next(), warmed.pop().flatten()) else {
                 break;
             };
             let start = answers.bytes.len();
-            let space = &mut self.allowance;
-            let ended = match &call.work {
-                Work::Command(id, args) => {
-                    let owners = Owners::One(keyspace);
-                    let row = table().row(*id);
-                    let out = &mut answers.bytes;
-                    execute(owners, row, args.args(), call.context, space, out)
-                }
-                Work::Block(block) => {
-                    let keyspaces = std::slice::from_mut(keyspace);
-                    let out = &mut answers.bytes;
-                    let session =
-                        &mut |_, _: crate::resp::decode::Args<'_>, _: &mut _, _: &mut _| Wait::NONE;
-                    execute_block(keyspaces, block, call.context, space, session, out)
-                }
-            };
-            match ended {
-                Ended::Later | Ended::Asleep => {
+            match self.run_call(&call, known, &mut answers.bytes) {
+                ended @ (Ended::Later | Ended::Asleep) => {
                     asleep = ended == Ended::Asleep;
                     rest.push(call);
                     rest.extend(left);
@@ -165,6 +154,46 @@ impl Worker {
             return None;
         }
         (!rest.calls.is_empty()).then_some(rest)
+    }
+
+    /// Brings near what the first of these calls will look at; puts what was computed of each one's
+    /// key into `warmed`, the first behind the others.
+    fn warm_calls(&self, calls: &[Call], warmed: &mut Vec<Option<Warmed>>) {
+        let calls = &calls[..calls.len().min(PIPELINED_MAX)];
+        let keys = calls.iter().map(|call| match &call.work {
+            Work::Command(_, args) => args.args().try_get(1),
+            Work::Block(_) => None,
+        });
+        match (&self.keyspace, calls) {
+            (Some(keyspace), [first, _, ..]) => {
+                keyspace.warm(first.context.database, keys, warmed);
+                warmed.reverse();
+            }
+            _ => warmed.push(None),
+        }
+    }
+
+    /// Runs a call of another thread. `known`: what was computed of its key.
+    fn run_call(&mut self, call: &Call, known: Option<Warmed>, out: &mut Vec<u8>) -> Ended {
+        let Some(keyspace) = &mut self.keyspace else {
+            return Ended::Later;
+        };
+        let space = &mut self.allowance;
+        match &call.work {
+            Work::Command(id, args) => {
+                keyspace.set_warmed(known);
+                let owners = Owners::One(keyspace);
+                let row = table().row(*id);
+                let ended = execute(owners, row, args.args(), call.context, space, out);
+                keyspace.set_warmed(None);
+                ended
+            }
+            Work::Block(block) => {
+                let keyspaces = std::slice::from_mut(keyspace);
+                let session = &mut |_, _: Args<'_>, _: &mut _, _: &mut _| Wait::NONE;
+                execute_block(keyspaces, block, call.context, space, session, out)
+            }
+        }
     }
 
     /// Uses a keyspace that was recovered in place.

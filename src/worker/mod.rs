@@ -32,6 +32,8 @@ use crate::worker::conn::{Conn, Place, Resting};
 use crate::worker::input_gate::{InputGate, ReadSink};
 use crate::worker::lending::{Coordinator, Held};
 use crate::worker::sweep::Sweeping;
+use crate::worker::table::Table;
+use crate::worker::waits::Waits;
 
 mod blocks;
 pub mod conn;
@@ -48,8 +50,10 @@ mod requests;
 mod residency;
 pub mod runner;
 pub(crate) mod sweep;
+mod table;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 /// What a thread asks of the server as a whole.
 #[derive(Debug)]
@@ -111,7 +115,11 @@ pub struct Worker {
     control: ControlSink,
     /// The shard; away while lent.
     keyspace: Option<Box<Keyspace>>,
-    conns: Vec<Place>,
+    conns: Table<Place>,
+    /// Places that were ever used.
+    places: u32,
+    /// Places of the connections that do not rest, and maybe others.
+    awake_conns: Vec<u32>,
     /// When connections were last looked at that could rest.
     rested_ms: u64,
     free: Vec<u32>,
@@ -131,7 +139,7 @@ pub struct Worker {
     /// Connections that something happened to.
     attention: Vec<ConnId>,
     /// Positions that held replies wait for.
-    gate_waits: BinaryHeap<Reverse<(u64, ConnId)>>,
+    gate_waits: Waits,
     /// Positions that WAITAOF waits for.
     durable_waits: BinaryHeap<Reverse<(u64, ConnId)>>,
     /// Messages that wait for the shard to come home, or for room in the log.
@@ -181,8 +189,9 @@ struct Allowance {
     used: u64,
 }
 
-/// A connection rests after so long without use, in ms.
-const REST_MS: u64 = 1_000;
+/// A connection rests after so long without use, in ms: soon, so that many that come one after the
+/// other take turns with what a connection in use needs.
+const REST_MS: u64 = 25;
 /// Bytes that logging an expired key takes, roughly.
 const EXPIRY_EFFECT_BYTES: u64 = 128;
 /// What a record takes beside its payload, at most: headers, and padding to whole blocks.
@@ -286,7 +295,9 @@ impl Worker {
             clock: parts.clock,
             control: parts.control,
             keyspace: Some(parts.keyspace),
-            conns: Vec::new(),
+            conns: Table::new(),
+            places: 0,
+            awake_conns: Vec::new(),
             rested_ms: 0,
             free: Vec::new(),
             pipeline: Pipeline::default(),
@@ -297,7 +308,7 @@ impl Worker {
             monitor_lines: Vec::new(),
             outbox: Vec::new(),
             attention: Vec::new(),
-            gate_waits: BinaryHeap::new(),
+            gate_waits: Waits::default(),
             durable_waits: BinaryHeap::new(),
             waiting: VecDeque::new(),
             waiting_conns: Vec::new(),
@@ -353,15 +364,16 @@ impl Worker {
     pub fn connect(&mut self, client: Arc<Client>) -> ConnId {
         let authenticated = self.settings.current().requirepass.is_empty();
         let index = self.free.pop().unwrap_or_else(|| {
-            self.conns.push(Place::Free);
-            self.conns.len() as u32 - 1
+            self.places += 1;
+            self.places - 1
         });
         let id = ConnId {
             index,
             client: client.id,
         };
         let session = Session::new(client.clone(), authenticated);
-        self.conns[index as usize] = Place::Resting(Box::new(Resting::new(id, &session)));
+        self.conns
+            .set(index, Place::Resting(Resting::new(&session)));
         self.metrics.connections.raise(1);
         self.shared.clients.add(client);
         id
@@ -386,23 +398,36 @@ impl Worker {
     }
 
     fn take(&mut self, id: ConnId) -> Option<Box<Conn>> {
-        self.place(id)?.take()
+        self.awake(id)?.take_busy()
     }
 
     /// The place of a connection, if it is still there.
     fn place(&mut self, id: ConnId) -> Option<&mut Place> {
-        let place = self.conns.get_mut(id.index as usize)?;
-        (place.id() == Some(id)).then_some(place)
+        let place = self.conns.get_mut(id.index)?;
+        (place.client_id() == Some(id.client)).then_some(place)
+    }
+
+    /// The same; the connection rests no more.
+    fn awake(&mut self, id: ConnId) -> Option<&mut Place> {
+        let place = self.conns.get_mut(id.index)?;
+        if place.client_id() != Some(id.client) {
+            return None;
+        }
+        if place.wake(id.index) {
+            self.awake_conns.push(id.index);
+        }
+        Some(place)
     }
 
     fn put_back(&mut self, conn: Box<Conn>) {
-        let index = conn.id.index as usize;
-        self.conns[index] = Place::Busy(conn);
+        if let Some(place) = self.conns.get_mut(conn.id.index) {
+            *place = Place::Busy(conn);
+        }
     }
 
     /// The connection, if it is still there.
     pub fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.place(id)?.awake()
+        self.awake(id)?.busy()
     }
 
     /// The connection, if it is still there and does not rest.
@@ -453,20 +478,24 @@ impl Worker {
             return;
         }
         self.rested_ms = self.now_ms;
-        let now_ms = self.now_ms;
-        for place in &mut self.conns {
-            let active_ms = place.busy().map_or(u64::MAX, |conn| {
-                conn.session.client.active_ms.load(Ordering::Relaxed)
-            });
-            if active_ms.saturating_add(REST_MS) <= now_ms {
-                place.rest();
-            }
-        }
+        let since_ms = self.now_ms.saturating_sub(REST_MS);
+        // A place may have been given up and woken again.
+        self.awake_conns.sort_unstable();
+        self.awake_conns.dedup();
+        let conns = &mut self.conns;
+        self.awake_conns.retain(|index| {
+            let place = conns.get_mut(*index);
+            place.is_some_and(|place| place.rest(since_ms))
+        });
     }
 
     /// Ids of all connections.
     pub fn conn_ids(&self) -> Vec<ConnId> {
-        self.conns.iter().filter_map(Place::id).collect()
+        let id = |(index, place): (u32, &Place)| {
+            let client = place.client_id()?;
+            Some(ConnId { index, client })
+        };
+        self.conns.iter().filter_map(id).collect()
     }
 
     /// Whether the runner should read from its socket.
@@ -535,7 +564,7 @@ impl Worker {
             conn.gate_lsn = lsn;
             conn.held_since_ns = self.last_ns;
             self.metrics.gate_replies.raise(1);
-            self.gate_waits.push(Reverse((lsn, conn.id)));
+            self.gate_waits.add(lsn, conn.id);
         }
     }
 
@@ -562,7 +591,7 @@ impl Worker {
             .as_mut()
             .filter(|keyspace| keyspace.has_effects());
         if let Some(keyspace) = effects {
-            let mut batch = BatchBuilder::default();
+            let mut batch = BatchBuilder::with_room(keyspace.turn().batch_bytes());
             keyspace.seal(&mut batch);
             let lsn = append(
                 &self.log,
@@ -679,11 +708,7 @@ impl Worker {
         if let Some(keyspace) = &mut self.keyspace {
             keyspace.durable(durable_lsn);
         }
-        while let Some(Reverse((lsn, id))) = self.gate_waits.peek().copied() {
-            if lsn > released_lsn {
-                break;
-            }
-            self.gate_waits.pop();
+        while let Some(id) = self.gate_waits.take(released_lsn) {
             let now_ns = self.last_ns;
             self.metrics.gate_replies.lower(1);
             let held_since_ns = self.conn(id).map(|conn| {
@@ -707,7 +732,7 @@ impl Worker {
 
     /// The position that this thread wants to be woken for.
     pub fn wanted_lsn(&self) -> Option<u64> {
-        let gate = self.gate_waits.peek().map(|Reverse((lsn, _))| *lsn);
+        let gate = self.gate_waits.first();
         // Where replies do not wait for the disk, a sync is noticed at the next tick.
         let waits = self.log.released_lsn() != u64::MAX;
         let durable = self

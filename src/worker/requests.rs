@@ -516,15 +516,20 @@ impl Worker {
         let settings = self.settings.current();
         let row = table().row(id);
         if is_slow(took_ns, settings.slowlog_slower_than_us) && !row.has(flag::SKIP_SLOWLOG) {
-            let (address, name) = client.map_or(("", String::new()), |client| {
-                (client.address.as_str(), client.names().name)
+            let (address, name) = client.map_or_else(Default::default, |client| {
+                (client.address.to_string(), client.names().name)
             });
             let shown = redacted(row, args);
             let shown = shown.as_ref().map_or(args, |shown| shown.args());
             let words: Vec<&[u8]> = shown.iter().collect();
             let us = took_ns / 1_000;
-            let entry =
-                SlowEntry::new(self.now_ms, us, words.into_iter(), address, name.as_bytes());
+            let entry = SlowEntry::new(
+                self.now_ms,
+                us,
+                words.into_iter(),
+                &address,
+                name.as_bytes(),
+            );
             self.shared
                 .metrics
                 .slow_log

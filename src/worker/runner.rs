@@ -6,24 +6,27 @@
 //! which it was made.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
+use tokio::task::coop::unconstrained;
 
 use crate::limits::READ_BYTES_MAX;
 use crate::log::{Log, Subscription};
 use crate::session::{Client, Shared, Wake};
 use crate::shard::mailbox::{ConnId, Message, ShardId};
+use crate::worker::table::Table;
 use crate::worker::{Parts, Worker};
 
 /// A socket that was accepted elsewhere.
@@ -61,82 +64,82 @@ const POST_CALLS: usize = 32;
 /// Reads of one connection before others have their turn.
 const READS_PER_POLL: usize = 4;
 
-/// The half of a socket that its task reads.
-enum Incoming {
-    Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
+/// A connection's socket. In one piece: halves would be shared in memory of their own.
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
-/// The half of a socket that whoever has released bytes writes.
-enum Outgoing {
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
-}
-
-fn open(accepted: Accepted) -> io::Result<(Incoming, Outgoing)> {
-    match accepted {
-        Accepted::Tcp(stream) => {
-            stream.set_nonblocking(true)?;
-            stream.set_nodelay(true)?;
-            let (read, write) = TcpStream::from_std(stream)?.into_split();
-            Ok((Incoming::Tcp(read), Outgoing::Tcp(write)))
-        }
-        Accepted::Unix(stream) => {
-            stream.set_nonblocking(true)?;
-            let (read, write) = UnixStream::from_std(stream)?.into_split();
-            Ok((Incoming::Unix(read), Outgoing::Unix(write)))
+impl Socket {
+    fn open(accepted: Accepted) -> io::Result<Socket> {
+        match accepted {
+            Accepted::Tcp(stream) => {
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                TcpStream::from_std(stream).map(Socket::Tcp)
+            }
+            Accepted::Unix(stream) => {
+                stream.set_nonblocking(true)?;
+                UnixStream::from_std(stream).map(Socket::Unix)
+            }
         }
     }
-}
 
-impl Incoming {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
         let polled = match self {
-            Incoming::Tcp(half) => Pin::new(half).poll_read(cx, &mut buffer),
-            Incoming::Unix(half) => Pin::new(half).poll_read(cx, &mut buffer),
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
         };
         polled.map_ok(|()| buffer.filled().len())
     }
 
     /// Whether there is more to read right now; if not, whoever polls is woken when there is.
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Incoming::Tcp(half) => half.as_ref().poll_read_ready(cx),
-            Incoming::Unix(half) => half.as_ref().poll_read_ready(cx),
+            Socket::Tcp(stream) => stream.poll_read_ready(cx),
+            Socket::Unix(stream) => stream.poll_read_ready(cx),
         }
     }
-}
 
-impl Outgoing {
     /// Writes what the socket takes right now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Outgoing::Tcp(half) => half.try_write(bytes),
-            Outgoing::Unix(half) => half.try_write(bytes),
+            Socket::Tcp(stream) => stream.try_write(bytes),
+            Socket::Unix(stream) => stream.try_write(bytes),
         }
     }
 
     /// Whether the socket takes more; if not, whoever polls is woken when it does.
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Outgoing::Tcp(half) => half.as_ref().poll_write_ready(cx),
-            Outgoing::Unix(half) => half.as_ref().poll_write_ready(cx),
+            Socket::Tcp(stream) => stream.poll_write_ready(cx),
+            Socket::Unix(stream) => stream.poll_write_ready(cx),
         }
     }
 }
 
-/// A connection's socket, as its task and the rest of the thread have it.
+/// A connection that the thread serves: an idle one takes little memory.
 struct Served {
-    local: Rc<Local>,
-    id: ConnId,
+    index: u32,
     client: Arc<Client>,
-    incoming: RefCell<Incoming>,
-    outgoing: Outgoing,
-    /// Of the task that serves it.
-    waker: RefCell<Option<Waker>>,
-    /// The task is woken when the socket has something to read.
+    /// It is called when its socket has something to read.
     listens: Cell<bool>,
+    socket: RefCell<Socket>,
+}
+
+/// The connections that the thread has to look at. Their clients' records say so when they are
+/// woken: the event loop does it when a socket is ready, other threads when they set a flag.
+#[derive(Default)]
+struct Called {
+    calls: Mutex<Calls>,
+}
+
+#[derive(Default)]
+struct Calls {
+    ids: Vec<ConnId>,
+    /// Whoever waits for some.
+    waiting: Option<Waker>,
 }
 
 struct Local {
@@ -144,8 +147,9 @@ struct Local {
     worker: RefCell<Worker>,
     shared: Arc<Shared>,
     peers: Vec<Mailbox>,
-    served: RefCell<Vec<Option<Rc<Served>>>>,
-    /// What others wake a connection with.
+    served: RefCell<Table<Option<Rc<Served>>>>,
+    called: Arc<Called>,
+    /// Calls a connection.
     wake_client: Wake,
     scratch: RefCell<Vec<u8>>,
     seal: Notify,
@@ -166,14 +170,19 @@ pub fn run(
 ) {
     let durable = Arc::new(Notify::new());
     let log: Log = parts.log.clone();
+    let called = Arc::<Called>::default();
     let local = Rc::new(Local {
         id: parts.id,
         shared: parts.shared.clone(),
-        wake_client: wake_by(peers[parts.id].clone()),
+        wake_client: {
+            let called = called.clone();
+            Arc::new(move |index, client| called.add(ConnId { index, client }))
+        },
+        called,
         posts: RefCell::new(peers.iter().map(|_| Post::default()).collect()),
         post: Notify::new(),
         peers,
-        served: RefCell::new(Vec::new()),
+        served: RefCell::new(Table::new()),
         scratch: RefCell::new(vec![0; READ_BYTES_MAX]),
         seal: Notify::new(),
         log: log.subscribe({
@@ -185,6 +194,8 @@ pub fn run(
         worker: RefCell::new(Worker::new(parts)),
     });
     let tasks = LocalSet::new();
+    // Its own pieces are small enough: see there.
+    tasks.spawn_local(unconstrained(serve_called(local.clone())));
     tasks.spawn_local(seal_turns(local.clone()));
     tasks.spawn_local(post_turns(local.clone()));
     tasks.spawn_local(follow_log(local.clone(), durable));
@@ -193,11 +204,47 @@ pub fn run(
     local.served.borrow_mut().clear();
 }
 
-fn wake_by(mailbox: Mailbox) -> Wake {
-    Arc::new(move |index, client| {
-        // A thread that has ended has no connections.
-        let _ = mailbox.send(Envelope::Message(Message::Wake(ConnId { index, client })));
-    })
+impl Called {
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection has to be looked at.
+    fn add(&self, id: ConnId) {
+        let mut calls = self.lock();
+        calls.ids.push(id);
+        let waiting = calls.waiting.take();
+        drop(calls);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
+
+    /// Takes all that were called, as soon as there are some; `ids` is empty.
+    fn poll_take(&self, cx: &mut Context<'_>, ids: &mut Vec<ConnId>) -> Poll<()> {
+        let mut calls = self.lock();
+        if calls.ids.is_empty() {
+            calls.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        std::mem::swap(ids, &mut calls.ids);
+        Poll::Ready(())
+    }
+}
+
+/// Looks at the connections that are called: once at each, then others have their turn, and the
+/// event loop says whose sockets are ready meanwhile.
+async fn serve_called(local: Rc<Local>) {
+    let mut ids = Vec::new();
+    loop {
+        poll_fn(|cx| local.called.poll_take(cx, &mut ids)).await;
+        for id in ids.drain(..) {
+            local.serve(id);
+        }
+        if !local.called.lock().ids.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// Handles what arrives from other threads; ends with the thread.
@@ -381,19 +428,18 @@ impl Local {
     }
 
     fn served(&self, id: ConnId) -> Option<Rc<Served>> {
-        self.served.borrow().get(id.index as usize)?.clone()
+        let served = self.served.borrow().get(id.index)?.clone();
+        served.filter(|served| served.client.id == id.client)
     }
 
     fn wake(&self, id: ConnId) {
-        if let Some(served) = self.served(id)
-            && let Some(waker) = &*served.waker.borrow()
-        {
-            waker.wake_by_ref();
+        if let Some(served) = self.served(id) {
+            served.client.wake();
         }
     }
 
     /// Sends what was released just now. Only connections that have something else to do, or whose
-    /// socket is full, have their task woken for it.
+    /// socket is full, are called for it.
     fn send_released(&self) {
         let attention = self.worker.borrow_mut().take_attention();
         for id in attention {
@@ -407,32 +453,43 @@ impl Local {
         }
     }
 
-    fn accept(self: &Rc<Self>, accepted: Accepted, client: Arc<Client>) {
-        let (incoming, outgoing) = match open(accepted) {
-            Ok(halves) => halves,
+    fn accept(&self, accepted: Accepted, client: Arc<Client>) {
+        let socket = match Socket::open(accepted) {
+            Ok(socket) => RefCell::new(socket),
             Err(error) => {
                 tracing::debug!("connection {} is gone already: {error}", client.id);
                 return;
             }
         };
-        let id = self.worker.borrow_mut().connect(client.clone());
-        client.set_wake(Some((self.wake_client.clone(), id.index)));
-        let served = Rc::new(Served {
-            local: self.clone(),
-            id,
-            client,
-            incoming: RefCell::new(incoming),
-            outgoing,
-            waker: RefCell::default(),
+        let index = self.worker.borrow_mut().connect(client.clone()).index;
+        let served = Served {
+            index,
+            client: client.clone(),
+            socket,
             listens: Cell::new(false),
-        });
+        };
         let mut all = self.served.borrow_mut();
-        if all.len() <= id.index as usize {
-            all.resize_with(id.index as usize + 1, || None);
-        }
-        all[id.index as usize] = Some(served.clone());
+        all.set(index, Some(Rc::new(served)));
         drop(all);
-        tokio::task::spawn_local(Serve(served));
+        client.set_wake(self.wake_client.clone(), index);
+        client.wake();
+    }
+
+    /// Looks at a connection, and closes it when it is done.
+    fn serve(&self, id: ConnId) {
+        let Some(served) = self.served(id) else {
+            return;
+        };
+        served.client.looked_at();
+        let waker = Waker::from(served.client.clone());
+        if self
+            .poll_conn(&served, &mut Context::from_waker(&waker))
+            .is_ready()
+        {
+            self.served.borrow_mut().set(id.index, None);
+            self.worker.borrow_mut().disconnect(id);
+            self.after();
+        }
     }
 
     fn close_idle(&self, now_ms: u64) {
@@ -456,8 +513,7 @@ impl Local {
 
     /// One step of a connection: runs what is there, sends what may leave, reads what has come.
     fn poll_conn(&self, served: &Served, cx: &mut Context<'_>) -> Poll<()> {
-        let id = served.id;
-        served.keep_waker(cx);
+        let id = served.id();
         if served.client.killed.load(Ordering::Relaxed) {
             // What is released already is sent as far as the socket takes it.
             let _ = self.write(served);
@@ -469,7 +525,7 @@ impl Local {
             worker.resume(id);
         }
         drop(worker);
-        match self.read(id, &mut served.incoming.borrow_mut(), cx) {
+        match self.read(id, &mut served.socket.borrow_mut(), cx) {
             Ok(listens) => served.listens.set(listens),
             Err(_) => return Poll::Ready(()),
         }
@@ -477,7 +533,7 @@ impl Local {
             match self.write(served) {
                 Err(_) => return Poll::Ready(()),
                 Ok(Sent::All) => break,
-                Ok(Sent::Part) => match served.outgoing.poll_ready(cx) {
+                Ok(Sent::Part) => match served.socket.borrow().poll_write_ready(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Ready(Ok(())) => {}
@@ -490,13 +546,13 @@ impl Local {
     }
 
     /// Reads what has come, and runs it. True when the task is woken for what comes next.
-    fn read(&self, id: ConnId, incoming: &mut Incoming, cx: &mut Context<'_>) -> io::Result<bool> {
+    fn read(&self, id: ConnId, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<bool> {
         for _ in 0..READS_PER_POLL {
             if !self.worker.borrow_mut().may_read(id) {
                 return Ok(false);
             }
             let mut scratch = self.scratch.borrow_mut();
-            match incoming.poll_read(cx, &mut scratch) {
+            match socket.poll_read(cx, &mut scratch) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Ready(Ok(0)) => {
@@ -511,7 +567,7 @@ impl Local {
                         continue;
                     }
                     // The socket was emptied; this registers for what comes next.
-                    if incoming.poll_ready(cx).is_pending() {
+                    if socket.poll_read_ready(cx).is_pending() {
                         return Ok(true);
                     }
                 }
@@ -524,22 +580,28 @@ impl Local {
 
     /// Sends released bytes as far as the socket takes them.
     fn write(&self, served: &Served) -> io::Result<Sent> {
-        let id = served.id;
+        let id = served.id();
+        let socket = served.socket.borrow();
         let mut worker = self.worker.borrow_mut();
         loop {
             let Some(released) = worker.output(id) else {
                 return Ok(Sent::All);
             };
-            if released.bytes().is_empty() {
+            let released_bytes = released.bytes().len();
+            if released_bytes == 0 {
                 worker.hold_watch(id);
                 return Ok(Sent::All);
             }
-            match served.outgoing.try_write(released.bytes()) {
+            match socket.try_write(released.bytes()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(bytes) => {
                     let sent_bytes = &served.client.sent_bytes;
                     sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     worker.sent(id, bytes);
+                    if bytes == released_bytes {
+                        worker.hold_watch(id);
+                        return Ok(Sent::All);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     worker.check_unread(id)?;
@@ -559,40 +621,23 @@ enum Sent {
     Part,
 }
 
-/// The task of a connection. It has nothing of its own: an idle one takes little memory.
-struct Serve(Rc<Served>);
-
-impl Future for Serve {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let served = &self.0;
-        let polled = served.local.poll_conn(served, cx);
-        if polled.is_ready() {
-            served.client.set_wake(None);
-            if let Some(place) = served
-                .local
-                .served
-                .borrow_mut()
-                .get_mut(served.id.index as usize)
-            {
-                *place = None;
-            }
-            served.local.worker.borrow_mut().disconnect(served.id);
-            served.local.after();
+impl Served {
+    fn id(&self) -> ConnId {
+        ConnId {
+            index: self.index,
+            client: self.client.id,
         }
-        polled
     }
 }
 
-impl Served {
-    fn keep_waker(&self, cx: &Context<'_>) {
-        let waker = &mut *self.waker.borrow_mut();
-        if !waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            *waker = Some(cx.waker().clone());
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_takes_little_memory() {
+        // Beside it: its place among the worker's and here, its client's record, and what the
+        // event loop knows of its socket.
+        assert!(size_of::<Served>() <= 64, "{}", size_of::<Served>());
     }
 }

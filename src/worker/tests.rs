@@ -19,7 +19,7 @@ use crate::log::{self, Batch, Log, Manual, Options, Position};
 use crate::recovery::{Plan, recover};
 use crate::residency::StoredKeys;
 use crate::route::Routes;
-use crate::session::{Client, Shared};
+use crate::session::{Address, Client, Shared};
 use crate::shard::mailbox::{ConnId, Message};
 use crate::store::{MapStore, Meta, Store};
 use crate::worker::{Parts, Worker};
@@ -125,8 +125,8 @@ impl Village {
 
     pub(super) fn connect(&mut self, shard: usize) -> Peer {
         self.clients += 1;
-        let names = ("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned());
-        let client = Client::new(self.clients, shard, names, 0, false, 0);
+        let addresses = (Address::loopback(1), Address::loopback(2));
+        let client = Client::new(self.clients, shard, addresses, 0, 0);
         let id = self.workers[shard].connect(Arc::new(client));
         Peer { shard, id }
     }

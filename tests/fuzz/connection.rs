@@ -12,7 +12,7 @@ use tallyman::log::{self, Manual, Options, Position};
 use tallyman::recovery::{Plan, recover};
 use tallyman::resp::{encode::encode_command, value::Value};
 use tallyman::route::Routes;
-use tallyman::session::{Client, Shared};
+use tallyman::session::{Address, Client, Shared};
 use tallyman::shard::mailbox::ConnId;
 use tallyman::store::{MapStore, Meta, Store};
 use tallyman::worker::{Parts, Worker};
@@ -79,8 +79,8 @@ impl Server {
             reads: None,
             seed: SEED,
         });
-        let names = ("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned());
-        let id = worker.connect(Arc::new(Client::new(1, 0, names, 0, false, 0)));
+        let addresses = (Address::loopback(1), Address::loopback(2));
+        let id = worker.connect(Arc::new(Client::new(1, 0, addresses, 0, 0)));
         Server { manual, worker, id }
     }
 

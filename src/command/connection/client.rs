@@ -579,9 +579,7 @@ impl SessionCommand for Unblock {
         let client = id.and_then(|id| call.shared.clients.get(id));
         let waiting = client.filter(|client| client.blocked.load(Relaxed));
         if let Some(client) = &waiting {
-            client
-                .unblock
-                .store(1 + u32::from(self.with_error), Relaxed);
+            client.unblock.store(1 + u8::from(self.with_error), Relaxed);
             client.wake();
         }
         reply.integer(i64::from(waiting.is_some()));

@@ -9,7 +9,7 @@ use crate::command::{RowId, table};
 use crate::number::parse_i64;
 use crate::reply::Reject;
 use crate::resp::decode::Args;
-use crate::session::Client;
+use crate::session::{Address, Client};
 
 /// The connections that CLIENT KILL means: all conditions must fit.
 #[derive(Default)]
@@ -115,10 +115,10 @@ impl Filter {
     /// Whether it means this connection.
     pub(super) fn fits(&self, client: &Client, own_id: u64, now_ms: u64) -> bool {
         let age_s = now_ms.saturating_sub(client.created_ms) / 1000;
-        let same = |wanted: &Option<Vec<u8>>, has: &str| {
+        let same = |wanted: &Option<Vec<u8>>, has: &Address| {
             wanted
                 .as_ref()
-                .is_none_or(|wanted| wanted == has.as_bytes())
+                .is_none_or(|wanted| wanted == has.to_string().as_bytes())
         };
         let spared = self.nobody || (self.skip_me && client.id == own_id);
         !spared
@@ -194,7 +194,7 @@ fn flags(client: &Client) -> String {
         (client.blocked.load(Relaxed), 'b'),
         (client.queued.load(Relaxed) >= 0, 'x'),
         (client.killed.load(Relaxed), 'A'),
-        (client.unix, 'U'),
+        (client.address.is_unix(), 'U'),
         (client.no_evict.load(Relaxed), 'e'),
         (client.no_touch.load(Relaxed), 'T'),
     ]

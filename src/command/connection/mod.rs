@@ -86,7 +86,12 @@ fn log_in(call: &mut SessionCall<'_>, user: &[u8], password: &[u8]) -> Result<()
         call.session.authenticated = true;
         return Ok(());
     }
-    if let Some(shard) = call.shared.metrics.shards().get(call.session.client.shard) {
+    if let Some(shard) = call
+        .shared
+        .metrics
+        .shards()
+        .get(call.session.client.shard as usize)
+    {
         shard.auth_failures.add(1);
     }
     Err(Reject::wrong_password())

@@ -7,7 +7,7 @@ use crate::command::KeyCommand;
 use crate::command::counters::long_double;
 use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry, put_until};
 use crate::command::spec::{Arg, Group, Spec, Word, flag};
-use crate::keyspace::{Key, Txn, Value};
+use crate::keyspace::{Key, Txn};
 use crate::number::{LongDouble, parse_i64};
 use crate::reply::{Reject, Reply};
 use crate::resp::Protocol;
@@ -200,7 +200,7 @@ impl IncrEx {
         let applied = applied.map_err(|_| Reject::fixed("ERR applied increment would overflow"))?;
         // Between the bounds, so it is 64 bits wide.
         let after = after as i64;
-        self.put(txn, key, Value::Counter(after), given_ms);
+        self.put(txn, key, after.to_string().as_bytes(), given_ms);
         reply.integer(after);
         reply.integer(applied);
         Ok(())
@@ -257,7 +257,7 @@ impl IncrEx {
         }
         let mut text = Vec::new();
         after.append_human(&mut text);
-        self.put(txn, key, Value::from_bytes(&text), given_ms);
+        self.put(txn, key, &text, given_ms);
         reply_float(after, reply);
         reply_float(applied, reply);
         Ok(())
@@ -271,7 +271,7 @@ impl IncrEx {
         }
     }
 
-    fn put(&self, txn: &mut Txn<'_>, key: &Key<'_>, value: Value, given_ms: Option<u64>) {
+    fn put(&self, txn: &mut Txn<'_>, key: &Key<'_>, text: &[u8], given_ms: Option<u64>) {
         let current_ms = txn.deadline_ms(key).unwrap_or(0);
         let deadline_ms = match given_ms {
             Some(_) if self.only_first_expiry && current_ms != 0 => current_ms,
@@ -279,7 +279,7 @@ impl IncrEx {
             None if self.expiry == Expiry::Persist => 0,
             None => current_ms,
         };
-        put_until(txn, key, value, deadline_ms);
+        put_until(txn, key, text, deadline_ms);
     }
 }
 

@@ -62,8 +62,7 @@ fn count_keys(
     mut f: impl FnMut(&mut Txn<'_>, &crate::keyspace::Key<'_>) -> bool,
 ) -> usize {
     let mut count = 0;
-    for bytes in keys.each(args, 0) {
-        let key = txn.key(bytes);
+    for key in txn.keys(keys.each(args, 0)) {
         count += usize::from(f(txn, &key));
     }
     count

@@ -137,8 +137,8 @@ pub(super) fn clients(call: &SessionCall<'_>, lines: &mut Lines) {
         "total_watched_keys",
         clients
             .iter()
-            .map(|client| client.watching.load(Relaxed))
-            .sum::<usize>(),
+            .map(|client| u64::from(client.watching.load(Relaxed)))
+            .sum::<u64>(),
     );
     lines.add("total_blocking_keys", 0);
     lines.add("total_blocking_keys_on_nokey", 0);

@@ -5,7 +5,7 @@ use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry, put_until};
 use crate::command::spec::{Access, Across, Arg, Group, Keys, Spec, Words, flag};
 use crate::command::strings::condition::{Condition, ConditionArgs, HasCondition};
 use crate::keyspace::txn::Text;
-use crate::keyspace::{Txn, Value};
+use crate::keyspace::{Key, Txn};
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
 
@@ -35,8 +35,7 @@ impl KeyCommand for MGet {
 
     fn run(&self, txn: &mut Txn<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<(), Reject> {
         reply.array(self.keys.groups() as usize);
-        for key in self.keys.each(args, 0) {
-            let key = txn.key(key);
+        for key in txn.keys(self.keys.each(args, 0)) {
             match txn.value(&key).and_then(Text::of) {
                 Some(text) => text.reply(reply),
                 None => reply.null(),
@@ -183,13 +182,12 @@ impl KeyCommand for MSetEx {
         let given_ms = self.expiry.deadline_ms(txn.now_ms(), "msetex")?;
         let met = all_meet(self.condition, self.pairs, txn, args)?;
         if met {
-            for (key, value) in pairs(self.pairs, args) {
-                let key = txn.key(key);
+            for (key, value) in pairs(self.pairs, txn, args) {
                 let deadline_ms = match self.expiry {
                     Expiry::Keep => txn.deadline_ms(&key).unwrap_or(0),
                     _ => given_ms.unwrap_or(0),
                 };
-                put_until(txn, &key, Value::from_bytes(value), deadline_ms);
+                put_until(txn, &key, value, deadline_ms);
             }
         }
         reply.integer(i64::from(met));
@@ -197,13 +195,17 @@ impl KeyCommand for MSetEx {
     }
 }
 
-fn pairs<'a>(words: Words, args: Args<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-    words.each(args, 0).zip(words.each(args, 1))
+fn pairs<'a>(
+    words: Words,
+    txn: &Txn<'_>,
+    args: Args<'a>,
+) -> impl Iterator<Item = (Key<'a>, &'a [u8])> + use<'a> {
+    let keys = txn.keys(words.each(args, 0));
+    keys.into_iter().zip(words.each(args, 1))
 }
 
 fn put_all(words: Words, txn: &mut Txn<'_>, args: Args<'_>) {
-    for (key, value) in pairs(words, args) {
-        let key = txn.key(key);
+    for (key, value) in pairs(words, txn, args) {
         txn.put_text(&key, value, 0);
     }
 }
@@ -216,8 +218,7 @@ fn all_meet(
 ) -> Result<bool, Reject> {
     let mut met = true;
     // Every key is looked at, so that all that are asleep are read at once.
-    for key in words.each(args, 0) {
-        let key = txn.key(key);
+    for key in txn.keys(words.each(args, 0)) {
         met &= condition.is_met(txn, &key, args)?;
     }
     Ok(met)

@@ -5,7 +5,7 @@ use crate::command::expiry::{Expiry, ExpiryArgs, HasExpiry, put_until};
 use crate::command::spec::{Access, Arg, Group, Spec, Word, flag};
 use crate::command::strings::condition::{Condition, ConditionArgs, HasCondition};
 use crate::command::strings::get::reply_string;
-use crate::keyspace::{Txn, Value};
+use crate::keyspace::Txn;
 use crate::reply::{Reject, Reply};
 use crate::resp::decode::Args;
 
@@ -102,8 +102,7 @@ impl KeyCommand for Set {
             Expiry::Keep => txn.deadline_ms(&key).unwrap_or(0),
             _ => given_ms.unwrap_or(0),
         };
-        let value = Value::from_bytes(args.word(self.value));
-        put_until(txn, &key, value, deadline_ms);
+        put_until(txn, &key, args.word(self.value), deadline_ms);
         if !self.get {
             reply.ok();
         }
