@@ -27,7 +27,7 @@ use tallyman::route::Routes;
 use tallyman::server::checkpoints::{Progress, Shards, Tools};
 use tallyman::server::dead::Dead;
 use tallyman::server::first_batch;
-use tallyman::session::{Client as Record, Shared};
+use tallyman::session::{Address, Client as Record, Shared};
 use tallyman::shard::mailbox::{ConnId, Message, SweepSlice, SweepStep};
 use tallyman::sim;
 use tallyman::store::row::{DEADLINES_BEGIN, deadlines};
@@ -578,8 +578,8 @@ impl World {
     fn connect(&mut self) {
         let shard = self.random(self.workers.len());
         self.machine.next_client += 1;
-        let names = ("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned());
-        let record = Record::new(self.machine.next_client, shard, names, 0, false, 0);
+        let ends = (Address::loopback(1), Address::loopback(2));
+        let record = Record::new(self.machine.next_client, shard, ends, 0, 0);
         let conn = self.workers[shard].connect(Arc::new(record));
         self.clients.push(Client::new(shard, conn));
     }
