@@ -101,6 +101,11 @@ pub const OTHER_OPEN_FILES: usize = 32;
 pub const THREAD_OPEN_FILES: usize = 4;
 /// Memory for the store's blocks when the caller has no opinion, in bytes.
 pub const STORE_CACHE_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
+/// What the threads that write and compact the store add to their nice value: they give way to
+/// those that serve clients (a fourth of a core is left to each where there are too few), and so
+/// a checkpoint is hardly seen in the latencies. Writers that outrun them wait in the end: for
+/// memory, or for the log's space.
+pub const BACKGROUND_NICE: i32 = 5;
 /// Sorted runs in the first level above which a checkpoint waits: every run costs each read a look.
 pub const STORE_DEPTH_MAX: usize = 16;
 /// Size of a table when the whole store is written anew, in bytes.

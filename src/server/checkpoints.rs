@@ -18,7 +18,7 @@ use crate::keyspace::Databases;
 use crate::keyspace::deadlines::Hint;
 use crate::keyspace::key::key_hash32;
 use crate::keyspace::tokens::TokenSource;
-use crate::limits::BALLAST_BYTES_MAX;
+use crate::limits::{BACKGROUND_NICE, BALLAST_BYTES_MAX};
 use crate::log::Log;
 use crate::server::dead::Dead;
 use crate::shard::mailbox::{ConnId, Message, ShardId, SweepSlice, SweepStep};
@@ -160,7 +160,11 @@ impl Checkpoints {
         let ending = tools.ending.clone();
         let thread = std::thread::Builder::new()
             .name("checkpoint".into())
-            .spawn(move || serve(tools, &received, &flag))?;
+            .spawn(move || {
+                // Of this thread alone; where it may not, nothing is lost.
+                let _ = rustix::process::nice(BACKGROUND_NICE);
+                serve(tools, &received, &flag);
+            })?;
         Ok(Checkpoints {
             requests,
             asked,

@@ -39,8 +39,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Ascending, Fill, Finish, Ingestion, Meta, Rows, Store, StoreError, files, row};
 use crate::limits::{
-    STORE_BLOCK_BYTES, STORE_CACHE_BYTES_DEFAULT, STORE_FILTER_BITS_PER_ROW, STORE_OPEN_FILES_MAX,
-    STORE_REOPEN_WAIT_MS_MAX, STORE_TABLE_BYTES,
+    BACKGROUND_NICE, STORE_BLOCK_BYTES, STORE_CACHE_BYTES_DEFAULT, STORE_FILTER_BITS_PER_ROW,
+    STORE_OPEN_FILES_MAX, STORE_REOPEN_WAIT_MS_MAX, STORE_TABLE_BYTES,
 };
 
 /// The name of the keyspace that holds all rows.
@@ -265,7 +265,11 @@ impl Running {
             .name("compaction".into())
             .spawn({
                 let open = Arc::clone(&open);
-                move || compact_when_nudged(&open, &nudges)
+                move || {
+                    // Of this thread alone; where it may not, nothing is lost.
+                    let _ = rustix::process::nice(BACKGROUND_NICE);
+                    compact_when_nudged(&open, &nudges);
+                }
             })
             .map_err(|error| StoreError::from_io(&open.path, &error))?;
         Ok(Running {
