@@ -260,7 +260,7 @@ impl Keyspace {
         }
     }
 
-    /// All fields of a hash were read: what is found of single ones later is old.
+    /// All fields of a hash are here: what is found of single ones later is old.
     pub(super) fn tell_gate_of_fields(&mut self, database: DatabaseId, key: &Key<'_>) {
         let gated = self.gate.iter_mut().flat_map(|gate| gate.keys.iter_mut());
         for (name, gated) in gated {

@@ -144,12 +144,18 @@ impl Keyspace {
         (field_hash, name): (u32, &[u8]),
         (value, expires_at_ms): (FieldValue, u64),
     ) {
-        if let Some(mut hash) = self.tables.hash_quietly(database, key)
-            && hash.generation() == generation
-            && !hash.knows(field_hash, name)
-        {
-            hash.wake(field_hash, name, value, expires_at_ms);
-            self.stats.woken_fields += 1;
+        let Some(mut hash) = self.tables.hash_quietly(database, key) else {
+            return;
+        };
+        if hash.generation() != generation || hash.knows(field_hash, name) {
+            return;
+        }
+        hash.wake(field_hash, name, value, expires_at_ms);
+        let whole = hash.is_whole();
+        drop(hash);
+        self.stats.woken_fields += 1;
+        if whole {
+            self.tell_gate_of_fields(database, key);
         }
     }
 

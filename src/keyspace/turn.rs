@@ -5,9 +5,9 @@
 //! thousand writes of one key in a turn are one mutation. Positions are a superset of the keys with
 //! unsynced writes, deleted keys included.
 //!
-//! Touches are numbered, and a number is never used again. A key's position is the number of its
-//! last touch, and each turn that was queued knows where its numbers end: so nothing has to be
-//! written for each key when a turn gets its place in the log.
+//! Touches are numbered, and the number of one that stays is never used again. A key's position is
+//! the number of its last touch, and each turn that was queued knows where its numbers end: so
+//! nothing has to be written for each key when a turn gets its place in the log.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -173,6 +173,8 @@ pub struct Turn {
     /// Number of the first touch of this turn.
     first: u64,
     queued: VecDeque<Queued>,
+    /// Touches with lower numbers are durable.
+    durable_end: u64,
     keys: Vec<u8>,
     young: Positions,
     young_lsn_max: u64,
@@ -198,6 +200,7 @@ impl Default for Turn {
             touches: Vec::new(),
             first: 1,
             queued: VecDeque::new(),
+            durable_end: 0,
             keys: Vec::new(),
             young: Positions::default(),
             young_lsn_max: 0,
@@ -388,8 +391,8 @@ impl Turn {
         let id = identity(database, hash);
         match self.young.get(&id).or_else(|| self.old.get(&id)) {
             Some(&number) if number >= self.first => Wait::TURN,
+            Some(&number) if number < self.durable_end => Wait::NONE,
             Some(&number) => {
-                // It is durable if its turn is not among those that are queued.
                 let turn = self.queued.partition_point(|turn| turn.end <= number);
                 self.queued
                     .get(turn)
@@ -468,7 +471,8 @@ impl Turn {
     /// Everything up to `lsn` is durable: forgets what needs no waiting any more.
     pub fn durable(&mut self, lsn: u64) {
         self.durable_lsn = self.durable_lsn.max(lsn);
-        while self.queued.front().is_some_and(|turn| turn.lsn <= lsn) {
+        while let Some(turn) = self.queued.front().filter(|turn| turn.lsn <= lsn) {
+            self.durable_end = turn.end;
             self.queued.pop_front();
         }
         if self.forgotten_lsn <= lsn {
@@ -565,6 +569,19 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_durable_waits_for_no_later_turn() {
+        let mut turn = Turn::default();
+        for (lsn, name) in [(1, b"a"), (2, b"b")] {
+            turn.touch_whole(0, &key(name));
+            turn.sealed(lsn);
+        }
+        turn.touch_whole(0, &key(b"c"));
+        turn.durable(1);
+        let waits = [b"a", b"b", b"c", b"d"].map(|name| turn.wait_for(0, key(name).hash));
+        assert_eq!(waits, [Wait::NONE, Wait::lsn(2), Wait::TURN, Wait::NONE]);
+    }
+
+    #[test]
     fn many_queued_turns_become_fewer_and_no_key_waits_for_too_little() {
         let mut turn = Turn::default();
         let of = |lsn: u64| lsn.to_string().into_bytes();
@@ -577,11 +594,11 @@ mod tests {
         turn.durable(QUEUED_MAX as u64);
         for lsn in 1..=last_lsn {
             let wait = turn.wait_for(0, key(&of(lsn)).hash);
-            let enough = wait >= Wait::lsn(lsn) || lsn <= QUEUED_MAX as u64;
-            assert!(
-                enough && wait <= Wait::lsn(last_lsn),
-                "{lsn} waits for {wait:?}"
-            );
+            let right = match lsn <= QUEUED_MAX as u64 {
+                true => wait == Wait::NONE,
+                false => wait >= Wait::lsn(lsn) && wait <= Wait::lsn(last_lsn),
+            };
+            assert!(right, "{lsn} waits for {wait:?}");
         }
         assert_eq!(
             turn.wait_for(0, key(&of(last_lsn)).hash),

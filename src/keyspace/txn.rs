@@ -152,6 +152,7 @@ impl<'a> Txn<'a> {
             owner.turn.begin();
             owner.watched.begin();
             owner.unreadable = None;
+            debug_assert!(owner.undo.is_empty(), "neither kept nor taken back");
         });
         Txn {
             owners,
@@ -527,7 +528,12 @@ impl<'a> Txn<'a> {
     /// Puts a string where one of the same form, size and deadline is: nothing else has to be
     /// known of either. False, and no change, where there is none.
     fn overwrite(&mut self, key: &Key<'_>, spot: Spot, bytes: &[u8], deadline_ms: u64) -> bool {
-        let tables = &mut self.owners.of(key.slot).tables;
+        let owner = self.owners.of(key.slot);
+        if owner.unreadable.is_some() {
+            // All of the command is going to be taken back.
+            return false;
+        }
+        let tables = &mut owner.tables;
         let known_ms = tables.at(spot).map(|entry| entry.deadline_ms());
         if known_ms != Some(deadline_ms) {
             return false;

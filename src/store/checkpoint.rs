@@ -119,7 +119,7 @@ pub struct Outcome {
     pub bytes: u64,
     /// Ingestions of deadline rows by themselves.
     pub deadline_ingestions: u64,
-    /// All stale deadline rows that can be read were removed.
+    /// All stale deadline rows were removed, but for what damage hides.
     pub deadlines_removed: bool,
 }
 

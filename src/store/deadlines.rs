@@ -47,7 +47,8 @@ impl<'a> DeadlineRows<'a> {
     }
 
     /// Goes on at the first time behind the damage that can be read: tries times that are ever
-    /// further away, then halves the way back.
+    /// further away, then halves the way back. What lies between damage in two places may be passed
+    /// over with both.
     fn pass_over_damage(&mut self) {
         let mut step_ms = 1;
         let mut bad_ms = self.at_ms;
@@ -75,8 +76,7 @@ impl<'a> DeadlineRows<'a> {
 
     fn can_read_at(&self, ms: u64) -> bool {
         let (from, _) = deadlines(ms, ms);
-        let first = self.store.scan(&from, &self.to).next();
-        !matches!(first, Some(Err(StoreError::Damaged { .. })))
+        !self.store.is_damaged(&from, &self.to)
     }
 }
 

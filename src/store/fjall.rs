@@ -161,6 +161,15 @@ impl Store for FjallStore {
         })
     }
 
+    fn is_damaged(&self, from: &[u8], to: &[u8]) -> bool {
+        let Ok(open) = self.current() else {
+            return false;
+        };
+        let first = open.keyspace.range::<&[u8], _>(from..to).next();
+        let first = first.map(|row| row.into_inner().map_err(|e| store_error(e, &open.path)));
+        matches!(first, Some(Err(StoreError::Damaged { .. })))
+    }
+
     fn ingest(&self, fill: &mut Fill<'_>) -> Result<bool, StoreError> {
         let open = self.current()?;
         if open.is_failed() {

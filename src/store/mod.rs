@@ -71,6 +71,13 @@ pub trait Store: Send + Sync {
     /// compacted tables is not given back, and [`Store::reopen`] waits for it.
     fn scan(&self, from: &[u8], to: &[u8]) -> Rows;
 
+    /// Whether the first row from `from` on, before `to`, is damaged. A scan says it too, and
+    /// looks for the file.
+    fn is_damaged(&self, from: &[u8], to: &[u8]) -> bool {
+        let first = self.scan(from, to).next();
+        matches!(first, Some(Err(StoreError::Damaged { .. })))
+    }
+
     /// Writes rows by sorted ingestion: `fill` gives them in order and decides with [`Finish`].
     ///
     /// Returns true once everything given is durable and visible, false when `fill` abandoned.

@@ -319,6 +319,50 @@ fn a_store_is_made_once_and_opened_by_one() {
     open(&place).unwrap();
 }
 
+/// Flips a bit of the largest table, and returns the file.
+fn flip(place: &TempDir, at: usize) -> std::path::PathBuf {
+    let table = tables(place)
+        .into_iter()
+        .max_by_key(|file| file.metadata().unwrap().len());
+    let table = table.unwrap().canonicalize().unwrap();
+    let mut bytes = fs::read(&table).unwrap();
+    bytes[at] ^= 0x10;
+    fs::write(&table, bytes).unwrap();
+    table
+}
+
+#[test]
+fn a_flipped_bit_among_deadlines_hides_those_beside_it_alone() {
+    let (place, disk) = disk();
+    let deadline = |at_ms| {
+        let of = DeadlineOf::Key;
+        RowKey::Deadline {
+            at_ms,
+            slot: 1,
+            database: 0,
+            key: b"key",
+            of,
+        }
+        .encode()
+    };
+    // The first of them long after the beginning of time, the others not one each ms.
+    let times = (0..20_000_u64).map(|i| 1_700_000_000_000 + 10 * i);
+    let rows: Changes = times
+        .map(|at_ms| (deadline(at_ms), Some(Vec::new())))
+        .collect();
+    ingest(&disk, 1, &rows).unwrap();
+    drop(disk);
+    for at in [1_000, 30_000] {
+        flip(&place, at);
+        let disk = open(&place).unwrap();
+        let found: Result<Vec<_>, _> = DeadlineRows::between(&disk, 0, u64::MAX).collect();
+        let found = found.unwrap().len();
+        assert!((19_000..20_000).contains(&found), "{found} of 20,000");
+        drop(disk);
+        flip(&place, at);
+    }
+}
+
 #[test]
 fn a_flipped_bit_in_a_row_is_damage_with_its_file() {
     let (place, disk) = disk();
@@ -327,18 +371,9 @@ fn a_flipped_bit_in_a_row_is_damage_with_its_file() {
         .collect();
     ingest(&disk, 1, &rows).unwrap();
     drop(disk);
-    let table = tables(&place)
-        .into_iter()
-        .max_by_key(|file| file.metadata().unwrap().len());
-    let table = table.unwrap();
-    let mut bytes = fs::read(&table).unwrap();
-    bytes[1_000] ^= 0x10;
-    fs::write(&table, bytes).unwrap();
+    let table = flip(&place, 1_000);
     let disk = open(&place).unwrap();
     let error = disk.get(&be(5)).unwrap_err();
-    let Ok(table) = table.canonicalize() else {
-        panic!()
-    };
     assert!(
         matches!(&error, StoreError::Damaged { file, .. } if *file == table),
         "{error}"

@@ -61,6 +61,8 @@ const EXPIRE_BUDGET: usize = 200;
 const TICK_MS: u64 = 25;
 /// So many calls for another thread do not wait for the end of a turn.
 const POST_CALLS: usize = 32;
+/// Nor does anything for another thread wait until more connections had their turn.
+const POST_CONNS: usize = 64;
 /// Reads of one connection before others have their turn.
 const READS_PER_POLL: usize = 4;
 
@@ -238,8 +240,11 @@ async fn serve_called(local: Rc<Local>) {
     let mut ids = Vec::new();
     loop {
         poll_fn(|cx| local.called.poll_take(cx, &mut ids)).await;
-        for id in ids.drain(..) {
+        for (served, id) in ids.drain(..).enumerate() {
             local.serve(id);
+            if served % POST_CONNS == POST_CONNS - 1 {
+                local.send_posts();
+            }
         }
         if !local.called.lock().ids.is_empty() {
             tokio::task::yield_now().await;
@@ -545,7 +550,7 @@ impl Local {
         if done { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Reads what has come, and runs it. True when the task is woken for what comes next.
+    /// Reads what has come, and runs it. True when the connection is called for what comes next.
     fn read(&self, id: ConnId, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<bool> {
         for _ in 0..READS_PER_POLL {
             if !self.worker.borrow_mut().may_read(id) {
