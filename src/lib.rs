@@ -36,12 +36,14 @@
 //!
 //! # Threads
 //!
-//! - `shard-N`, one per core but one: a tokio current-thread runtime around a
-//!   [`worker::Worker`]: owns the
-//!   keys of a range of slots, and serves a share of the connections.
+//! - `shard-N`, one per core but one: a tokio current-thread runtime around a [`worker::Worker`]:
+//!   owns the keys of a range of slots, and serves a share of the connections. They have no tasks
+//!   of their own: one looks at those whose sockets are ready. What a turn has for another shard
+//!   leaves together.
 //! - `log-commit`: takes the batches that queued while the last sync ran, writes one record, syncs,
 //!   wakes who waits. `log-prepare` makes segments ready before they are needed.
-//! - `checkpoint`: one checkpoint at a time; the store's `compaction` runs beside it.
+//! - `checkpoint`: one checkpoint at a time; the store's `compaction` runs beside it. Both give way
+//!   to the other threads, by a higher nice value.
 //! - `reader-N`, a few: read keys that hibernate, for the shards.
 //! - `deadlines`: tells the shards which keys on disk are due.
 //! - `main`: accepts sockets and deals them out, start and stop.
