@@ -18,6 +18,9 @@ pub struct DeadlineRows<'a> {
     to_ms: u64,
     /// The time of the last row, or that which all this began with.
     at_ms: u64,
+    /// The first step over damage: twice as far each time until a row is read again, so that all
+    /// this ends whatever the store says.
+    step_ms: u64,
     warned: bool,
 }
 
@@ -31,6 +34,7 @@ impl<'a> DeadlineRows<'a> {
             store,
             to,
             to_ms,
+            step_ms: 1,
             warned: false,
         }
     }
@@ -50,7 +54,8 @@ impl<'a> DeadlineRows<'a> {
     /// further away, then halves the way back. What lies between damage in two places may be passed
     /// over with both.
     fn pass_over_damage(&mut self) {
-        let mut step_ms = 1;
+        let mut step_ms = self.step_ms;
+        self.step_ms = step_ms.saturating_mul(2);
         let mut bad_ms = self.at_ms;
         let mut good_ms = self.to_ms;
         while let Some(probe_ms) = bad_ms.checked_add(step_ms).filter(|ms| *ms < good_ms) {
@@ -59,9 +64,9 @@ impl<'a> DeadlineRows<'a> {
                 break;
             }
             bad_ms = probe_ms;
-            step_ms *= 2;
+            step_ms = step_ms.saturating_mul(2);
         }
-        while good_ms.saturating_sub(bad_ms) > 1 {
+        while good_ms.saturating_sub(bad_ms) > self.step_ms / 2 {
             let probe_ms = bad_ms.midpoint(good_ms);
             if self.can_read_at(probe_ms) {
                 good_ms = probe_ms;
@@ -95,7 +100,7 @@ impl Iterator for DeadlineRows<'_> {
             match self.rows.next()? {
                 Ok((row, _)) => match RowKey::decode(&row) {
                     Ok(RowKey::Deadline { at_ms, .. }) => {
-                        self.at_ms = at_ms;
+                        (self.at_ms, self.step_ms) = (at_ms, 1);
                         return Some(Ok(row));
                     }
                     _ => self.warn(&format!("no deadline: {}", row.escape_ascii())),
@@ -115,12 +120,67 @@ impl Iterator for DeadlineRows<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use proptest::collection::btree_set;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::{DeadlineOf, Finish, MapStore};
+    use crate::store::{DeadlineOf, Fill, Finish, MapStore};
+
+    /// A disk that reads something else each time: a scan is damaged, and a look is not.
+    #[derive(Default)]
+    struct Fickle {
+        scans: AtomicUsize,
+    }
+
+    impl Store for Fickle {
+        fn get(&self, _: &[u8]) -> Result<Option<Bytes>, StoreError> {
+            Ok(None)
+        }
+
+        fn scan(&self, _: &[u8], _: &[u8]) -> Rows {
+            let scans = self.scans.fetch_add(1, Ordering::Relaxed);
+            assert!(scans < 1_000, "asked for ever");
+            Box::new(std::iter::once(Err(StoreError::damaged("disk", "now"))))
+        }
+
+        fn is_damaged(&self, _: &[u8], _: &[u8]) -> bool {
+            false
+        }
+
+        fn ingest(&self, _: &mut Fill<'_>) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+
+        fn depth(&self) -> usize {
+            0
+        }
+
+        fn disk_bytes(&self) -> u64 {
+            0
+        }
+
+        fn relieve(&self) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+
+        fn needs_reopen(&self) -> bool {
+            false
+        }
+
+        fn reopen(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn it_ends_whatever_the_store_says() {
+        assert_eq!(
+            DeadlineRows::between(&Fickle::default(), 0, u64::MAX).count(),
+            0
+        );
+    }
 
     fn row(at_ms: u64) -> Vec<u8> {
         RowKey::Deadline {

@@ -165,6 +165,9 @@ impl Store for FjallStore {
         let Ok(open) = self.current() else {
             return false;
         };
+        if from >= to {
+            return false;
+        }
         let first = open.keyspace.range::<&[u8], _>(from..to).next();
         let first = first.map(|row| row.into_inner().map_err(|e| store_error(e, &open.path)));
         matches!(first, Some(Err(StoreError::Damaged { .. })))

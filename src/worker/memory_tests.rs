@@ -119,12 +119,14 @@ fn asleep(keys: usize, maxmemory: &str) -> (Village, Peer) {
             &pipeline("SET", from..from + 100, &value),
         );
     }
+    hibernate(village, peer, maxmemory)
+}
+
+/// Everything is stored, and a bound makes it leave.
+fn hibernate(mut village: Village, peer: Peer, maxmemory: &str) -> (Village, Peer) {
     store(&mut village);
-    call(
-        &mut village,
-        peer,
-        &format!("CONFIG SET maxmemory {maxmemory}\n"),
-    );
+    let line = format!("CONFIG SET maxmemory {maxmemory}\n");
+    call(&mut village, peer, &line);
     for _ in 0..10 {
         tick(&mut village);
     }
@@ -154,13 +156,7 @@ fn large_hash(fields: usize, maxmemory: &str) -> (Village, Peer) {
         let pairs: String = pairs.collect();
         call(&mut village, peer, &format!("HSET h{pairs}\n"));
     }
-    store(&mut village);
-    let line = format!("CONFIG SET maxmemory {maxmemory}\n");
-    call(&mut village, peer, &line);
-    for _ in 0..10 {
-        tick(&mut village);
-    }
-    (village, peer)
+    hibernate(village, peer, maxmemory)
 }
 
 #[test]

@@ -39,6 +39,8 @@ mod blocks;
 pub mod conn;
 pub mod input_gate;
 #[cfg(test)]
+mod input_gate_field_tests;
+#[cfg(test)]
 mod input_gate_tests;
 mod lending;
 #[cfg(test)]
